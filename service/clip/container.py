@@ -1,0 +1,259 @@
+"""Opens an untrusted file as a video. All that FFmpeg is allowed to do with an upload is decided here.
+
+The list of formats and codecs is closed, FFmpeg can open nothing but the file object that it is given
+(no path, no name to guess from, no protocol, no nested file), and sizes are checked before the first
+frame is decoded. Limits on memory and time are the worker process's.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, Never
+
+import av
+import av.container
+from av.codec.context import ThreadType
+from av.stream import Discard, Disposition
+
+from service.errors import NotAVideo, OverLimit, Undecodable
+
+Source = Path | str | bytes | BinaryIO
+
+# FFmpeg's demuxers for what people upload: mp4, mov and their kin; Matroska and WebM; AVI; MPEG transport
+# and program streams; FLV; Ogg; animated GIF. Not here are, above all, the formats that name other files
+# (hls, dash, concat, sdp, image2) or make pictures of text (tty, xbin).
+FORMATS = ("mov", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "gif")
+
+# Decoders by FFmpeg's name -> the codec's name for callers. Short on purpose: each is code that runs on
+# hostile bytes. vvc is out for CVE-2026-125244, magicyuv and the rest for lack of uploads that need them.
+CODECS = {
+    "h264": "h264",
+    "hevc": "hevc",
+    "vp8": "vp8",
+    "vp9": "vp9",
+    "libdav1d": "av1",
+    "av1": "av1",
+    "mpeg1video": "mpeg1video",
+    "mpeg2video": "mpeg2video",
+    "mpeg4": "mpeg4",
+    "msmpeg4": "msmpeg4v3",
+    "h263": "h263",
+    "flv": "flv1",
+    "theora": "theora",
+    "mjpeg": "mjpeg",
+    "prores": "prores",
+    "ffv1": "ffv1",
+    "rawvideo": "rawvideo",
+    "gif": "gif",
+}
+
+HEAD_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What a video may ask for. Beyond any of them decoding raises `OverLimit`, naming the field.
+
+    Attributes:
+        max_pixels: Width times height of a frame; the default takes 4K of either kind.
+        max_duration_s: From the first frame to the last.
+        max_frames: Frames shown, whether or not they are sampled; ten minutes at 60 a second.
+        max_streams: Tracks in the file; cameras write up to eight.
+        max_aspect_ratio: Longer side over shorter side, because a frame is scaled before it is cropped.
+    """
+
+    max_pixels: int = 4096 * 2304
+    max_duration_s: float = 600.0
+    max_frames: int = 36_000
+    max_streams: int = 32
+    max_aspect_ratio: float = 64.0
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise `OverLimit` for a frame of too many pixels, or too long and thin."""
+        if width * height > self.max_pixels:
+            raise OverLimit("pixels", width * height, self.max_pixels)
+        aspect_ratio = max(width, height) / max(1, min(width, height))
+        if aspect_ratio > self.max_aspect_ratio:
+            raise OverLimit("aspect_ratio", aspect_ratio, self.max_aspect_ratio)
+
+    def check_frames(self, frames: int) -> None:
+        """Raise `OverLimit` for too many frames."""
+        if frames > self.max_frames:
+            raise OverLimit("frames", frames, self.max_frames)
+
+    def check_duration(self, duration_s: float) -> None:
+        """Raise `OverLimit` for too long a video."""
+        if duration_s > self.max_duration_s:
+            raise OverLimit("duration_s", duration_s, self.max_duration_s)
+
+
+@dataclass(frozen=True)
+class OpenVideo:
+    """The video stream of an open container, to be read once: not every format can go back."""
+
+    container: str
+    codec: str
+    time_base: Fraction
+    stated_rate: Fraction | None
+    _input: av.container.InputContainer
+    _stream: av.VideoStream
+
+    def packets(self) -> Iterator[av.Packet[av.VideoStream]]:
+        """The stream's packets up to the end of what can be read.
+
+        Damage in the container ends the iteration: the packets before it are good. Empty packets are
+        left out, a decoder takes them for the end of the stream.
+        """
+        packets = self._input.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.FFmpegError):
+                return
+            if packet.size:
+                yield packet
+
+    def decode(self, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame]:
+        """The frames that `packet` completes, in the order in which they are shown; None drains the decoder.
+
+        A damaged packet gives no frame, and decoding goes on behind it as a player would.
+
+        Raises:
+            Undecodable: the process has no memory left for the decoder.
+        """
+        try:
+            return self._stream.codec_context.decode(packet)
+        except av.error.MemoryError as exc:
+            raise Undecodable("decoding this video takes more memory than is allowed") from exc
+        except av.FFmpegError:
+            return []
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[BinaryIO]:
+    """`source` as a seekable binary file; only a file that was opened here is closed again.
+
+    Raises:
+        OSError: a path that cannot be opened.
+    """
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            yield file
+    else:
+        yield source
+
+
+@contextmanager
+def open_video(file: BinaryIO, limits: DecodeLimits, threads: int = 1) -> Iterator[OpenVideo]:
+    """The first video stream of `file`, read from its beginning, ready to decode with `threads` threads.
+
+    Raises:
+        NotAVideo: no container that we take, or one without a video stream.
+        Undecodable: a container that cannot be read (its index is lost), or a codec that we do not take.
+        OverLimit: too many streams, or frames too large, by what the header says.
+    """
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    with _open_container(file, head, limits) as container:
+        if len(container.streams) > limits.max_streams:
+            raise OverLimit("streams", len(container.streams), limits.max_streams)
+        stream = _video_stream(container)
+        for other in container.streams:
+            other.discard = Discard.default if other is stream else Discard.all
+        codec = _prepare_decoder(stream, limits, threads)
+        yield OpenVideo(
+            container=_container_name(container.format.name, head),
+            codec=codec,
+            time_base=stream.time_base or Fraction(1),
+            stated_rate=stream.average_rate,
+            _input=container,
+            _stream=stream,
+        )
+
+
+class _NamelessFile:
+    """What FFmpeg gets of a file: reading and seeking, and no name to guess a format from."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+        self.seek = file.seek
+        self.tell = file.tell
+
+
+def _open_container(file: BinaryIO, head: bytes, limits: DecodeLimits) -> av.container.InputContainer:
+    if not head:
+        raise NotAVideo("the file is empty")
+    try:
+        return av.open(
+            _NamelessFile(file),
+            mode="r",
+            metadata_errors="replace",
+            io_open=_refuse_nested_file,
+            container_options={
+                "format_whitelist": ",".join(FORMATS),
+                "protocol_whitelist": "none",
+                # One more than is allowed: Matroska and MPEG-TS drop the rest in silence, this one shows it.
+                "max_streams": str(limits.max_streams + 1),
+            },
+        )
+    except av.error.MemoryError as exc:
+        # The mov demuxer's answer to max_streams. Real shortage of memory ends here as well.
+        raise OverLimit("streams", limits.max_streams + 1, limits.max_streams) from exc
+    except av.FFmpegError as exc:
+        if _is_container(head):
+            raise Undecodable("the video cannot be read: its index is damaged or missing") from exc
+        raise NotAVideo("the file is not a video of a kind that is taken") from exc
+
+
+def _refuse_nested_file(*_request: object) -> Never:
+    raise PermissionError("a video may not open other files")
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream that is no cover picture."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise NotAVideo("the file holds no video stream")
+
+
+def _prepare_decoder(stream: av.VideoStream, limits: DecodeLimits, threads: int) -> str:
+    """Set limits and threads before the first packet; return the codec's name."""
+    decoder = stream.codec_context
+    if decoder is None or decoder.name not in CODECS:
+        raise Undecodable("the video's codec is not one that is decoded here")
+    limits.check_size(decoder.width, decoder.height)
+    # Only here does FFmpeg heed it; as an option of the container it has no effect.
+    decoder.options = {"max_pixels": str(limits.max_pixels)}
+    decoder.thread_count = threads
+    decoder.thread_type = ThreadType.FRAME if threads > 1 else ThreadType.NONE
+    return CODECS[decoder.name]
+
+
+def _container_name(demuxer: str, head: bytes) -> str:
+    """The container's everyday name; FFmpeg names the whole family (`mov,mp4,m4a,3gp,3g2,mj2`)."""
+    match demuxer.split(",")[0]:
+        case "mov":
+            return "mov" if head[8:12] == b"qt  " or head[4:8] != b"ftyp" else "mp4"
+        case "matroska":
+            return "webm" if b"webm" in head[:64] else "matroska"
+        case name:
+            return name
+
+
+def _is_container(head: bytes) -> bool:
+    """Whether a file that FFmpeg cannot open begins like one of `FORMATS` all the same."""
+    return (
+        head[4:8] in {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}
+        or head.startswith((b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"GIF8", b"\x00\x00\x01\xba"))
+        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+        or (len(head) > 376 and head[0] == head[188] == head[376] == 0x47)
+    )

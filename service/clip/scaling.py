@@ -1,0 +1,96 @@
+"""Decoded frames to RGB at the network's sizes, by one pass of swscale from the decoder's own format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import numpy as np
+from av.error import FFmpegError
+from av.sidedata.sidedata import SideData, Type
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from service.clip.geometry import UPRIGHT, Orientation, orientation_of, scaled_size
+from service.errors import Undecodable
+
+# The triangle filter, widened by the scale when shrinking (as PIL's antialiased BILINEAR), with chroma
+# interpolated and not repeated.
+FILTER = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+
+# AVColorSpace, as frames carry it -> the matrix as swscale numbers it.
+UNSPECIFIED = 2
+MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+# Larger than standard definition in either direction: mpv's rule for streams that do not say, and other
+# players differ only between 577 and 720 lines.
+SD_WIDTH, SD_HEIGHT = 1279, 576
+
+
+class Scaler:
+    """Scales frames to one size; keeps swscale's tables from frame to frame."""
+
+    def __init__(self, scale: int) -> None:
+        self._scale = scale
+        self._reformatter = VideoReformatter()
+
+    def scaled(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """The frame upright, `(H, W, 3)` RGB with the shorter side `scale` long; a view, not contiguous.
+
+        Raises:
+            Undecodable: swscale does not know the pixel format.
+        """
+        width, height = scaled_size(frame.width, frame.height, self._scale)
+        try:
+            rgb = self._reformatter.reformat(
+                frame,
+                width=width,
+                height=height,
+                format="rgb24",
+                src_colorspace=colour_matrix(frame.colorspace, frame.width, frame.height),
+                dst_color_range=ColorRange.JPEG,
+                interpolation=FILTER,
+                threads=1,  # bit-identical from run to run, and one core is this worker's share
+            )
+        except FFmpegError as exc:
+            raise Undecodable("the video's pixel format cannot be converted") from exc
+        return turned(pixels(rgb), frame_orientation(frame))
+
+
+def colour_matrix(colorspace: int, width: int, height: int) -> Colorspace:
+    """The YUV matrix of a frame; where the stream does not say, BT.709 for high definition, else BT.601."""
+    stated = MATRICES.get(colorspace)
+    if stated is not None:
+        return stated
+    return Colorspace.ITU709 if width > SD_WIDTH or height > SD_HEIGHT else Colorspace.ITU601
+
+
+def frame_orientation(frame: VideoFrame) -> Orientation:
+    """How the frame's display matrix wants it shown."""
+    # PyAV's stub calls the elements str; at run time they are SideData.
+    for item in cast("Iterable[SideData]", frame.side_data):
+        if item.type is Type.DISPLAYMATRIX:
+            return orientation_of(np.frombuffer(memoryview(item), dtype=np.int32).tolist())
+    return UPRIGHT
+
+
+def turned(image: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.uint8]:
+    """A view of `(H, W, 3)` mirrored left to right if asked, then turned clockwise."""
+    if orientation.mirrored:
+        image = image[:, ::-1]
+    return np.rot90(image, -orientation.rotation // 90)
+
+
+def pixels(frame: VideoFrame) -> NDArray[np.uint8]:
+    """A view `(H, W, 3)` of an rgb24 frame, without the padding at the end of its rows."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(frame.height, plane.line_size)
+    return rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)

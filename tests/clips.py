@@ -1,0 +1,134 @@
+"""Makers of real encoded clips whose frames carry their own number, so that a test reads back what was taken.
+
+A numbered frame shows its index in the square in its middle, which every centre crop keeps: four by four
+cells, the first row a marker that looks otherwise when turned or mirrored, the other three rows twelve bits,
+white for 1. Around the square it is grey.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+GRID = 4
+MARKER = (1, 0, 1, 1)
+MAX_FRAMES = 2 ** (GRID * GRID - len(MARKER))
+
+
+@dataclass(frozen=True)
+class ClipRecipe:
+    """How a clip is encoded; the defaults make an everyday mp4.
+
+    `times` gives each frame's time in units of `time_base` (variable rate, an offset); without it frames
+    are evenly spaced at `rate`. `rotation` is in degrees clockwise, as a player turns the picture: the coded
+    frames are then the upright ones turned back. `width` and `height` are as coded.
+    """
+
+    frames: int = 40
+    width: int = 96
+    height: int = 64
+    rate: int = 25
+    container: str = "mp4"
+    codec: str = "libx264"
+    pix_fmt: str = "yuv420p"
+    times: tuple[int, ...] | None = None
+    time_base: Fraction | None = None
+    rotation: int = 0
+    options: dict[str, str] = field(default_factory=dict)
+    container_options: dict[str, str] = field(default_factory=dict)
+
+
+LOSSLESS = {
+    "libx264": {"qp": "0", "preset": "ultrafast", "threads": "1"},
+    "libx265": {"preset": "ultrafast", "x265-params": "lossless=1:log-level=none:pools=none"},
+    "libvpx": {"crf": "4", "b": "8M", "deadline": "realtime", "cpu-used": "8"},
+    "libvpx-vp9": {"lossless": "1", "deadline": "realtime", "cpu-used": "8"},
+    "libsvtav1": {"preset": "12", "crf": "10", "svtav1-params": "lp=1"},
+    "mpeg4": {"qscale": "2", "flags": "qscale"},
+    "mpeg2video": {"qscale": "2", "flags": "qscale"},
+    "mjpeg": {"qscale": "2", "flags": "qscale", "color_range": "pc"},
+}
+
+
+def numbered_clip(recipe: ClipRecipe | None = None, **changes: Any) -> bytes:
+    """An encoded clip of numbered frames: `numbered_clip(frames=9, container="webm", codec="libvpx-vp9")`."""
+    recipe = ClipRecipe(**changes) if recipe is None else recipe
+    return encode(coded_images(recipe), recipe)
+
+
+def coded_images(recipe: ClipRecipe) -> Iterator[NDArray[np.uint8]]:
+    """The numbered images as they are coded, so that they are upright once turned by `rotation`."""
+    for number in range(recipe.frames):
+        sideways = recipe.rotation % 180 == 90
+        size = (recipe.height, recipe.width) if sideways else (recipe.width, recipe.height)
+        yield np.ascontiguousarray(np.rot90(numbered_image(number, *size), recipe.rotation // 90))
+
+
+def encode(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> bytes:
+    """A clip of the given `(H, W, 3)` uint8 RGB images."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=_muxer(recipe.container), options=recipe.container_options) as container:
+        stream = container.add_stream(
+            recipe.codec, rate=recipe.rate, options={**LOSSLESS.get(recipe.codec, {}), **recipe.options}
+        )
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
+        stream.codec_context.thread_count = 1
+        if recipe.time_base:
+            stream.codec_context.time_base = recipe.time_base
+        if recipe.rotation:
+            stream.set_display_rotation(-recipe.rotation)
+        for frame in _frames(images, recipe):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def numbered_image(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """A `(H, W, 3)` RGB image that shows `number`."""
+    bits = [number >> shift & 1 for shift in reversed(range(GRID * GRID - len(MARKER)))]
+    cells = np.array([*MARKER, *bits], np.uint8).reshape(GRID, GRID) * 255
+    side = min(width, height)
+    of_pixel = np.arange(side) * GRID // side
+    image = np.full((height, width, 3), 128, np.uint8)
+    top, left = (height - side) // 2, (width - side) // 2
+    image[top : top + side, left : left + side] = cells[of_pixel][:, of_pixel, None]
+    return image
+
+
+def read_number(image: NDArray[np.uint8]) -> int:
+    """The number that an upright `(S, S, 3)` centre crop shows, at whatever size.
+
+    Raises:
+        ValueError: the marker is not there: turned, mirrored, or no numbered image.
+    """
+    middles = (2 * np.arange(GRID) + 1) * len(image) // (2 * GRID)
+    cells = (image.mean(axis=2)[middles][:, middles] > 127).astype(int).ravel().tolist()
+    if tuple(cells[: len(MARKER)]) != MARKER:
+        raise ValueError(f"not an upright numbered image: its first row reads {cells[:GRID]}")
+    return int("".join(map(str, cells[len(MARKER) :])), 2)
+
+
+def read_numbers(images: NDArray[np.uint8]) -> list[int]:
+    """`read_number` of each of `(T, S, S, 3)`."""
+    return [read_number(image) for image in images]
+
+
+def _frames(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> Iterator[av.VideoFrame]:
+    for index, image in enumerate(images):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=recipe.pix_fmt)
+        if recipe.times is not None:
+            frame.pts = recipe.times[index]
+            frame.time_base = recipe.time_base or Fraction(1, recipe.rate)
+        yield frame
+
+
+def _muxer(container: str) -> str:
+    return {"mkv": "matroska", "ts": "mpegts"}.get(container, container)
