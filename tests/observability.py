@@ -1,0 +1,111 @@
+"""What tests need to ask of Prometheus: the dashboard's questions, and a Prometheus to put them to."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROMETHEUS_FOLDER = ROOT / "docker/prometheus"
+DASHBOARD = ROOT / "docker/grafana/dashboards/blvnet.json"
+METRIC = re.compile(r"\b(?:blvnet[_:][a-z0-9_:]+|process_[a-z_]+)\b")
+PATIENCE_S = 60.0
+
+
+def dashboard() -> dict[str, Any]:
+    """The Grafana dashboard as its JSON document."""
+    document: dict[str, Any] = json.loads(DASHBOARD.read_text())
+    return document
+
+
+def expressions() -> dict[str, list[str]]:
+    """Panel title to the PromQL of its targets, with Grafana's variables filled in as for "All"."""
+    return {
+        panel["title"]: [_filled(target["expr"]) for target in panel["targets"]]
+        for panel in dashboard()["panels"]
+        if panel["type"] != "row"
+    }
+
+
+def metrics_in(expression: str) -> set[str]:
+    """Names of the metric families that a PromQL expression reads, histograms by their family's name."""
+    # What stands in quotes are label values, such as the alerts' names.
+    bare = re.sub(r'"[^"]*"', '""', expression)
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in METRIC.findall(bare)}
+
+
+def recorded() -> dict[str, str]:
+    """Names of the recording rules, to their expressions."""
+    groups = yaml.safe_load((PROMETHEUS_FOLDER / "rules.yml").read_text())["groups"]
+    return {rule["record"]: rule["expr"] for group in groups for rule in group["rules"] if "record" in rule}
+
+
+class Prometheus:
+    """A client of a running Prometheus at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=url, timeout=10)
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The instant vector of an expression; fails on a PromQL error."""
+        answer = self._http.get("/api/v1/query", params={"query": expression}).json()
+        assert answer["status"] == "success", f"{expression}: {answer}"
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
+
+    def wait_for(self, expression: str) -> list[dict[str, Any]]:
+        """The instant vector of an expression, as soon as it has a sample."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            try:
+                if result := self.query(expression):
+                    return result
+            except (httpx.TransportError, json.JSONDecodeError):
+                pass  # it is still starting
+            time.sleep(0.2)
+        raise AssertionError(f"after {PATIENCE_S:.0f} s Prometheus still has no sample of {expression}")
+
+    def value(self, expression: str) -> float:
+        """The one sample of an expression, as soon as there is one."""
+        [sample] = self.wait_for(expression)
+        return float(sample["value"][1])
+
+
+@contextmanager
+def prometheus_process(target: str, port: int, folder: Path) -> Iterator[Prometheus]:
+    """Debian's Prometheus with the project's own configuration, but for the target and a faster clock."""
+    config = yaml.safe_load((PROMETHEUS_FOLDER / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(PROMETHEUS_FOLDER / "rules.yml")]
+    config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] == "blvnet"]
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    command = [
+        "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
+    ]  # fmt: skip
+    with subprocess.Popen(command) as process:
+        try:
+            yield Prometheus(f"http://127.0.0.1:{port}")
+        finally:
+            process.terminate()
+
+
+def _filled(expression: str) -> str:
+    for variable, value in {
+        "$__rate_interval": "1m",
+        "$__range": "1h",
+        "$instance": ".*",
+        "$model": ".*",
+    }.items():
+        expression = expression.replace(variable, value)
+    return expression

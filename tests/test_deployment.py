@@ -1,0 +1,386 @@
+"""Make targets, pins, container files, Prometheus rules and the dashboard, without starting a container."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import requires, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from prometheus_client import CollectorRegistry
+
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.observability import (
+    PROMETHEUS_FOLDER,
+    ROOT,
+    dashboard,
+    expressions,
+    metrics_in,
+    recorded,
+)
+from tests.tools import need
+
+NOT_FOR_SERVING = {
+    "torch",
+    "onnx",
+    "onnxscript",
+    "opencv-python-headless",
+    "matplotlib",
+    "pytest",
+    "mypy",
+    "ruff",
+}
+TARGETS = ["install", "serve", "test", "lint", "bench", "up", "down", "clean"]
+
+
+def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run make on the project's Makefile in `folder`, without what an outer make would hand down."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=folder,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with what make reads, and no virtual environment."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def with_environment(checkout: Path, *stamps: str) -> Path:
+    """Pretend that `.venv` is there and that `stamps` were left in it."""
+    (checkout / ".venv/bin").mkdir(parents=True)
+    for name in ("bin/python", *stamps):
+        (checkout / ".venv" / name).touch()
+    return checkout
+
+
+# --- make ---
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_help_lists_target(checkout: Path, target: str) -> None:
+    assert re.search(rf"^  make {target} +\S", make(checkout).stdout, re.MULTILINE)
+
+
+def test_serve_takes_port_models_and_host(checkout: Path) -> None:
+    result = make(checkout, "-n", "serve", "PORT=9000", "MODELS=my models", "HOST=0.0.0.0", "EXTRA=cpu")
+    assert "blvnet serve --host 0.0.0.0 --port 9000 --models 'my models'" in result.stdout
+
+
+def test_serve_listens_on_loopback_whatever_the_shell_calls_its_host(checkout: Path) -> None:
+    assert "--host 127.0.0.1 --port 8000" in make(checkout, "-n", "serve", HOST="0.0.0.0").stdout
+
+
+def test_serve_in_fresh_checkout_makes_environment_and_installs_serving_only(checkout: Path) -> None:
+    result = make(checkout, "-n", "serve", "EXTRA=cpu")
+    assert "-m venv .venv" in result.stdout
+    assert "--constraint constraints.txt --editable '.[cpu]'" in result.stdout
+    assert "[dev]" not in result.stdout
+
+
+@pytest.mark.parametrize("stamps", [(".serve-cpu",), (".serve-cpu", ".dev")])
+def test_second_serve_starts_at_once(checkout: Path, stamps: tuple[str, ...]) -> None:
+    result = make(with_environment(checkout, *stamps), "-n", "serve", "EXTRA=cpu")
+    assert result.stdout.startswith("exec .venv/bin/blvnet serve")
+
+
+@pytest.mark.parametrize(("target", "stamp"), [("test", ".serve-cpu"), ("serve", ".dev")])
+def test_environment_of_one_purpose_is_completed_for_the_other(
+    checkout: Path, target: str, stamp: str
+) -> None:
+    result = make(with_environment(checkout, stamp), "-n", target, "EXTRA=cpu")
+    assert "venv .venv" not in result.stdout
+    assert "-m pip" in result.stdout
+
+
+def test_changed_pins_are_installed_again(checkout: Path) -> None:
+    with_environment(checkout, ".serve-cpu")
+    os.utime(checkout / "constraints.txt", (2**32, 2**32))
+    assert "-m pip" in make(checkout, "-n", "serve", "EXTRA=cpu").stdout
+
+
+def test_gpu_machine_serves_with_gpu_extra(checkout: Path, tmp_path: Path) -> None:
+    programs = fake_programs(tmp_path / "bin", "nvidia-smi")
+    result = make(checkout, "-n", "serve", PATH=f"{programs}:{os.environ['PATH']}")
+    assert "'.[gpu]'" in result.stdout
+
+
+def test_too_old_python_is_named_with_a_way_out(checkout: Path, tmp_path: Path) -> None:
+    old = fake_programs(tmp_path / "bin", "python3.9", status=1) / "python3.9"
+    result = make(checkout, "install", f"PYTHON={old}")
+    assert result.returncode == 2
+    assert f"Python 3.11 or newer is needed; tried: {old}. Name one with PYTHON=" in result.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_up_adds_the_override_files_that_apply(checkout: Path) -> None:
+    result = make(checkout, "-n", "up", "COMPOSE=compose", "MODELS=/srv/models", "EXTRA=gpu", "PORT=9000")
+    files = "-f docker-compose.yml -f docker/compose.gpu.yml -f docker/compose.models.yml"
+    assert f"BIND=127.0.0.1 PORT=9000 MODELS='/srv/models' compose {files} up" in result.stdout
+
+
+# --- .ci/run ---
+
+
+def fake_programs(folder: Path, *names: str, status: int = 0) -> Path:
+    """A folder of programs that write their calls into `calls` beside it and exit with `status`."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        script = folder / name
+        script.write_text(f'#!/bin/sh\necho "{name} $*" >> "{folder}/../calls"\nexit {status}\n')
+        script.chmod(0o755)
+    return folder
+
+
+def test_ci_runs_tests_even_when_lint_fails_and_reports_the_failure(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    (checkout / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci/run", checkout / ".ci/run")
+    fake_programs(tmp_path / "bin", "apt-get")
+    programs = fake_programs(tmp_path / "bin", "make", status=3)
+    result = subprocess.run(
+        [checkout / ".ci/run"],
+        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert result.returncode == 3
+    assert [call for call in calls if call.startswith("make")] == ["make lint", "make test"]
+
+
+# --- pins ---
+
+
+def pins() -> dict[str, str]:
+    """Distribution to version in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): pinned for name, pinned in pairs}
+
+
+def closure(name: str, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Every installed distribution that `name[extras]` brings, itself included, with its extras."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    waiting = [(canonicalize_name(name), extras)]
+    while waiting:
+        item = waiting.pop()
+        if item not in seen:
+            seen.add(item)
+            yield item
+            waiting += wanted_by(*item)
+
+
+def wanted_by(name: str, extras: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
+    """The direct requirements of an installed distribution that apply on this machine."""
+    for line in requires(name) or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or any(
+            requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}
+        ):
+            yield canonicalize_name(requirement.name), frozenset(requirement.extras)
+
+
+def test_serving_needs_nothing_of_training() -> None:
+    names = {name for name, _ in closure("blvnet-serve", frozenset({"cpu"}))}
+    assert "onnxruntime" in names
+    assert not names & NOT_FOR_SERVING
+
+
+def test_everything_for_development_is_pinned_to_what_is_installed() -> None:
+    names = {name for name, _ in closure("blvnet-serve", frozenset({"dev"}))} - {"blvnet-serve", "setuptools"}
+    assert {"torch", "pytest"} <= names
+    assert {name: version(name).partition("+")[0] for name in names} == {
+        name: pins().get(name) for name in names
+    }
+
+
+# --- container files ---
+
+
+def instructions(dockerfile: str) -> list[tuple[str, str]]:
+    """The (instruction, arguments) of a file in docker/, continuation lines joined."""
+    text = (ROOT / "docker" / dockerfile).read_text()
+    lines = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)).splitlines()
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines if line.strip())]
+
+
+def final_stage(dockerfile: str) -> dict[str, str]:
+    """Instruction to its last arguments in the last stage."""
+    stage: dict[str, str] = {}
+    for word, rest in instructions(dockerfile):
+        stage = {} if word == "FROM" else stage | {word: rest}
+    return stage
+
+
+@pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.train"])
+def test_image_runs_as_nobody_in_particular(dockerfile: str) -> None:
+    assert final_stage(dockerfile)["USER"] == "10001:10001"
+
+
+def test_serving_image_starts_the_service_without_a_shell() -> None:
+    assert final_stage("Dockerfile")["CMD"] == '["blvnet", "serve", "--host", "0.0.0.0"]'
+
+
+def test_serving_image_installs_nothing_in_its_final_stage_and_never_training() -> None:
+    assert "RUN" not in final_stage("Dockerfile")
+    assert not re.search(r"torch|\[train|apt-get", (" ".join(map(" ".join, instructions("Dockerfile")))))
+
+
+def test_health_check_asks_the_readiness_route() -> None:
+    assert "/readyz" in final_stage("Dockerfile")["HEALTHCHECK"]
+
+
+def compose() -> dict[str, Any]:
+    """The services of docker-compose.yml."""
+    document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    services: dict[str, Any] = document["services"]
+    return services
+
+
+def test_every_container_drops_its_privileges_and_has_a_memory_limit() -> None:
+    for service in compose().values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["mem_limit"]
+
+
+def test_service_container_writes_to_memory_only() -> None:
+    service = compose()["service"]
+    assert service["read_only"] is True
+    assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+
+
+def test_compose_waits_longer_than_the_service_needs_to_end() -> None:
+    service = compose()["service"]
+    assert float(service["stop_grace_period"].removesuffix("s")) > float(
+        service["environment"]["BLVNET_SHUTDOWN_GRACE_S"]
+    )
+
+
+def test_ports_are_published_on_loopback_unless_asked_otherwise() -> None:
+    published = [port for service in compose().values() for port in service["ports"]]
+    assert len(published) == 3
+    assert all(port.startswith("${BIND:-127.0.0.1}:") for port in published)
+
+
+def test_every_setting_that_container_files_name_exists() -> None:
+    text = "".join((ROOT / name).read_text() for name in ("docker-compose.yml", "docker/Dockerfile"))
+    text += "".join(path.read_text() for path in (ROOT / "docker").glob("compose.*.yml"))
+    named = set(re.findall(r"\bBLVNET_([A-Z_]*[A-Z])\b", text)) - {"API_KEYS"}
+    assert {"PORT", "PROVIDER", "MODELS"} <= named
+    assert {name.lower() for name in named} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("extra", ["docker/compose.gpu.yml", "docker/compose.models.yml"])
+def test_compose_files_merge(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELS", "/srv/models")
+    podman_compose = Path(sys.executable).with_name("podman-compose")
+    command = [str(podman_compose), "-f", "docker-compose.yml", "-f", extra, "config"]
+    merged = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert yaml.safe_load(merged)["services"]["service"]["read_only"] is True
+
+
+# --- Prometheus and Grafana ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "config", PROMETHEUS_FOLDER / "prometheus.yml"),
+        ("check", "rules", "--lint=all", "--lint-fatal", PROMETHEUS_FOLDER / "rules.yml"),
+        ("test", "rules", PROMETHEUS_FOLDER / "rules.test.yml"),
+    ],
+    ids=["configuration", "rules", "tests of the rules"],
+)
+def test_promtool_accepts(arguments: tuple[str | Path, ...]) -> None:
+    need("promtool", package="prometheus")
+    result = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def exposed() -> set[str]:
+    """The metric families of a running service, counters with their `_total`."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, request_timeout_s=30, max_batch=8)
+    metrics.watch(queue_depth=lambda: 0, decode_workers=lambda: 1, models=list)
+    return {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in registry.collect()
+        if family.name.startswith(("blvnet_", "process_"))
+    }
+
+
+def test_every_metric_has_a_panel() -> None:
+    shown = {
+        name for panel in expressions().values() for expression in panel for name in metrics_in(expression)
+    }
+    assert {name for name in exposed() if name.startswith("blvnet_")} <= shown
+
+
+def test_dashboard_and_rules_read_only_what_is_exposed_or_recorded() -> None:
+    rules = yaml.safe_load((PROMETHEUS_FOLDER / "rules.yml").read_text())["groups"]
+    texts = [rule["expr"] for group in rules for rule in group["rules"]]
+    texts += [expression for panel in expressions().values() for expression in panel]
+    read = {name for text in texts for name in metrics_in(text)}
+    assert read - exposed() <= set(recorded())
+
+
+def test_every_metric_is_explained_to_operators() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    explained = set(re.findall(r"`(blvnet_\w+)`", text))
+    assert explained == {name for name in exposed() if name.startswith("blvnet_")}
+
+
+def test_every_alert_has_its_answer_in_the_operations_page() -> None:
+    rules = yaml.safe_load((PROMETHEUS_FOLDER / "rules.yml").read_text())["groups"]
+    alerts = {rule["alert"] for group in rules for rule in group["rules"] if "alert" in rule}
+    assert set(re.findall(r"`(Blvnet\w+)`", (ROOT / "docs/operations.md").read_text())) == alerts
+
+
+def test_dashboard_uses_the_provisioned_data_source() -> None:
+    folder = ROOT / "docker/grafana/provisioning"
+    [source] = yaml.safe_load((folder / "datasources/prometheus.yml").read_text())["datasources"]
+    panels = [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+    assert len(panels) > 15
+    assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}
+
+
+def test_grafana_finds_its_dashboards_where_compose_mounts_them() -> None:
+    folder = ROOT / "docker/grafana/provisioning"
+    [provider] = yaml.safe_load((folder / "dashboards/blvnet.yml").read_text())["providers"]
+    mounts = dict(mount.split(":")[:2] for mount in compose()["grafana"]["volumes"])
+    assert provider["options"]["path"] == mounts["./docker/grafana/dashboards"]
+    assert mounts["./docker/grafana/provisioning"] == "/etc/grafana/provisioning"
+
+
+def test_panels_have_titles_of_their_own_and_do_not_overlap() -> None:
+    panels = dashboard()["panels"]
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    cells = [cell for panel in panels for cell in cells_of(panel["gridPos"])]
+    assert len(cells) == len(set(cells))
+
+
+def cells_of(position: dict[str, int]) -> list[tuple[int, int]]:
+    """The cells of Grafana's 24-column grid that a panel covers."""
+    columns = range(position["x"], position["x"] + position["w"])
+    return [(x, y) for x in columns for y in range(position["y"], position["y"] + position["h"])]
