@@ -95,7 +95,7 @@ class BLVNet(nn.Module):
         x = self.layer2(x)  # [N * T/2, 512, S / 16, S / 16]
         x = self.layer3(x)  # [N * T/2, 1024, S / 16, S / 16]
         x = self.layer4(x)  # [N * T/2, 2048, S / 32, S / 32]
-        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        x = x.mean(dim=(2, 3))  # not adaptive_avg_pool2d, which exports as index arithmetic
         return self.fc(self.dropout(x)).unflatten(0, (-1, self.moments))  # type: ignore[no-any-return]
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_export.config import Family, ModelConfig
@@ -119,7 +118,7 @@ class FrameResNet(_Layers):
         x = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # [N * T, 3, S, S]
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # [N * T, 64, S / 4, S / 4]
         x = self.blocks(x)  # [N * T, C, S / 32, S / 32]
-        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        x = x.mean(dim=(2, 3))  # not adaptive_avg_pool2d, which exports as index arithmetic
         return self.fc(self.dropout(x)).unflatten(0, (-1, self.frames))  # type: ignore[no-any-return]
 
 

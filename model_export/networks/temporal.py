@@ -145,6 +145,7 @@ class TemporalShift(nn.Module):
     def __init__(self, channels: int, frames: int) -> None:
         super().__init__()
         self.frames = frames
+        self.channels = channels
         self.fold = channels // SHIFTED_PART
 
     def forward(self, x: Tensor) -> Tensor:
