@@ -7,10 +7,11 @@ white for 1. Around the square it is grey.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
@@ -73,8 +74,15 @@ def coded_images(recipe: ClipRecipe) -> Iterator[NDArray[np.uint8]]:
 
 def encode(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> bytes:
     """A clip of the given `(H, W, 3)` uint8 RGB images."""
-    file = io.BytesIO()
-    with av.open(file, "w", format=_muxer(recipe.container), options=recipe.container_options) as container:
+    with TemporaryDirectory() as folder:  # a real file, since `movflags=faststart` reads what it wrote
+        path = Path(folder, "clip")
+        _write(path, images, recipe)
+        return path.read_bytes()
+
+
+def _write(path: Path, images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> None:
+    muxer = {"mkv": "matroska", "ts": "mpegts"}.get(recipe.container, recipe.container)
+    with av.open(str(path), "w", format=muxer, options=recipe.container_options) as container:
         stream = container.add_stream(
             recipe.codec, rate=recipe.rate, options={**LOSSLESS.get(recipe.codec, {}), **recipe.options}
         )
@@ -88,7 +96,6 @@ def encode(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> bytes:
         for frame in _frames(images, recipe):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return file.getvalue()
 
 
 def numbered_image(number: int, width: int, height: int) -> NDArray[np.uint8]:
@@ -128,7 +135,3 @@ def _frames(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> Iterator
             frame.pts = recipe.times[index]
             frame.time_base = recipe.time_base or Fraction(1, recipe.rate)
         yield frame
-
-
-def _muxer(container: str) -> str:
-    return {"mkv": "matroska", "ts": "mpegts"}.get(container, container)

@@ -53,6 +53,7 @@ CODECS = {
 }
 
 HEAD_BYTES = 4096
+CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,15 @@ class DecodeLimits:
     Attributes:
         max_pixels: Width times height of a frame; the default takes 4K of either kind.
         max_duration_s: From the first frame to the last.
-        max_frames: Frames shown, whether or not they are sampled; ten minutes at 60 a second.
-        max_streams: Tracks in the file; cameras write up to eight.
+        max_frames: Frames to decode, whether or not they are sampled; ten minutes at 60 a second.
+        max_streams: Tracks in the file; cameras write up to eight, fonts attached to Matroska count as well.
         max_aspect_ratio: Longer side over shorter side, because a frame is scaled before it is cropped.
     """
 
     max_pixels: int = 4096 * 2304
     max_duration_s: float = 600.0
     max_frames: int = 36_000
-    max_streams: int = 32
+    max_streams: int = 64
     max_aspect_ratio: float = 64.0
 
     def check_size(self, width: int, height: int) -> None:
@@ -205,12 +206,21 @@ def _open_container(file: BinaryIO, head: bytes, limits: DecodeLimits) -> av.con
             },
         )
     except av.error.MemoryError as exc:
-        # The mov demuxer's answer to max_streams. Real shortage of memory ends here as well.
-        raise OverLimit("streams", limits.max_streams + 1, limits.max_streams) from exc
+        # What the mov demuxer answers to max_streams, but also to a table of 2^31 entries.
+        tracks = _occurrences(file, b"trak")
+        if tracks > limits.max_streams:
+            raise OverLimit("streams", tracks, limits.max_streams) from exc
+        raise Undecodable("the video cannot be read: its header asks for too much memory") from exc
     except av.FFmpegError as exc:
         if _is_container(head):
             raise Undecodable("the video cannot be read: its index is damaged or missing") from exc
         raise NotAVideo("the file is not a video of a kind that is taken") from exc
+
+
+def _occurrences(file: BinaryIO, word: bytes) -> int:
+    """How often `word` is in the file, give or take one across two chunks."""
+    file.seek(0)
+    return sum(chunk.count(word) for chunk in iter(lambda: file.read(CHUNK_BYTES), b""))
 
 
 def _refuse_nested_file(*_request: object) -> Never:

@@ -124,11 +124,11 @@ def _count_frames(file: BinaryIO, limits: DecodeLimits) -> int:
     with open_video(file, limits) as video:
         timestamps: list[int] = []
         frames = 0
-        for packet in video.packets():
+        for decoded, packet in enumerate(video.packets(), start=1):
+            limits.check_frames(decoded)
             if packet.is_discard:  # cut off by an edit list; decoded for the others' sake, never shown
                 continue
             frames += 1
-            limits.check_frames(frames)
             if packet.pts is not None:
                 timestamps.append(packet.pts)
         if timestamps:

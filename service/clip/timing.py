@@ -42,7 +42,7 @@ def frame_timing(pts: Sequence[int | None], time_base: Fraction, stated_rate: Fr
     if rate is None or abs(measured - rate) > RATE_TOLERANCE * rate:
         rate = measured
     times = tuple(float((value - known[0]) * time_base) for value in known)
-    return Timing(times, float(rate), times[-1] + float(1 / rate))
+    return Timing(times, float(rate), float((known[-1] - known[0]) * time_base + 1 / rate))
 
 
 def _even(count: int, rate: Fraction) -> Timing:
