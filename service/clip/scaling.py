@@ -75,8 +75,14 @@ def colour_matrix(colorspace: int, width: int, height: int) -> Colorspace:
 
 def frame_orientation(frame: VideoFrame) -> Orientation:
     """How the frame's display matrix wants it shown."""
-    # PyAV's stub calls the elements str; at run time they are SideData.
-    for item in cast("Iterable[SideData]", frame.side_data):
+    try:
+        # PyAV's stub calls the elements str; at run time they are SideData.
+        side_data = cast("Iterable[SideData]", frame.side_data)
+    except ValueError:
+        # PyAV knows fewer kinds than its FFmpeg makes (Exif in Motion JPEG, for one), and then lists none at
+        # all. The angle it has a way of its own to, counter-clockwise; a mirror is lost.
+        return Orientation(-round(frame.rotation / 90) % 4 * 90)
+    for item in side_data:
         if item.type is Type.DISPLAYMATRIX:
             return orientation_of(np.frombuffer(memoryview(item), dtype=np.int32).tolist())
     return UPRIGHT
