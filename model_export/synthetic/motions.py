@@ -26,7 +26,7 @@ Paint = Callable[[Painter, float], None]
 Motion = Callable[[Rng, Props, Timing], Paint]
 
 # How far a shape of a rotational order may turn between two sampled frames before it seems to turn back.
-_CLEAR_TURN_DEG: Final = {1: 52.0, 2: 46.0, 3: 34.0, 4: 26.0}
+_CLEAR_TURN_DEG: Final = {1: 40.0, 2: 40.0, 3: 34.0, 4: 26.0}
 
 
 def _upright_or_not(rng: Rng) -> float:
@@ -156,7 +156,7 @@ def come_together(rng: Rng, props: Props, timing: Timing) -> Paint:
     looks.append(looks[0] if alike else props.thing(sizes[1], props.shape()))
     axis = _pair_axis(rng)
     direction = np.array([math.cos(axis), math.sin(axis)])
-    close = sizes.mean() * rng.uniform(0.8, 1.1)
+    close = sizes.mean() * rng.uniform(0.7, 0.95)
     apart = min(close + rng.uniform(0.45, 0.7), 1.1)
     share, middle = rng.uniform(0.38, 0.62), rng.uniform(-0.07, 0.07, size=2)
     angles = [_upright_or_not(rng), _upright_or_not(rng)]
@@ -343,7 +343,7 @@ def shake(rng: Rng, props: Props, timing: Timing) -> Paint:
     size = rng.uniform(0.26, 0.5)
     look, angle = props.thing(size), _upright_or_not(rng)
     place, heading = rng.uniform(-0.12, 0.12, size=2), rng.choice([0, math.pi / 2, rng.uniform(0, math.pi)])
-    reach = np.array([math.cos(heading), math.sin(heading)]) * rng.uniform(0.07, 0.14)
+    reach = np.array([math.cos(heading), math.sin(heading)]) * rng.uniform(0.08, 0.14)
     tilt = rng.uniform(14, 30) if rng.random() < 0.3 else 0.0
     swings = round(rng.uniform(5, max(6.0, min(11.0, most))))
 

@@ -77,7 +77,7 @@ class Props:
         """A hand that reaches down on its arm, `length` units from end to end, that stands out."""
         hand = self.bank.hands[self.rng.integers(len(self.bank.hands))]
         colour = np.array(hand.colour, dtype=np.float32)
-        if min(self._clearance(colour[None], group)[0] for group in self._taken) < _CLEAR * 0.6:
+        if min(self._clearance(colour[None], group)[0] for group in self._taken) < _CLEAR * 0.8:
             colour = self.colour()
         mask = fill_mask(hand_outline(hand), self._pixels(length), union=True)
         light = np.broadcast_to(np.linspace(1, 0.8, len(mask), dtype=np.float32)[:, None], mask.shape)
@@ -128,9 +128,9 @@ class Props:
     def _clearance(
         self, colours: npt.NDArray[np.floating], group: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        """How far each colour is from a group's nearer part (its 15th percentile)."""
+        """How far each colour is from a group's nearer part (its 10th percentile)."""
         distance = np.linalg.norm(_lab(colours)[:, None] - group[None], axis=-1)
-        return np.asarray(np.percentile(distance, 15, axis=1), dtype=np.float32)
+        return np.asarray(np.percentile(distance, 10, axis=1), dtype=np.float32)
 
     def _seen_colours(self) -> npt.NDArray[np.float32]:
         """Colours of the background's centre square, `(64, 3)`."""

@@ -137,7 +137,8 @@ def blob(seed: int) -> Shape:
     radius = np.ones(64)
     for harmonic, size in ((2, 0.24), (3, 0.20), (4, 0.12), (5, 0.06)):
         radius += rng.uniform(0.5, 1.0) * size * np.cos(harmonic * angle + rng.uniform(0, 2 * math.pi))
-    return _shape(f"blob-{seed}", 1, _polar(np.maximum(radius, 0.25), angle))
+    # From afar some of them look the same every third of a turn, hence the order.
+    return _shape(f"blob-{seed}", 3, _polar(np.maximum(radius, 0.25), angle))
 
 
 def _train() -> list[Shape]:

@@ -28,10 +28,11 @@ class Timing:
 
 
 def draw_timing(rng: Rng, frames: int) -> Timing:
-    """Onset in the first 20 %, end in the last 20 %; even, eased or uneven speed between."""
+    """Onset in the first 20 %, end in the last 20 % (at times 30); even, eased or uneven speed between."""
     time = np.linspace(0, 1, frames)
-    start = 0.0 if rng.random() < 0.25 else rng.uniform(0, 0.2)
-    stop = 1.0 if rng.random() < 0.25 else rng.uniform(0.8, 1.0)
+    slack = 0.3 if rng.random() < 0.12 else 0.2
+    start = 0.0 if rng.random() < 0.25 else rng.uniform(0, slack)
+    stop = 1.0 if rng.random() < 0.25 else rng.uniform(1 - slack, 1.0)
     return Timing(_profile(rng, np.clip((time - start) / (stop - start), 0, 1)))
 
 
