@@ -1,0 +1,39 @@
+"""What the core wants to know, as one frozen dataclass; where the values come from is not its business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.clip.decode import DecodeLimits
+
+
+@dataclass(frozen=True)
+class CoreConfig:
+    """Settings of a `Recognizer`.
+
+    Attributes:
+        models: Folder of packages, `MODELS/NAME/VERSION`.
+        provider: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`.
+        default_model: Served to requests that name none; the alphabetically first, if None.
+        inference_threads: Threads of one run; as many as there are cores, if None.
+        max_batch: Most views in one run.
+        batch_wait_ms: Longest wait for other requests that are on their way.
+        queue_limit: Most requests accepted and not finished.
+        decode_workers: Processes that decode; as many as there are cores, if None.
+        decode_timeout_s: Longest time for the decoding of one clip.
+        decode_memory_mb: Address space that decoding may take in a worker, in MB of 10^6 bytes.
+        limits: What a video may ask for.
+    """
+
+    models: Path
+    provider: str = "auto"
+    default_model: str | None = None
+    inference_threads: int | None = None
+    max_batch: int = 8
+    batch_wait_ms: float = 2.0
+    queue_limit: int = 64
+    decode_workers: int | None = None
+    decode_timeout_s: float = 10.0
+    decode_memory_mb: int = 1024
+    limits: DecodeLimits = field(default_factory=DecodeLimits)

@@ -1,0 +1,351 @@
+"""From a clip to an answer: the life of a request, in order, without HTTP.
+
+    admitted ──> decoded ──> batched and run ──> scored
+
+The service calls `Recognizer` on its event loop; the command line calls `recognize_files`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from service import scoring
+from service.admission import Admission
+from service.batcher import Batcher, Inference
+from service.clip.decode import VideoInfo
+from service.clip.geometry import CROP_COUNTS
+from service.core_config import CoreConfig
+from service.cores import usable_cores
+from service.decode_pool import Clip, Decoded, DecodePool
+from service.errors import DeadlineExceeded, InvalidParameter, NotReady, RequestError
+from service.manifest import Manifest
+from service.model_store import Model, ModelEntry, ModelStore
+from service.observer import Observer
+from service.runtime.providers import open_session
+
+MAX_TOP_K = 100
+MAX_CLIPS = 10
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of a clip. `clips` samplings in time and `crops` of each are averaged; see `scoring`."""
+
+    model: str | None = None
+    top_k: int = 5
+    clips: int = 1
+    crops: int = 1
+    evidence: bool = False
+
+    def check(self) -> None:
+        """Raise `InvalidParameter` for a value that is out of range."""
+        if not 1 <= self.top_k <= MAX_TOP_K:
+            raise InvalidParameter(f"top_k must be from 1 to {MAX_TOP_K}, it is {self.top_k}.")
+        if not 1 <= self.clips <= MAX_CLIPS:
+            raise InvalidParameter(f"clips must be from 1 to {MAX_CLIPS}, it is {self.clips}.")
+        if self.crops not in CROP_COUNTS:
+            allowed = ", ".join(map(str, CROP_COUNTS))
+            raise InvalidParameter(f"crops must be one of {allowed}, it is {self.crops}.")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A label, its index among the model's, and its probability."""
+
+    label: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Probabilities over time: a row for each moment, in it the labels in the order of the predictions."""
+
+    timestamps_s: tuple[float, ...]
+    scores: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long each stage took. `queue_ms` is all the waiting: for a decode worker, then for a batch."""
+
+    decode_ms: float
+    queue_ms: float
+    inference_ms: float
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The answer. `indices` and `timestamps_s` are those of the frames taken, temporal clip by clip."""
+
+    manifest: Manifest
+    provider: str
+    predictions: tuple[Prediction, ...]
+    video: VideoInfo
+    indices: tuple[int, ...]
+    timestamps_s: tuple[float, ...]
+    evidence: Evidence | None
+    timing: Timings
+
+
+class RecognizerState(StrEnum):
+    """The life of a recognizer; a `DRAINING` one finishes what it accepted and takes nothing new."""
+
+    NEW = "new"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Recognizer:
+    """Models, decode workers and the queues between them."""
+
+    def __init__(self, config: CoreConfig, observer: Observer | None = None) -> None:
+        cores = usable_cores()
+        self._config = config
+        self._observer = observer or Observer()
+        self._state = RecognizerState.NEW
+        self._admission = Admission(config.queue_limit)
+        self._store = ModelStore(
+            config.models,
+            partial(open_session, provider=config.provider, threads=config.inference_threads or cores),
+            config.default_model,
+        )
+        self._decoding = DecodePool(
+            workers=config.decode_workers or cores,
+            timeout_s=config.decode_timeout_s,
+            memory_mb=config.decode_memory_mb,
+            cores=cores,
+            observer=self._observer,
+        )
+        # One thread: a run has all the cores that it was given, and a second one would only share them.
+        self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._batchers: dict[str, Batcher] = {}
+
+    @property
+    def state(self) -> RecognizerState:
+        """Where in its life it is."""
+        return self._state
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next request would be accepted."""
+        return self.readiness()[0]
+
+    @property
+    def inflight(self) -> int:
+        """Requests accepted and not finished."""
+        return self._admission.inflight
+
+    @property
+    def queue_depth(self) -> int:
+        """Requests accepted that wait: for a decode worker, or for a batch."""
+        return self._decoding.waiting + sum(batcher.waiting for batcher in self._batchers.values())
+
+    @property
+    def decode_workers(self) -> int:
+        """Decode workers that are alive and ready."""
+        return self._decoding.workers
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the next request would be accepted, and if not, why."""
+        if self._state is not RecognizerState.READY:
+            return False, NOT_READY[self._state]
+        if self._admission.full:
+            return False, "The queue is full."
+        return True, ""
+
+    def models(self) -> tuple[ModelEntry, ...]:
+        """All packages, those that serve and those that were refused."""
+        return self._store.entries()
+
+    def manifest(self, name: str | None = None) -> Manifest:
+        """The manifest of a model that serves; of the default one for None.
+
+        Raises:
+            ModelNotFound: no such model serves.
+        """
+        return self._store.get(name).manifest
+
+    async def start(self) -> None:
+        """Load and warm up the models, and start the workers; ready when it returns.
+
+        Raises:
+            PackageError: no model can be served.
+            ProviderUnavailable: the provider that was asked for cannot be had.
+            BlvnetError: the decode workers do not start.
+        """
+        self._enter(RecognizerState.STARTING)
+        try:
+            await self._decoding.start()  # first: its processes fork before there are threads to speak of
+            await asyncio.get_running_loop().run_in_executor(self._inference, self._store.load)
+        except BaseException:
+            await self.close(0)
+            raise
+        for model in self._store.models():
+            self._batchers[model.manifest.name] = self._batcher(model)
+        self._enter(RecognizerState.READY)
+
+    async def recognize(self, clip: Clip, query: Query, deadline: float | None = None) -> Recognition:
+        """Label one clip. Cancelling drops what has not been done of it.
+
+        Args:
+            clip: the file's path, bytes, or an open file that has a descriptor.
+            query: what is asked.
+            deadline: time on the clock of `time.monotonic` by which to be done.
+
+        Raises:
+            RequestError: the leaf says why; `service.errors` lists them.
+        """
+        query.check()
+        if self._state is not RecognizerState.READY:
+            raise NotReady(NOT_READY[self._state])
+        model = self._store.get(query.model)
+        with self._admission.admit():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await self._recognize(clip, query, model)
+            except TimeoutError as exc:
+                raise DeadlineExceeded("The request could not be answered in its time.") from exc
+
+    async def close(self, grace_s: float) -> None:
+        """Refuse new requests, give the accepted ones `grace_s` seconds, then stop everything."""
+        if self._state in (RecognizerState.DRAINING, RecognizerState.CLOSED):
+            return
+        self._enter(RecognizerState.DRAINING)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._admission.idle()
+        except TimeoutError:
+            logger.warning("%d requests were not finished in %g s", self.inflight, grace_s)
+        await self._decoding.close()
+        for batcher in self._batchers.values():
+            await batcher.close()
+        self._inference.shutdown()
+        self._store.close()
+        self._enter(RecognizerState.CLOSED)
+
+    async def _recognize(self, clip: Clip, query: Query, model: Model) -> Recognition:
+        batcher = self._batchers[model.manifest.name]
+        with batcher.on_the_way():
+            decoded = await self._decoding.decode(
+                clip, model.manifest.clip, self._config.limits, clips=query.clips, crops=query.crops
+            )
+        inference = await batcher.infer(decoded.inputs)
+        return answer(query, model, decoded, inference)
+
+    def _batcher(self, model: Model) -> Batcher:
+        batcher = Batcher(
+            model.session,
+            self._inference,
+            max_batch=self._config.max_batch,
+            wait_s=self._config.batch_wait_ms / 1e3,
+            on_batch=partial(self._observer.batch_size, model.manifest.name),
+        )
+        batcher.start()
+        return batcher
+
+    def _enter(self, state: RecognizerState) -> None:
+        logger.info("the recognizer is %s", state.value)
+        self._state = state
+
+
+NOT_READY = {
+    RecognizerState.NEW: "The service is not started.",
+    RecognizerState.STARTING: "The models are being loaded.",
+    RecognizerState.DRAINING: "The service is shutting down.",
+    RecognizerState.CLOSED: "The service is shut down.",
+}
+
+
+def answer(query: Query, model: Model, decoded: Decoded, inference: Inference) -> Recognition:
+    """Score what came out of the graph."""
+    labels = model.manifest.labels
+    ranked = scoring.rank(inference.outputs.logits, query.top_k)
+    evidence = None
+    if query.evidence:
+        moments = inference.outputs.evidence.shape[1]
+        scores = scoring.evidence_scores(inference.outputs.evidence, query.clips, ranked.indices)
+        times = scoring.moment_times(np.array(decoded.timestamps_s), moments)
+        evidence = Evidence(tuple(times.tolist()), tuple(map(tuple, scores.tolist())))
+    return Recognition(
+        manifest=model.manifest,
+        provider=model.session.provider,
+        predictions=tuple(
+            Prediction(labels[index], index, score)
+            for index, score in zip(ranked.indices.tolist(), ranked.scores.tolist(), strict=True)
+        ),
+        video=decoded.video,
+        indices=tuple(chain.from_iterable(decoded.indices)),
+        timestamps_s=tuple(chain.from_iterable(decoded.timestamps_s)),
+        evidence=evidence,
+        timing=Timings(
+            decode_ms=decoded.decode_ms,
+            queue_ms=decoded.queue_ms + inference.queue_ms,
+            inference_ms=inference.inference_ms,
+        ),
+    )
+
+
+@asynccontextmanager
+async def running(config: CoreConfig, observer: Observer | None = None) -> AsyncIterator[Recognizer]:
+    """A recognizer that is ready, and closed at the end."""
+    recognizer = Recognizer(config, observer)
+    await recognizer.start()
+    try:
+        yield recognizer
+    finally:
+        await recognizer.close(0)
+
+
+def recognize_files(
+    config: CoreConfig, clips: Iterable[Path], query: Query
+) -> Iterator[tuple[Path, Recognition | RequestError]]:
+    """Label files without a server: each with its answer, or the error that it met, in the order given.
+
+    As many clips as there are decode workers are in work at once, so that decoding and inference overlap.
+
+    Raises:
+        PackageError: no model can be served.
+        ProviderUnavailable: the provider that was asked for cannot be had.
+    """
+    with asyncio.Runner() as runner:
+        recognizer = Recognizer(config)
+        runner.run(recognizer.start())
+        try:
+            pending: list[tuple[Path, asyncio.Task[Recognition | RequestError]]] = []
+            for clip in clips:
+                task = runner.get_loop().create_task(_attempt(recognizer, clip, query))
+                pending.append((clip, task))
+                if len(pending) > max(1, recognizer.decode_workers):
+                    first, task = pending.pop(0)
+                    yield first, runner.run(_wait(task))
+            for last, task in pending:
+                yield last, runner.run(_wait(task))
+        finally:
+            runner.run(recognizer.close(0))
+
+
+async def _attempt(recognizer: Recognizer, clip: Path, query: Query) -> Recognition | RequestError:
+    try:
+        return await recognizer.recognize(clip, query)
+    except RequestError as exc:
+        return exc
+
+
+async def _wait(task: asyncio.Task[Recognition | RequestError]) -> Recognition | RequestError:
+    return await task

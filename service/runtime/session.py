@@ -1,0 +1,67 @@
+"""What the service asks of an inference engine: one small protocol, with a module for each engine behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import BlvnetError
+
+Inputs = Mapping[str, NDArray[np.uint8]]
+"""For each input of the graph uint8 `(N, T_branch, size, size, 3)`; N is the same for all."""
+
+
+class InferenceFailed(BlvnetError):
+    """The engine could not run the graph: out of memory, a device that is gone."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """`logits` float32 `(N, C)`; `evidence` float32 `(N, T', C)`, whose mean over axis 1 is `logits`."""
+
+    logits: NDArray[np.float32]
+    evidence: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output as the graph declares it; None stands for an axis that is not fixed."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class Session(Protocol):
+    """A graph, loaded. `run` may be called from any thread, and from several at once."""
+
+    @property
+    def provider(self) -> str:
+        """Where it runs, in the words of the setting: `cpu`, `cuda`, `tensorrt`, `openvino`."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the graph takes."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """What the graph gives."""
+        ...
+
+    def run(self, inputs: Inputs) -> Outputs:
+        """Run one batch.
+
+        Raises:
+            InferenceFailed: the engine gave up; the message is for the log.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the memory back; the session cannot be used afterwards."""
+        ...

@@ -1,0 +1,64 @@
+"""From logits to answers: averaging over views, probabilities, the best labels, evidence over time.
+
+Pure numpy. Views of one clip (several samplings in time, several crops) are averaged before the softmax: the
+published evaluation takes the mean of the logits over clips and crops and then the softmax (`eval_a_batch`
+in the authors' test.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The best classes, best first: `indices` int64 `(k,)` and `scores` float64 `(k,)`, probabilities."""
+
+    indices: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
+def softmax(logits: Floats) -> NDArray[np.float64]:
+    """Probabilities over the last axis; shifted by the maximum first, so that no logit overflows."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float64)
+
+
+def rank(logits: Floats, top_k: int) -> Ranked:
+    """The `top_k` best classes (all, if there are fewer) of `logits (V, C)`, averaged over the V views.
+
+    Equal scores come in the order of their indices, so that an answer never depends on the sorting algorithm.
+    """
+    scores = softmax(logits.mean(axis=0))
+    indices = np.argsort(-scores, kind="stable")[:top_k]
+    return Ranked(indices.astype(np.int64), scores[indices])
+
+
+def evidence_scores(evidence: Floats, clips: int, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probabilities `(clips * T', k)` of the classes `indices` at every moment.
+
+    Args:
+        evidence: `(clips * crops, T', C)` logits, view by view: clip by clip, in each crop by crop. Crops of
+            one clip show the same moments and are averaged; clips show moments of their own.
+        clips: samplings in time.
+        indices: `(k,)` classes to show; probabilities are over all C classes.
+    """
+    views, moments, classes = evidence.shape
+    per_clip = evidence.reshape(clips, views // clips, moments, classes).mean(axis=1)
+    return softmax(per_clip.reshape(clips * moments, classes))[:, indices]
+
+
+def moment_times(timestamps_s: NDArray[np.float64], moments: int) -> NDArray[np.float64]:
+    """Middle of each of T' moments in seconds, `(clips * T',)`, from the frames' timestamps `(clips, T)`.
+
+    A moment is a run of neighbouring frames (a pair, where the network has two streams); its time is their
+    mean.
+    """
+    runs = [np.array_split(clip, moments) for clip in timestamps_s]
+    return np.array([run.mean() for clip in runs for run in clip], dtype=np.float64)

@@ -1,0 +1,142 @@
+"""Tiny model packages whose answers a test can predict. Made with onnx alone.
+
+The network is a colour meter: for every moment, the evidence for `red`, `green` and `blue` is the mean of
+that channel over the moment's frames (all inputs), from 0 to `GAIN`. So the top label is the clip's strongest
+colour, and the evidence over time follows its colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from service.clip.spec import ClipSpec, Frames, InputSpec
+from service.manifest import GRAPH_FILE, Manifest, sha256_of, write_manifest
+from tests.clips import ClipRecipe, encode
+
+LABELS = ("red", "green", "blue")
+GAIN = 10.0
+OPSET = 17
+IR_VERSION = 8
+TWO_STREAMS = ClipSpec(
+    frames=8, inputs=(InputSpec("little", Frames.EVEN, 32, 36), InputSpec("big", Frames.ODD, 16, 18))
+)
+ONE_STREAM = ClipSpec(frames=8, inputs=(InputSpec("frames", Frames.ALL, 32, 36),))
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """What to make.
+
+    Attributes:
+        spec: the network's clip; moments are the frames of its first input.
+        labels: any number; classes beyond the three colours get no evidence.
+        work: a matrix product of this size runs with every batch and changes nothing, to make a run slow.
+        classes: outputs of the graph, if they are not to be as many as the labels.
+        dtype: of the inputs.
+        batch: length of the batch axis; a name leaves it free.
+    """
+
+    spec: ClipSpec = TWO_STREAMS
+    labels: Sequence[str] = LABELS
+    work: int = 0
+    classes: int | None = None
+    dtype: int = TensorProto.UINT8
+    batch: int | str = "N"
+
+
+def write_package(
+    models: Path, name: str = "tiny", version: int = 1, model: TinyModel | None = None, **manifest: Any
+) -> Path:
+    """Write `models/name/version`; `manifest` overrides fields of the manifest. Returns the folder."""
+    model = model or TinyModel()
+    folder = models / name / str(version)
+    folder.mkdir(parents=True)
+    onnx.save(graph(model), folder / GRAPH_FILE)
+    fields: dict[str, Any] = {
+        "name": name,
+        "version": version,
+        "architecture": "colour-meter",
+        "clip": model.spec,
+        "labels": tuple(model.labels),
+        "precision": "fp32",
+        "sha256": sha256_of(folder / GRAPH_FILE),
+        "provenance": {"made_by": "tests.tiny_models"},
+    }
+    write_manifest(Manifest(**(fields | manifest)), folder)
+    return folder
+
+
+def graph(model: TinyModel) -> onnx.ModelProto:
+    """The colour meter as an ONNX graph."""
+    classes = len(model.labels) if model.classes is None else model.classes
+    moments = model.spec.inputs[0].shape(model.spec.frames)[0]
+    nodes = [node for item in model.spec.inputs for node in _meter(item, moments)]
+    means = [f"{item.name}_mean" for item in model.spec.inputs]
+    nodes += [
+        helper.make_node("Sum", means, ["colours"]),
+        helper.make_node("MatMul", ["colours", "to_classes"], ["evidence_sum"]),
+        helper.make_node("Add", ["evidence_sum", "nothing"], ["evidence"]),
+        helper.make_node("ReduceMean", ["evidence"], ["logits"], axes=[1], keepdims=0),
+    ]
+    to_classes = np.zeros((3, classes), np.float32)
+    np.fill_diagonal(to_classes, GAIN / 255 / len(means))
+    return helper.make_model(
+        helper.make_graph(
+            [*_work(model.work), *nodes],
+            "colour_meter",
+            [
+                helper.make_tensor_value_info(
+                    item.name, model.dtype, [model.batch, *item.shape(model.spec.frames)]
+                )
+                for item in model.spec.inputs
+            ],
+            [
+                helper.make_tensor_value_info("logits", TensorProto.FLOAT, [model.batch, classes]),
+                helper.make_tensor_value_info("evidence", TensorProto.FLOAT, [model.batch, moments, classes]),
+            ],
+            [numpy_helper.from_array(to_classes, "to_classes"), *_work_constants(model.work)],
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+
+
+def _meter(item: InputSpec, moments: int) -> list[onnx.NodeProto]:
+    """Mean colour of each moment, `(N, moments, 3)`, of one input."""
+    return [
+        helper.make_node("Cast", [item.name], [f"{item.name}_float"], to=TensorProto.FLOAT),
+        helper.make_node(
+            "ReduceMean", [f"{item.name}_float"], [f"{item.name}_mean"], axes=[2, 3], keepdims=0
+        ),
+    ]
+
+
+def _work(size: int) -> list[onnx.NodeProto]:
+    """Makes `nothing`, a zero; the long way round, if there is work to do."""
+    if not size:
+        return []
+    return [
+        helper.make_node("RandomUniform", [], ["noise"], shape=[size, size], seed=1.0),
+        helper.make_node("MatMul", ["noise", "noise"], ["product"]),
+        helper.make_node("ReduceMean", ["product"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+    ]
+
+
+def _work_constants(size: int) -> list[onnx.TensorProto]:
+    return [numpy_helper.from_array(np.array(0, np.float32), "zero" if size else "nothing")]
+
+
+def colour_clip(*colours: tuple[int, int, int], frames: int = 24, **recipe: Any) -> bytes:
+    """An encoded clip of plain colours, one after the other, each for its share of the frames."""
+    size = {"width": 96, "height": 64} | recipe
+    images = [np.full((size["height"], size["width"], 3), colour, np.uint8) for colour in colours]
+    shown = (images[number * len(images) // frames] for number in range(frames))
+    return encode(shown, ClipRecipe(frames=frames, **size))
