@@ -1,0 +1,53 @@
+"""How a benchmark leaves its result: `results/NAME.json` for programs, `results/NAME.md` for people."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from service.cores import usable_cores
+
+RESULTS = Path(__file__).parent / "results"
+LIBRARIES = ("av", "numpy", "onnxruntime")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": usable_cores(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }
+
+
+def write(name: str, document: dict[str, Any], text: str, folder: Path = RESULTS) -> None:
+    """Write both files of the benchmark `name` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(
+        json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; columns after the first are aligned to the right."""
+    ruler = ["---", *["---:"] * (len(head) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ruler, *rows))
+
+
+def described_machine(facts: dict[str, Any]) -> str:
+    """One line that says what the figures were measured on."""
+    libraries = ", ".join(f"{name} {facts[name]}" for name in LIBRARIES)
+    return f"Measured on {facts['cores']} cores of {facts['cpu']}; Python {facts['python']}, {libraries}."
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
