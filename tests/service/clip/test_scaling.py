@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import Colorspace
+
+from benchmarks.scaler_fidelity import FILTERS, REFERENCES, difference, made_frames
+from service.clip.geometry import Orientation
+from service.clip.scaling import FILTER, Scaler, colour_matrix, pixels, turned
+
+LIMITED, FULL = 1, 2
+BT709, BT601, BT2020, UNSPECIFIED = 1, 6, 9, 2
+
+# Level, in a 224 or 112 pixel frame, by which the pixels may differ from PIL's on average. Against the
+# conversion that rounds; swscale's fast one is itself 1.1 levels too dark, and the bound is as much wider.
+LARGEST_MEAN = {"accurate": 0.75, "fast": 1.75}
+
+
+@pytest.mark.parametrize(("width", "height"), [(427, 240), (340, 256), (1920, 1080)])
+def test_scaler_is_near_to_pil(width: int, height: int) -> None:
+    frames = made_frames(width, height, count=1)
+    for scale in (224, 112):
+        for name, largest in LARGEST_MEAN.items():
+            assert difference(frames, scale, FILTER, REFERENCES[name]).mean < largest
+
+
+def test_the_measure_tells_a_filter_that_does_not_antialias() -> None:
+    frames = made_frames(340, 256, count=1)
+    assert difference(frames, 112, FILTERS["fast bilinear"], REFERENCES["accurate"]).mean > 5
+
+
+def flat(y: int, u: int, v: int, colorspace: int, color_range: int, size: int = 64) -> av.VideoFrame:
+    frame = av.VideoFrame(size, size, "yuv420p")
+    for plane, value in zip(frame.planes, (y, u, v), strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    frame.colorspace, frame.color_range = colorspace, color_range
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("yuv", "colorspace", "color_range", "rgb"),
+    [
+        ((16, 128, 128), BT601, LIMITED, (0, 0, 0)),
+        ((235, 128, 128), BT601, LIMITED, (255, 255, 255)),
+        ((126, 128, 128), BT709, LIMITED, (128, 128, 128)),
+        ((0, 128, 128), BT601, FULL, (0, 0, 0)),
+        ((255, 128, 128), BT601, FULL, (255, 255, 255)),
+        ((128, 128, 128), BT709, FULL, (128, 128, 128)),
+        ((81, 90, 240), BT601, LIMITED, (255, 0, 0)),  # pure red in each matrix
+        ((63, 102, 240), BT709, LIMITED, (255, 0, 0)),
+        ((74, 97, 240), BT2020, LIMITED, (255, 0, 0)),
+        ((76, 85, 255), BT601, FULL, (255, 0, 0)),
+        ((173, 42, 26), BT709, LIMITED, (0, 255, 0)),
+        ((145, 54, 34), BT601, LIMITED, (0, 255, 0)),
+        ((81, 90, 240), UNSPECIFIED, LIMITED, (255, 0, 0)),  # small and silent: BT.601
+        ((81, 90, 240), UNSPECIFIED, 0, (255, 0, 0)),  # no range either: limited
+    ],
+)
+def test_colours_follow_the_streams_matrix_and_range(
+    yuv: tuple[int, int, int], colorspace: int, color_range: int, rgb: tuple[int, int, int]
+) -> None:
+    image = Scaler(32).scaled(flat(*yuv, colorspace, color_range))
+    assert np.abs(image.reshape(-1, 3).astype(int) - rgb).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("colorspace", "width", "height", "expected"),
+    [
+        (UNSPECIFIED, 720, 480, Colorspace.ITU601),
+        (UNSPECIFIED, 720, 576, Colorspace.ITU601),
+        (UNSPECIFIED, 1280, 720, Colorspace.ITU709),
+        (UNSPECIFIED, 720, 1280, Colorspace.ITU709),
+        (UNSPECIFIED, 1280, 544, Colorspace.ITU709),
+        (BT709, 320, 240, Colorspace.ITU709),
+        (BT601, 1920, 1080, Colorspace.ITU601),
+        (BT2020, 3840, 2160, Colorspace.BT2020),
+        (99, 320, 240, Colorspace.ITU601),  # a number from the future counts as silence
+    ],
+)
+def test_silent_streams_get_the_matrix_that_players_take(
+    colorspace: int, width: int, height: int, expected: Colorspace
+) -> None:
+    assert colour_matrix(colorspace, width, height) is expected
+
+
+def test_one_scaler_takes_frames_of_changing_size_and_format() -> None:
+    scaler = Scaler(32)
+    for width, height, pix_fmt in (
+        (64, 48, "yuv420p"),
+        (33, 97, "rgb24"),
+        (64, 64, "yuv422p10le"),
+        (1, 1, "gray"),
+    ):
+        image = scaler.scaled(av.VideoFrame(width, height, pix_fmt))
+        assert min(image.shape[:2]) == 32
+
+
+def test_scaling_is_the_same_from_run_to_run() -> None:
+    frame = made_frames(427, 240, count=1)[0]
+    assert np.array_equal(Scaler(224).scaled(frame), Scaler(224).scaled(frame))
+
+
+def test_pixels_leave_out_the_padding_of_rows() -> None:
+    image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+    assert frame.planes[0].line_size > 7 * 3
+    assert np.array_equal(pixels(frame), image)
+
+
+CORNERS = np.array([[1, 2], [3, 4], [5, 6]], np.uint8)  # 2 wide, 3 high
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [
+        (Orientation(0), [[1, 2], [3, 4], [5, 6]]),
+        (Orientation(90), [[5, 3, 1], [6, 4, 2]]),
+        (Orientation(180), [[6, 5], [4, 3], [2, 1]]),
+        (Orientation(270), [[2, 4, 6], [1, 3, 5]]),
+        (Orientation(0, mirrored=True), [[2, 1], [4, 3], [6, 5]]),
+        (Orientation(90, mirrored=True), [[6, 4, 2], [5, 3, 1]]),
+    ],
+)
+def test_turning_is_clockwise_and_after_mirroring(
+    orientation: Orientation, expected: list[list[int]]
+) -> None:
+    image = np.repeat(CORNERS[:, :, None], 3, axis=2)
+    assert turned(image, orientation)[:, :, 0].tolist() == expected
