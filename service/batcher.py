@@ -99,6 +99,7 @@ class Batcher:
         self._wait_s = wait_s
         self._on_batch = on_batch
         self._jobs: deque[_Job] = deque()
+        self._batch: list[_Slice] = []
         self._coming = 0
         self._changed = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -107,11 +108,12 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Requests of which no row has been run."""
-        return sum(1 for job in self._jobs if job.taken == 0)
+        return sum(1 for job in self._jobs if job.taken == 0 and not job.done.done())
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop."""
         self._loop_task = asyncio.get_running_loop().create_task(self._serve())
+        self._loop_task.add_done_callback(_log_failure)
 
     @contextmanager
     def on_the_way(self) -> Iterator[None]:
@@ -130,7 +132,7 @@ class Batcher:
             NotReady: the batcher is closed, or the engine failed.
         """
         if self.state is BatcherState.CLOSED:
-            raise NotReady("The service is shutting down.")
+            raise _closed()
         rows = len(next(iter(inputs.values())))
         job = _Job(inputs, rows, time.monotonic(), asyncio.get_running_loop().create_future())
         self._jobs.append(job)
@@ -139,22 +141,30 @@ class Batcher:
 
     async def close(self) -> None:
         """Fail what has not begun, let the batch that runs come to its end, and stop."""
+        self._stop()
+        if self._loop_task is not None:
+            await asyncio.wait([self._loop_task])
+
+    def _stop(self) -> None:
         self.state = BatcherState.CLOSED
         for job in self._jobs:
             if not job.done.done():
-                job.done.set_exception(NotReady("The service is shutting down."))
+                job.done.set_exception(_closed())
         self._changed.set()
-        if self._loop_task is not None:
-            await self._loop_task
 
     async def _serve(self) -> None:
-        while self.state is not BatcherState.CLOSED:
-            if not self._live():
-                await self._change(BatcherState.IDLE)
-            elif self._more_expected():
-                await self._gather()
-            else:
-                await self._run(self._take())
+        try:
+            while self.state is not BatcherState.CLOSED:
+                if not self._live():
+                    await self._change(BatcherState.IDLE)
+                elif self._more_expected():
+                    await self._gather()
+                else:
+                    self._batch = self._take()
+                    await self._run(self._batch)
+        finally:  # should it ever end by an error, nobody may be left waiting
+            self._stop()
+            _fail(self._batch)
 
     async def _change(self, state: BatcherState) -> None:
         """Wait, in `state`, until a request comes or goes."""
@@ -202,14 +212,24 @@ class Batcher:
             if part.start == 0:
                 part.job.started_s = started_s
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._session.run, _stack(batch)
-            )
+            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._infer, batch)
         except InferenceFailed as exc:
             logger.error("a batch of %d requests failed: %s", len(batch), exc.message)
             _fail(batch)
-            return
-        _hand_out(batch, outputs, time.monotonic())
+        else:
+            _hand_out(batch, outputs, time.monotonic())
+
+    def _infer(self, batch: list[_Slice]) -> Outputs:
+        return self._session.run(_stack(batch))
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        logger.critical("a batcher has stopped; its model answers no more", exc_info=failure)
+
+
+def _closed() -> NotReady:
+    return NotReady("The service is shutting down.")
 
 
 def _stack(batch: list[_Slice]) -> Inputs:

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -59,9 +59,17 @@ Clip = Path | bytes | BinaryIO
 CLIPS_PER_WORKER = 200
 START_TIMEOUT_S = 30.0
 RESPAWN_PAUSE_S = 0.5
+# A worker that nobody waits for any more is killed, but not when it is as good as done: most clips are, and a
+# flood of callers who hang up should not cost a process each.
+PATIENCE_S = 0.2
+# More frame threads than this gained nothing on any clip, and each takes address space.
+MOST_THREADS = 4
+# A worker may be found dead when a clip is handed to it; the clip is then for the next one.
+HANDOVERS = 3
 # What a Python interpreter needs to find its modules; nothing else of the environment reaches a worker.
 KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
-ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+# No threads before the fork; and no 64 MB of address space for each decoder thread, which the limit counts.
+FORK_SERVER_VARIABLES = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +143,7 @@ class DecodePool:
         _start_fork_server()
         try:
             self._idle = await asyncio.gather(*(self._spawn() for _ in range(self._size)))
-        except WORKER_FAILURES as exc:
+        except START_FAILURES as exc:
             await self.close()
             raise BlvnetError(f"decode workers do not start: {type(exc).__name__}: {exc}") from exc
         logger.info("%d decode workers are ready", self.workers)
@@ -149,21 +157,26 @@ class DecodePool:
             RequestError: as `service.clip.decode.decode_clip`; `OverLimit` (`decode_s`) past the time limit;
                 `Undecodable` if the worker died of the clip; `NotReady` when the pool closes.
         """
-        asked_s = time.monotonic()
-        worker = await self._acquire()
-        began_s = time.monotonic()
-        threads = max(1, self._cores // len(self._busy))
-        cpu_s = self._timeout_s * (threads + 1)  # never the first limit to be hit; the parent's clock is
-        request = DecodeRequest(spec, clips, crops, limits, threads, cpu_s)
-        found, memory = await self._decode_on(worker, clip, request)
-        return Decoded(
-            inputs={place.name: place.array(memory) for place in places(spec, request.views)},
-            video=found.video,
-            indices=found.indices,
-            timestamps_s=found.timestamps_s,
-            queue_ms=(began_s - asked_s) * 1e3,
-            decode_ms=(time.monotonic() - began_s) * 1e3,
-        )
+        waited_s = 0.0
+        for _ in range(HANDOVERS):
+            asked_s = time.monotonic()
+            worker = await self._acquire()
+            began_s = time.monotonic()
+            waited_s += began_s - asked_s
+            request = self._request(spec, limits, clips, crops)
+            try:
+                found, memory = await self._decode_on(worker, clip, request)
+            except _NeverBegun:
+                continue
+            return Decoded(
+                inputs={place.name: place.array(memory) for place in places(spec, request.views)},
+                video=found.video,
+                indices=found.indices,
+                timestamps_s=found.timestamps_s,
+                queue_ms=waited_s * 1e3,
+                decode_ms=(time.monotonic() - began_s) * 1e3,
+            )
+        raise NotReady("The decode workers are being replaced.", RESPAWN_PAUSE_S)
 
     async def close(self) -> None:
         """Fail what waits, kill the workers, whatever they do, and wait for their end."""
@@ -179,39 +192,58 @@ class DecodePool:
         while self._chores:
             await asyncio.gather(*self._chores)
 
+    def _request(self, spec: ClipSpec, limits: DecodeLimits, clips: int, crops: int) -> DecodeRequest:
+        """One thread for each clip is best when many are in work, more are quicker for a few."""
+        threads = max(1, min(MOST_THREADS, self._cores // len(self._busy)))
+        cpu_s = self._timeout_s * (threads + 1)  # our own clock is the first limit to be hit
+        return DecodeRequest(spec, clips, crops, limits, threads, cpu_s)
+
     async def _decode_on(
         self, worker: _Worker, clip: Clip, request: DecodeRequest
     ) -> tuple[Found, mmap.mmap]:
-        """Decode on `worker`, which is released or replaced before this returns."""
+        """Decode on `worker`, which is released or replaced afterwards, whatever happens."""
         began_s = time.monotonic()
         try:
             with _opened(clip) as clip_fd, _shared(places(request.spec, request.views)) as (fd, memory):
-                answer = asyncio.wrap_future(worker.submit((clip_fd, fd), request, self._timeout_s))
-                await asyncio.wait([answer])
+                task = worker.submit((clip_fd, fd), request, self._timeout_s)
         except RequestError:
             self._release(worker)
             raise
+        except (OSError, RuntimeError) as exc:  # its socket or its pool is closed
+            self._replace(worker, RestartReason.CRASHED)
+            raise _NeverBegun from exc
+        answer = asyncio.wrap_future(task)
+        try:
+            await asyncio.wait([answer])
         except asyncio.CancelledError:
-            self._replace(worker, RestartReason.CANCELLED)
+            self._do(self._abandon(worker, answer))
             raise
-        except WORKER_FAILURES as exc:
-            raise self._failure(worker, exc, began_s) from exc
         if answer.cancelled():
             raise _shutting_down()
         failure = answer.exception()
-        if failure is not None and not isinstance(failure, RequestError):
-            raise self._failure(worker, failure, began_s) from failure
-        self._release(worker)
-        return answer.result(), memory
-
-    def _failure(self, worker: _Worker, failure: BaseException, began_s: float) -> RequestError:
-        """Replace a worker that did not answer as it should; what that means for its clip."""
-        if self.state is PoolState.CLOSED:
-            return _shutting_down()
+        if failure is None or isinstance(failure, RequestError):
+            self._release(worker)
+            return answer.result(), memory
         reason = _reason(failure)
         self._replace(worker, reason)
+        raise self._verdict(reason, failure, time.monotonic() - began_s) from failure
+
+    async def _abandon(self, worker: _Worker, answer: asyncio.Future[Found]) -> None:
+        """Free a worker whose caller has gone."""
+        await asyncio.wait([answer], timeout=PATIENCE_S)
+        if self.state is PoolState.CLOSED:
+            return
+        if answer.done() and (answer.exception() is None or isinstance(answer.exception(), RequestError)):
+            self._release(worker)
+        else:
+            self._replace(worker, RestartReason.CANCELLED)
+
+    def _verdict(self, reason: RestartReason, failure: BaseException, took_s: float) -> Exception:
+        """What a failure of the worker means for its clip."""
+        if isinstance(failure, BrokenProcessPool):
+            return _NeverBegun()
         if reason is RestartReason.TIMEOUT:
-            return OverLimit("decode_s", time.monotonic() - began_s, self._timeout_s)
+            return OverLimit("decode_s", took_s, self._timeout_s)
         if reason is RestartReason.ERROR:
             logger.error("a decode worker raised what it should not", exc_info=failure)
         return Undecodable("The decoder broke off on this video.")
@@ -249,6 +281,9 @@ class DecodePool:
         if self.state is PoolState.CLOSED:
             self._do(self._stop(worker))
             return
+        if worker.dead:
+            self._replace(worker, RestartReason.KILLED)
+            return
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -272,7 +307,7 @@ class DecodePool:
         while self.state is PoolState.RUNNING:
             try:
                 self._put_back(await self._spawn())
-            except WORKER_FAILURES as exc:
+            except START_FAILURES as exc:
                 logger.error("a decode worker does not start, trying again: %s", exc)
                 await asyncio.sleep(RESPAWN_PAUSE_S)
             else:
@@ -282,7 +317,7 @@ class DecodePool:
         worker = await asyncio.to_thread(_Worker, self._memory_mb)
         try:
             await asyncio.wrap_future(worker.ready())
-        except WORKER_FAILURES:
+        except START_FAILURES:
             await asyncio.to_thread(worker.stop)
             raise
         worker.detach()
@@ -292,6 +327,7 @@ class DecodePool:
     def _on_death(self, worker: _Worker) -> None:
         """The worker's end of the socket closed. If it was busy, pebble reports the exit code to its task."""
         asyncio.get_running_loop().remove_reader(worker.outbox)
+        worker.dead = True
         if worker in self._idle:
             self._replace(worker, RestartReason.KILLED)
 
@@ -299,7 +335,7 @@ class DecodePool:
         asyncio.get_running_loop().remove_reader(worker.outbox)
         await asyncio.to_thread(worker.stop)
 
-    def _do(self, chore: Any) -> None:
+    def _do(self, chore: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside the requests; `close` waits for all of them."""
         task = asyncio.get_running_loop().create_task(chore)
         self._chores.add(task)
@@ -312,6 +348,7 @@ class _Worker:
     def __init__(self, memory_mb: int) -> None:
         self.outbox, self._inbox = socket.socketpair()
         self.served = 0
+        self.dead = False
         self._pool = ProcessPool(
             1,
             initializer=decode_worker.enter_cage,
@@ -349,19 +386,23 @@ class _Worker:
         self._inbox.close()
 
 
-# How a worker that does not answer shows: it died, its pool noticed too late to say how, or the socket or
-# pool that it is reached by is gone; it took too long; it could not be started.
-WORKER_FAILURES = (ProcessExpired, BrokenProcessPool, TimeoutError, OSError, RuntimeError)
+# How it shows that a worker does not start: it died, and its pool could tell how or not; it took too long;
+# there was no process, thread or socket to be had.
+START_FAILURES = (ProcessExpired, BrokenProcessPool, TimeoutError, OSError, RuntimeError)
+
+
+class _NeverBegun(Exception):
+    """The worker was gone before it began, so its clip is as good as new."""
 
 
 def _reason(failure: BaseException) -> RestartReason:
     match failure:
-        case ProcessExpired(exitcode=code):
-            return RestartReason.KILLED if code == -signal.SIGKILL else RestartReason.CRASHED
+        case ProcessExpired(exitcode=code) if code == -signal.SIGKILL:
+            return RestartReason.KILLED
+        case ProcessExpired() | BrokenProcessPool():
+            return RestartReason.CRASHED
         case TimeoutError():
             return RestartReason.TIMEOUT
-        case BrokenProcessPool() | OSError() | RuntimeError():
-            return RestartReason.CRASHED
         case _:
             return RestartReason.ERROR
 
@@ -451,7 +492,7 @@ def _bare_environment() -> Iterator[None]:
     saved = dict(os.environ)
     kept = {name: saved[name] for name in KEPT_VARIABLES if name in saved}
     os.environ.clear()
-    os.environ.update(kept | ONE_BLAS_THREAD)
+    os.environ.update(kept | FORK_SERVER_VARIABLES)
     try:
         yield
     finally:

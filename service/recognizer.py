@@ -22,7 +22,7 @@ import numpy as np
 
 from service import scoring
 from service.admission import Admission
-from service.batcher import Batcher, Inference
+from service.batcher import Batcher, BatcherState, Inference
 from service.clip.decode import VideoInfo
 from service.clip.geometry import CROP_COUNTS
 from service.core_config import CoreConfig
@@ -135,6 +135,7 @@ class Recognizer:
         # One thread: a run has all the cores that it was given, and a second one would only share them.
         self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._batchers: dict[str, Batcher] = {}
+        self._closing = asyncio.Lock()
 
     @property
     def state(self) -> RecognizerState:
@@ -165,6 +166,8 @@ class Recognizer:
         """Whether the next request would be accepted, and if not, why."""
         if self._state is not RecognizerState.READY:
             return False, NOT_READY[self._state]
+        if any(batcher.state is BatcherState.CLOSED for batcher in self._batchers.values()):
+            return False, "Inference has stopped."
         if self._admission.full:
             return False, "The queue is full."
         return True, ""
@@ -191,8 +194,7 @@ class Recognizer:
         """
         self._enter(RecognizerState.STARTING)
         try:
-            await self._decoding.start()  # first: its processes fork before there are threads to speak of
-            await asyncio.get_running_loop().run_in_executor(self._inference, self._store.load)
+            await self._load()
         except BaseException:
             await self.close(0)
             raise
@@ -224,20 +226,21 @@ class Recognizer:
 
     async def close(self, grace_s: float) -> None:
         """Refuse new requests, give the accepted ones `grace_s` seconds, then stop everything."""
-        if self._state in (RecognizerState.DRAINING, RecognizerState.CLOSED):
-            return
-        self._enter(RecognizerState.DRAINING)
-        try:
-            async with asyncio.timeout(grace_s):
-                await self._admission.idle()
-        except TimeoutError:
-            logger.warning("%d requests were not finished in %g s", self.inflight, grace_s)
-        await self._decoding.close()
-        for batcher in self._batchers.values():
-            await batcher.close()
-        self._inference.shutdown()
-        self._store.close()
-        self._enter(RecognizerState.CLOSED)
+        async with self._closing:  # whoever asks a second time waits for the first
+            if self._state is RecognizerState.CLOSED:
+                return
+            self._enter(RecognizerState.DRAINING)
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._admission.idle()
+            except TimeoutError:
+                logger.warning("%d requests were not finished in %g s", self.inflight, grace_s)
+            await self._decoding.close()
+            for batcher in self._batchers.values():
+                await batcher.close()
+            self._inference.shutdown()
+            self._store.close()
+            self._enter(RecognizerState.CLOSED)
 
     async def _recognize(self, clip: Clip, query: Query, model: Model) -> Recognition:
         batcher = self._batchers[model.manifest.name]
@@ -247,6 +250,14 @@ class Recognizer:
             )
         inference = await batcher.infer(decoded.inputs)
         return answer(query, model, decoded, inference)
+
+    async def _load(self) -> None:
+        """Start workers and load models, side by side."""
+        load = partial(asyncio.get_running_loop().run_in_executor, self._inference, self._store.load)
+        started, loaded = await asyncio.gather(self._decoding.start(), load(), return_exceptions=True)
+        for failure in (loaded, started):
+            if isinstance(failure, BaseException):
+                raise failure
 
     def _batcher(self, model: Model) -> Batcher:
         batcher = Batcher(
