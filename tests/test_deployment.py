@@ -16,10 +16,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from prometheus_client import CollectorRegistry
 
-from service.metrics import Metrics
-from service.settings import Settings
+from service.app import create_app
+from service.settings import Settings, load_settings
 from tests.observability import (
     PROMETHEUS_FOLDER,
     ROOT,
@@ -320,9 +319,7 @@ def test_promtool_accepts(arguments: tuple[str | Path, ...]) -> None:
 
 def exposed() -> set[str]:
     """The metric families of a running service, counters with their `_total`."""
-    registry = CollectorRegistry()
-    metrics = Metrics(registry, request_timeout_s=30, max_batch=8)
-    metrics.watch(queue_depth=lambda: 0, decode_workers=lambda: 1, models=list)
+    registry = create_app(load_settings()).state.service.metrics.registry
     return {
         family.name + ("_total" if family.type == "counter" else "")
         for family in registry.collect()
