@@ -7,6 +7,9 @@ white for 1. Around the square it is grey.
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -51,7 +54,7 @@ LOSSLESS = {
     "libx265": {"preset": "ultrafast", "x265-params": "lossless=1:log-level=none:pools=none"},
     "libvpx": {"crf": "4", "b": "8M", "deadline": "realtime", "cpu-used": "8"},
     "libvpx-vp9": {"lossless": "1", "deadline": "realtime", "cpu-used": "8"},
-    "libsvtav1": {"preset": "12", "crf": "10", "svtav1-params": "lp=1"},
+    "libsvtav1": {"preset": "8", "crf": "10", "svtav1-params": "lp=1"},
     "mpeg4": {"qscale": "2", "flags": "qscale"},
     "mpeg2video": {"qscale": "2", "flags": "qscale"},
     "mjpeg": {"qscale": "2", "flags": "qscale", "color_range": "pc"},
@@ -135,3 +138,60 @@ def _frames(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> Iterator
             frame.pts = recipe.times[index]
             frame.time_base = recipe.time_base or Fraction(1, recipe.rate)
         yield frame
+
+
+def audio_clip(container: str = "mp4", codec: str = "aac") -> bytes:
+    """A quarter of a second of silence, without a picture."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=16_000)
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = "mono"
+        silence = np.zeros((1, 4000), np.int16)
+        frame = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        resampler = av.AudioResampler(stream.format, "mono", 16_000, stream.codec_context.frame_size or 4000)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            output.mux(stream.encode(part))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def png_picture(size: int = 8) -> bytes:
+    """A black PNG."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((1 + size) * size))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def hls_playlist(*names: str) -> bytes:
+    """A playlist that names other files: what a server must not follow."""
+    return "\n".join(
+        [
+            "#EXTM3U",
+            "#EXT-X-TARGETDURATION:9",
+            *(f"#EXTINF:9,\n{name}" for name in names),
+            "#EXT-X-ENDLIST",
+            "",
+        ]
+    ).encode()
+
+
+def not_videos() -> dict[str, bytes]:
+    """Files that are no videos, by what they are."""
+    return {
+        "text": b"The quick brown fox jumps over the lazy dog.\n" * 200,
+        "zeros": bytes(100_000),
+        "PNG": png_picture(),
+        "WAV": audio_clip("wav", "pcm_s16le"),
+        "MP4 without a picture": audio_clip("mp4", "aac"),
+        "Ogg without a picture": audio_clip("ogg", "flac"),
+        "HLS playlist": hls_playlist("clip.ts"),
+        "ffconcat list": b"ffconcat version 1.0\nfile clip.mp4\n",
+        "SDP": b"v=0\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "one byte": b"\x00",
+    }
