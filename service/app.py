@@ -1,0 +1,80 @@
+"""The application: routes on top of a recognizer, wired up for one set of settings.
+
+`create_app` builds, the lifespan starts and stops. Nothing is kept in module globals, so that a process may
+hold several applications.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from prometheus_client import CollectorRegistry
+
+from service import openapi, problems
+from service.deps import require_key
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
+from service.middleware import RequestMiddleware
+from service.recognizer import Recognizer
+from service.routes import classify, health, models, pages
+from service.settings import Settings
+
+TITLE = "blvnet-serve"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service's application; `app.state.service` is the service behind it.
+
+    Models are loaded in the background once the application has started: until then `/readyz` says why not.
+    """
+    metrics = Metrics(
+        CollectorRegistry(), request_timeout_s=settings.request_timeout_s, max_batch=settings.max_batch
+    )
+    service = Lifecycle(settings, Recognizer(settings.core_config(), observer=metrics), metrics)
+    metrics.watch(service.recognizer)
+    app = _bare_app(service, lifespan=_lifespan)
+    for router in (classify.router, models.router):
+        app.include_router(router, dependencies=[Depends(require_key)])
+    app.include_router(health.router)
+    if settings.metrics_port is None:
+        app.include_router(health.metrics_router)
+    app.include_router(pages.router)
+    return app
+
+
+def create_operations_app(service: Lifecycle) -> FastAPI:
+    """Health and metrics of a running service, for a port of their own."""
+    app = _bare_app(service)
+    app.include_router(health.router)
+    app.include_router(health.metrics_router)
+    return app
+
+
+def _bare_app(service: Lifecycle, **options: Any) -> FastAPI:
+    app = FastAPI(
+        title=TITLE,
+        description=openapi.DESCRIPTION,
+        version=version(TITLE),
+        docs_url=None,  # its pages load from a CDN; `service.routes.pages` has them from here
+        redoc_url=None,
+        **options,
+    )
+    app.state.service = service
+    app.add_middleware(RequestMiddleware, metrics=service.metrics)
+    problems.install(app)
+    openapi.install(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Lifecycle = app.state.service
+    service.start()
+    try:
+        yield
+    finally:
+        await service.stop()

@@ -1,0 +1,74 @@
+"""`blvnet models`: are these packages good?"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from service.cores import usable_cores
+from service.errors import PackageError
+from service.manifest import inputs_to_json
+from service.model_store import Package, find_packages, load_package
+from service.runtime.providers import open_session
+from service.runtime.session import InferenceFailed
+from service.settings import load_settings
+
+
+def models(
+    folder: Annotated[
+        Path | None,
+        typer.Option("--models", metavar="DIR", help="Folder of packages; if not given, the bundled ones."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List model packages and verify them: manifest, checksum, and that the graph loads and runs."""
+    entries = [_verify(package) for package in find_packages(load_settings({"models": folder}).models)]
+    if as_json:
+        typer.echo(json.dumps({"models": entries}, indent=2, ensure_ascii=False))
+    else:
+        _print_table(entries)
+    if any(entry["state"] != "ready" for entry in entries):
+        raise typer.Exit(1)
+
+
+def _verify(package: Package) -> dict[str, Any]:
+    """One package as it is printed; `reason` says what is wrong with it."""
+    entry: dict[str, Any] = {
+        "name": package.name,
+        "version": package.version,
+        "state": "ready",
+        "reason": None,
+    }
+    try:
+        model = load_package(package, partial(open_session, provider="cpu", threads=usable_cores()))
+    except (PackageError, InferenceFailed) as exc:
+        reason = exc.message.removeprefix(f"{package.folder}: ")
+        return entry | {"state": "refused", "reason": reason}
+    model.session.close()
+    manifest = model.manifest
+    return entry | {
+        "architecture": manifest.architecture,
+        "precision": manifest.precision,
+        "frames": manifest.clip.frames,
+        "inputs": inputs_to_json(manifest.clip),
+        "labels": len(manifest.labels),
+        "sha256": manifest.sha256,
+    }
+
+
+def _print_table(entries: list[dict[str, Any]]) -> None:
+    columns = ("name", "version", "architecture", "precision", "labels", "state", "reason")
+    table = Table(*columns, box=box.SIMPLE_HEAD)
+    for entry in entries:
+        cells = [Text(str(entry.get(column) or "")) for column in columns]
+        cells[columns.index("state")].stylize("green" if entry["state"] == "ready" else "red")
+        table.add_row(*cells)
+    Console().print(table)

@@ -1,0 +1,100 @@
+"""What routes ask for: the service behind them, and a caller who may use it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import SecretStr
+from starlette.requests import ClientDisconnect
+
+from service.errors import DeadlineExceeded, Unauthorized
+from service.lifecycle import Lifecycle
+
+
+async def get_service(request: Request) -> Lifecycle:
+    """The service that this application stands in front of."""
+    service = request.app.state.service
+    assert isinstance(service, Lifecycle)
+    return service
+
+
+Service = Annotated[Lifecycle, Depends(get_service)]
+_bearer = HTTPBearer(auto_error=False, description="An API key, where the service is set up with keys.")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+async def require_key(service: Service, credentials: Credentials) -> None:
+    """Turn away callers without a valid key, where keys are set.
+
+    Raises:
+        Unauthorized: no key, or none of ours.
+    """
+    keys = service.settings.api_keys
+    if keys and (credentials is None or not matches_any(credentials.credentials, keys)):
+        raise Unauthorized("Send a valid API key: Authorization: Bearer KEY.")
+
+
+def matches_any(given: str, keys: Iterable[SecretStr]) -> bool:
+    """Whether `given` is one of `keys`, in a time that says nothing about any of them.
+
+    Digests have one length, and every key is compared even after one was right.
+    """
+    digest = hashlib.sha256(given.encode()).digest()
+    found = False
+    for key in keys:
+        found |= hmac.compare_digest(digest, hashlib.sha256(key.get_secret_value().encode()).digest())
+    return found
+
+
+@asynccontextmanager
+async def until(deadline: float, timeout_s: float) -> AsyncIterator[None]:
+    """Hold a block to a deadline in monotonic seconds; `timeout_s` is for the message.
+
+    Raises:
+        DeadlineExceeded: the block was not done by then.
+    """
+    timeout = asyncio.timeout(deadline - time.monotonic())
+    try:
+        async with timeout:
+            yield
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+        raise DeadlineExceeded(f"The request was not answered within {timeout_s:g} s.") from None
+
+
+@asynccontextmanager
+async def while_connected(request: Request) -> AsyncIterator[None]:
+    """Cancel the block when the caller goes away; the body has to be read before.
+
+    Raises:
+        ClientDisconnect: the caller went away.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch(), name="watch for disconnect")
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone or task.uncancel() > 0:
+            raise
+        raise ClientDisconnect from None
+    finally:
+        watcher.cancel()

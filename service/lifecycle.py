@@ -1,0 +1,156 @@
+"""The life of the service behind its HTTP interface, as a small state machine.
+
+    STARTING ──models loaded──> SERVING ──drain()──> DRAINING ──stop()──> STOPPED
+        └───── loading failed ──> FAILED
+
+Requests that carry work pass through `admit`, which turns them away before SERVING and after, and knows those
+that are under way, so that a shutdown can wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from service.errors import BlvnetError, NotReady, Overloaded
+from service.metrics import Metrics
+from service.recognizer import Recognizer, RecognizerState
+from service.settings import Settings
+
+# A slow upload is no work yet, so more may be received than worked on; each may hold a megabyte of memory.
+UPLOADS_PER_PLACE = 4
+RETRY_FULL_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Where in its life the service is."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Lifecycle:
+    """Owns the recognizer; the routes reach everything through it."""
+
+    def __init__(self, settings: Settings, recognizer: Recognizer, metrics: Metrics) -> None:
+        self.settings = settings
+        self.recognizer = recognizer
+        self.metrics = metrics
+        self.state = State.STARTING
+        self._failure: BlvnetError | None = None
+        self._loaded = asyncio.Event()
+        self._cut = False
+        self._accepted: set[asyncio.Task[object]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._loading: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to load the models, in the background: `/healthz` and `/readyz` answer meanwhile."""
+        self._loading = asyncio.create_task(self._load(), name="load models")
+
+    async def _load(self) -> None:
+        try:
+            await self.recognizer.start()
+        except BlvnetError as exc:
+            self._failure = exc
+            self._enter(State.FAILED, logging.ERROR)
+        else:
+            if self.state is State.STARTING:
+                self._enter(State.SERVING)
+        self._loaded.set()
+
+    async def started(self) -> None:
+        """Wait until the models are loaded.
+
+        Raises:
+            BlvnetError: they cannot be; the service will never be ready.
+        """
+        await self._loaded.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether work is accepted, and if not, why."""
+        match self.state:
+            case State.SERVING:
+                return self.recognizer.readiness()
+            case State.STARTING:
+                return False, "models are being loaded"
+            case State.FAILED:
+                return False, str(self._failure)
+            case _:
+                return False, "the service is shutting down"
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Hold one request that carries work, from before its upload is read.
+
+        Raises:
+            NotReady: the service does not take work, or stops while this request is under way.
+            Overloaded: its upload would be for nothing, or too many are being received.
+        """
+        self._check_room()
+        task = asyncio.current_task()
+        assert task is not None
+        self._accepted.add(task)
+        self._idle.clear()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._cut or task.uncancel() > 0:
+                raise
+            raise NotReady("the service was stopped before it could answer") from None
+        finally:
+            self._accepted.discard(task)
+            if not self._accepted:
+                self._idle.set()
+
+    def _check_room(self) -> None:
+        ready, reason = self.readiness()
+        if not ready:
+            full = self.recognizer.state is RecognizerState.READY and self.state is State.SERVING
+            raise Overloaded(reason, RETRY_FULL_S) if full else NotReady(reason)
+        if len(self._accepted) >= UPLOADS_PER_PLACE * self.settings.queue_limit:
+            raise Overloaded("Too many clips are being received.", RETRY_FULL_S)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more work, and wait up to `grace_s` seconds for what was accepted; then cut it off."""
+        if self.state in (State.STARTING, State.SERVING):
+            self._enter(State.DRAINING)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        except TimeoutError:
+            self.cut()
+            await self._idle.wait()
+
+    def cut(self) -> None:
+        """Answer the accepted requests with `not_ready` now."""
+        self._cut = True
+        if self._accepted:
+            logger.warning("accepted requests are cut off", extra={"requests": len(self._accepted)})
+        for task in self._accepted:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """Let everything go; safe in every state."""
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        await self.recognizer.close(0)
+        if self.state is not State.FAILED:
+            self._enter(State.STOPPED)
+
+    def _enter(self, state: State, level: int = logging.INFO) -> None:
+        self.state = state
+        reason = {} if self._failure is None else {"reason": self._failure.message}
+        logger.log(level, "service is %s", state.value, extra={"state": state.value, **reason})

@@ -1,0 +1,120 @@
+"""What `/openapi.json` says beyond what FastAPI finds out by itself: bodies, problem answers, examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.problems import KINDS, MEDIA_TYPE
+from service.schemas import Problem
+
+DESCRIPTION = """\
+What is happening in this clip? Post a video file to `/v1/classify` and get action labels back, with the time
+that every stage took. Errors are problem documents (RFC 9457); programs should look at their `code`.
+"""
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+CLIP_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The clip: mp4, mov, webm, mkv, avi and other common containers.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "The clip."}
+                    },
+                }
+            },
+            "video/*": _BINARY,
+            "application/octet-stream": _BINARY,
+        },
+    }
+}
+
+_DETAILS = {
+    "bad_request": "The form has no field 'file'.",
+    "unauthorized": "Send a valid API key: Authorization: Bearer KEY.",
+    "model_not_found": "There is no model 'nonesuch'; /v1/models lists them.",
+    "too_large": "The upload has more than 100000000 bytes, which is the limit.",
+    "not_a_video": "The bytes are not a video container that the service takes.",
+    "undecodable": "No frame of the video can be decoded.",
+    "invalid_parameter": "top_k: should be greater than or equal to 1",
+    "over_limit": "pixels is 3.5389e+07, the limit is 9437184",
+    "overloaded": "64 requests are in work, the limit.",
+    "not_ready": "models are being loaded",
+    "deadline_exceeded": "The request was not answered within 30 s.",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Let `/openapi.json` of `app` be complete."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(
+                get_openapi(
+                    title=app.title, version=app.version, description=app.description, routes=app.routes
+                )
+            )
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Add the problem document's schema; take out FastAPI's own shape of errors, which is never answered."""
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    _, definitions = models_json_schema(
+        [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    schemas.update(definitions["$defs"])
+    for path in document["paths"].values():
+        for operation in path.values():
+            unprocessable = operation["responses"].get("422", {})
+            if MEDIA_TYPE not in unprocessable.get("content", {}):
+                operation["responses"].pop("422", None)
+    return document
+
+
+def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that can answer with these problems, an example for each."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        status, title = KINDS[code]
+        response = responses.setdefault(status, _problem_response(status))
+        response["content"][MEDIA_TYPE]["examples"][code] = {"summary": title, "value": _example(code)}
+        response["description"] = " / ".join(filter(None, [response["description"], title]))
+    return responses
+
+
+def _problem_response(status: int) -> dict[str, Any]:
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}}
+    response: dict[str, Any] = {"description": "", "content": content}
+    if status in (429, 503):
+        schema = {"type": "integer", "minimum": 1}
+        response["headers"] = {
+            "Retry-After": {"description": "Seconds until it is worth a try.", "schema": schema}
+        }
+    return response
+
+
+def _example(code: str) -> dict[str, Any]:
+    status, title = KINDS[code]
+    example = Problem(
+        type=f"urn:blvnet:problem:{code}",
+        title=title,
+        status=status,
+        detail=_DETAILS[code],
+        code=code,
+        request_id="6f1f9f0c2f8e4b0f9c59ad0c9bfa0a3c",
+    )
+    return example.model_dump(exclude_none=True)

@@ -1,0 +1,141 @@
+"""Errors on the way out: every answer that is not a success is an RFC 9457 problem document.
+
+One table turns the codes of `service.errors` into statuses and titles; a few codes of HTTP itself (no such
+route, wrong method, our own fault) join them. Texts of unexpected exceptions never leave the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from service.context import record_of
+from service.errors import InvalidParameter, NotReady, OverLimit, Overloaded, RateLimited, RequestError
+
+MEDIA_TYPE = "application/problem+json"
+INTERNAL_ERROR = "internal_error"
+CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is what logs and metrics show, as in nginx
+
+logger = logging.getLogger(__name__)
+
+
+class Kind(NamedTuple):
+    """What all problems of one code share."""
+
+    status: int
+    title: str
+
+
+KINDS: dict[str, Kind] = {
+    "bad_request": Kind(400, "The request is malformed"),
+    "unauthorized": Kind(401, "An API key is needed"),
+    "not_found": Kind(404, "There is nothing at this address"),
+    "model_not_found": Kind(404, "No such model"),
+    "method_not_allowed": Kind(405, "This address does not take this method"),
+    "too_large": Kind(413, "The upload is too large"),
+    "not_a_video": Kind(415, "This is not a video that the service takes"),
+    "undecodable": Kind(422, "The video cannot be decoded"),
+    "invalid_parameter": Kind(422, "A parameter is not valid"),
+    "over_limit": Kind(422, "The video passes a limit"),
+    "rate_limited": Kind(429, "Too many requests with this key"),
+    INTERNAL_ERROR: Kind(500, "The service failed"),
+    "overloaded": Kind(503, "The service has more work than it can take"),
+    "not_ready": Kind(503, "The service is not ready"),
+    "deadline_exceeded": Kind(504, "The request took too long"),
+}
+
+
+def problem(
+    code: str, detail: str, request_id: str, *, headers: dict[str, str] | None = None, **members: Any
+) -> JSONResponse:
+    """The answer for one problem; `members` are extension members of the document."""
+    kind = KINDS[code]
+    document = {
+        "type": f"urn:blvnet:problem:{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+    }
+    return JSONResponse(document | members, kind.status, headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer all its errors with problem documents."""
+    app.add_exception_handler(RequestError, _on_request_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+
+
+def unexpected(request_id: str) -> JSONResponse:
+    """The answer to an exception that nobody foresaw: that it happened, and under which id it is logged."""
+    detail = "An unexpected error; the log has it under this request id."
+    return problem(INTERNAL_ERROR, detail, request_id)
+
+
+async def _on_request_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestError)
+    return _answer(request, exc.code, exc.message, headers=_headers(exc), **_members(exc))
+
+
+async def _on_validation_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    errors = [
+        {"parameter": str(error["loc"][-1]), "detail": _parameter_detail(error)} for error in exc.errors()
+    ]
+    detail = "; ".join(f"{error['parameter']}: {error['detail']}" for error in errors)
+    return _answer(request, InvalidParameter.code, detail, errors=errors)
+
+
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
+    """Starlette's own: no route (404) or no such method on it (405)."""
+    assert isinstance(exc, HTTPException)
+    headers = dict(exc.headers or {})
+    if exc.status_code == KINDS["not_found"].status:
+        return _answer(request, "not_found", f"There is no {request.url.path}; see /docs.")
+    if exc.status_code == KINDS["method_not_allowed"].status:
+        detail = f"{request.method} is not possible here, only {headers.get('Allow', 'another method')}."
+        return _answer(request, "method_not_allowed", detail, headers=headers)
+    logger.error("unforeseen HTTP exception", extra={"status": exc.status_code})
+    return unexpected(record_of(request).request_id)
+
+
+async def _on_disconnect(_request: Request, _exc: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _answer(
+    request: Request, code: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any
+) -> JSONResponse:
+    record = record_of(request)
+    record.problem = code
+    return problem(code, detail, record.request_id, headers=headers, **members)
+
+
+def _headers(exc: RequestError) -> dict[str, str]:
+    if isinstance(exc, (Overloaded, NotReady, RateLimited)):
+        return {"Retry-After": str(max(1, math.ceil(exc.retry_after_s)))}
+    if exc.code == "unauthorized":
+        return {"WWW-Authenticate": "Bearer"}
+    return {}
+
+
+def _members(exc: RequestError) -> dict[str, Any]:
+    if isinstance(exc, OverLimit):
+        return {"limit": exc.limit, "value": exc.value, "maximum": exc.maximum}
+    return {}
+
+
+def _parameter_detail(error: dict[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such parameter"
+    return str(error["msg"]).removeprefix("Input ")

@@ -1,0 +1,72 @@
+"""`POST /v1/classify`: a clip in, labels out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service import recognizer
+from service.context import RequestRecord, record_of
+from service.deps import Service, until, while_connected
+from service.lifecycle import Lifecycle
+from service.openapi import CLIP_BODY, problems
+from service.recognizer import Recognition
+from service.schemas import Classification, ClassifyAnswer, ClassifyParameters
+from service.uploads import received_clip
+
+router = APIRouter(prefix="/v1", tags=["recognition"])
+
+
+@router.post(
+    "/classify",
+    response_model=ClassifyAnswer,
+    responses=problems(
+        "bad_request", "unauthorized", "model_not_found", "too_large", "not_a_video", "undecodable",
+        "invalid_parameter", "over_limit", "overloaded", "not_ready", "deadline_exceeded",
+    ),
+    openapi_extra=CLIP_BODY,
+)  # fmt: skip
+async def classify(
+    request: Request, service: Service, parameters: Annotated[ClassifyParameters, Query()]
+) -> Response:
+    """What is happening in this clip?
+
+    Send the clip as the form field `file`, or as the body itself.
+    """
+    record = record_of(request)
+    settings = service.settings
+    deadline = record.started + settings.request_timeout_s
+    query = recognizer.Query(
+        model=parameters.model,
+        top_k=parameters.top_k,
+        clips=parameters.clips,
+        crops=int(parameters.crops),
+        evidence=parameters.evidence,
+    )
+    with service.admit():
+        async with (
+            until(deadline, settings.request_timeout_s),
+            received_clip(request, settings.max_upload_bytes) as upload,
+        ):
+            record.received(upload.size_bytes)
+            async with while_connected(request):
+                recognition = await service.recognizer.recognize(upload.clip, query, deadline)
+    return _answer(service, record, recognition)
+
+
+def _answer(service: Lifecycle, record: RequestRecord, recognition: Recognition) -> Response:
+    classification = Classification.of(
+        recognition, receive_ms=record.stages_ms["receive"], total_ms=record.elapsed_ms()
+    )
+    answer = ClassifyAnswer(**dict(classification), request_id=record.request_id)
+    stages = answer.timing_ms.stages()
+    record.model = answer.model.name
+    record.stages_ms = stages
+    service.metrics.stages(answer.model.name, stages)
+    service.metrics.predictions.labels(answer.model.name, answer.predictions[0].label).inc()
+    return Response(
+        answer.model_dump_json(),
+        media_type="application/json",
+        headers={"Server-Timing": answer.timing_ms.server_timing()},
+    )

@@ -1,0 +1,36 @@
+"""For machines that watch the service: alive, ready, and its metrics. Always open, whatever keys are set."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import choose_encoder
+
+from service.deps import Service
+from service.errors import NotReady
+from service.openapi import problems
+from service.schemas import Health
+
+router = APIRouter(tags=["operations"])
+metrics_router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """200 while the process can answer at all."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses=problems("not_ready"))
+async def readyz(service: Service) -> Health:
+    """200 when a clip would be accepted now."""
+    ready, reason = service.readiness()
+    if not ready:
+        raise NotReady(reason, retry_after_s=1)
+    return Health(status="ready")
+
+
+@metrics_router.get("/metrics", response_class=Response)
+async def metrics(request: Request, service: Service) -> Response:
+    """Prometheus exposition, in the text format or OpenMetrics as asked for."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(service.metrics.registry), headers={"Content-Type": content_type})

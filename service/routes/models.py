@@ -1,0 +1,36 @@
+"""`GET /v1/models`: what is served, and what a request may ask for."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from service.deps import Service
+from service.errors import ModelNotFound
+from service.openapi import problems
+from service.schemas import Limits, ModelEntry, ModelList
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+
+@router.get("/models", responses=problems("unauthorized"))
+async def list_models(service: Service) -> ModelList:
+    """All models, those too that were refused, with the reason."""
+    settings = service.settings
+    return ModelList(
+        models=[ModelEntry.of(model) for model in service.recognizer.models()],
+        limits=Limits(
+            max_upload_bytes=settings.max_upload_bytes,
+            max_pixels=settings.max_pixels,
+            max_duration_s=settings.max_duration_s,
+            request_timeout_s=settings.request_timeout_s,
+        ),
+    )
+
+
+@router.get("/models/{name}", responses=problems("unauthorized", "model_not_found"))
+async def get_model(name: str, service: Service) -> ModelEntry:
+    """One model: the version that serves, or else the one that was refused last."""
+    entries = [model for model in service.recognizer.models() if model.name == name]
+    if not entries:
+        raise ModelNotFound(f"There is no model {name[:128]!r}; /v1/models lists them.")
+    return ModelEntry.of(next((model for model in entries if model.reason is None), entries[0]))

@@ -1,0 +1,237 @@
+"""The shapes of requests and answers: the public contract of `/v1`, and of `--json` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from enum import IntEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.manifest import inputs_to_json
+from service.model_store import ModelEntry as StoredModel
+from service.recognizer import Recognition
+
+# A microsecond: what a clock and a container's time base can mean.
+MS_DIGITS = 3
+S_DIGITS = 6
+
+
+class Crops(IntEnum):
+    """Crops of each frame: the centre; three along the longer side; five; ten, the five and their mirrors."""
+
+    ONE = 1
+    THREE = 3
+    FIVE = 5
+    TEN = 10
+
+
+class ClassifyParameters(BaseModel):
+    """The query of `/v1/classify`. A name that is not here is refused, because it is a typing error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        None,
+        min_length=1,
+        max_length=128,
+        description="Name of the model; the only or first one if not given.",
+    )
+    top_k: int = Field(default=5, ge=1, le=100, description="How many labels to answer with, best first.")
+    clips: int = Field(
+        default=1, ge=1, le=10, description="Clips sampled from the video; their scores are averaged."
+    )
+    crops: Crops = Field(default=Crops.ONE, description="Crops of each frame; their scores are averaged.")
+    evidence: bool = Field(default=False, description="Also say what each moment contributed to each label.")
+
+
+class ModelRef(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: int
+
+
+class Prediction(BaseModel):
+    """One label with its probability."""
+
+    label: str
+    index: int = Field(description="Position in the model's labels.")
+    score: float = Field(description="Probability, 0 to 1.")
+
+
+class Video(BaseModel):
+    """What the file is, as coded."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    rotation: int = Field(
+        description="Degrees clockwise to turn a frame for display; frames are turned before use."
+    )
+    frames: int = Field(description="Frames that decode.")
+    fps: float
+    duration_s: float
+
+
+class Sampled(BaseModel):
+    """The frames that the network saw."""
+
+    frames: list[int]
+    timestamps_s: list[float]
+
+
+class Evidence(BaseModel):
+    """What each moment said, before averaging."""
+
+    timestamps_s: list[float]
+    scores: list[list[float]] = Field(description="Per moment, one score for each prediction in their order.")
+
+
+class Timing(BaseModel):
+    """Where the time went, in milliseconds."""
+
+    receive: float
+    decode: float
+    queue: float
+    inference: float
+    total: float
+
+    def stages(self) -> dict[str, float]:
+        """The stages without their total."""
+        return self.model_dump(exclude={"total"})
+
+    def server_timing(self) -> str:
+        """The value of a `Server-Timing` header."""
+        return ", ".join(f"{stage};dur={value}" for stage, value in self.model_dump().items())
+
+
+class Classification(BaseModel):
+    """What is happening in a clip."""
+
+    model: ModelRef
+    predictions: list[Prediction] = Field(description="Best first.")
+    video: Video
+    sampled: Sampled
+    evidence: Evidence | None
+    timing_ms: Timing
+
+    @classmethod
+    def of(cls, recognition: Recognition, *, receive_ms: float, total_ms: float) -> Classification:
+        """What the core found, as it is shown."""
+        timing, evidence = recognition.timing, recognition.evidence
+        return cls(
+            model=ModelRef(name=recognition.manifest.name, version=recognition.manifest.version),
+            predictions=[Prediction(**asdict(prediction)) for prediction in recognition.predictions],
+            video=Video(**asdict(recognition.video)),
+            sampled=Sampled(frames=list(recognition.indices), timestamps_s=_times(recognition.timestamps_s)),
+            evidence=None
+            if evidence is None
+            else Evidence(
+                timestamps_s=_times(evidence.timestamps_s), scores=list(map(list, evidence.scores))
+            ),
+            timing_ms=Timing(
+                receive=round(receive_ms, MS_DIGITS),
+                decode=round(timing.decode_ms, MS_DIGITS),
+                queue=round(timing.queue_ms, MS_DIGITS),
+                inference=round(timing.inference_ms, MS_DIGITS),
+                total=round(total_ms, MS_DIGITS),
+            ),
+        )
+
+
+class ClassifyAnswer(Classification):
+    """The answer of `/v1/classify`."""
+
+    request_id: str
+
+
+class GraphInput(BaseModel):
+    """One input of the network, uint8 `(N, T_branch, size, size, 3)`."""
+
+    name: str
+    frames: str
+    size: int
+    scale: int
+
+
+class ModelEntry(BaseModel):
+    """One model. One that was refused has a `reason` and little else."""
+
+    name: str
+    version: int
+    state: str = Field(description="`ready` or `refused`.")
+    reason: str | None = Field(default=None, description="Why it was refused.")
+    inputs: list[GraphInput] = []
+    labels: list[str] = []
+    precision: str | None = None
+    provider: str | None = Field(default=None, description="Where it runs.")
+    sha256: str | None = None
+
+    @classmethod
+    def of(cls, model: StoredModel) -> ModelEntry:
+        """The entry for a model as the core has it."""
+        entry = cls(name=model.name, version=model.version, state=model.state, reason=model.reason)
+        if model.manifest is None:
+            return entry
+        manifest = model.manifest
+        return entry.model_copy(
+            update={
+                "inputs": [GraphInput(**item) for item in inputs_to_json(manifest.clip)],
+                "labels": list(manifest.labels),
+                "precision": manifest.precision,
+                "provider": model.provider,
+                "sha256": manifest.sha256,
+            }
+        )
+
+
+class Limits(BaseModel):
+    """What a request may ask for."""
+
+    max_upload_bytes: int
+    max_pixels: int
+    max_duration_s: float
+    request_timeout_s: float
+
+
+class ModelList(BaseModel):
+    """The models that are served, and the limits of requests."""
+
+    models: list[ModelEntry]
+    limits: Limits
+
+
+class Health(BaseModel):
+    """All is well; when it is not, the answer is a problem."""
+
+    status: str
+
+
+class ParameterError(BaseModel):
+    """One parameter that is not valid."""
+
+    parameter: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document; `code` is what a program should look at."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[ParameterError] | None = Field(
+        default=None, description="With `invalid_parameter`: which and why."
+    )
+    limit: str | None = Field(default=None, description="With `over_limit`: the name of the limit.")
+    value: float | None = Field(default=None, description="With `over_limit`: what the video has.")
+    maximum: float | None = Field(default=None, description="With `over_limit`: what is allowed.")
+
+
+def _times(values_s: Iterable[float]) -> list[float]:
+    return [round(value, S_DIGITS) for value in values_s]

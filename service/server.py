@@ -1,0 +1,158 @@
+"""Runs the application as a process: sockets, signals, and an end that loses nothing that was accepted.
+
+SIGTERM or SIGINT ──> no new work (503, /readyz false) ──> accepted requests finish, at most SHUTDOWN_GRACE_S
+                  ──> sockets close, workers stop ──> exit 0
+a second signal   ──> the wait ends at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import disable_created_metrics
+
+from service import logs
+from service.app import create_app, create_operations_app
+from service.errors import BlvnetError
+from service.lifecycle import Lifecycle
+from service.settings import Settings, unknown_variables
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+BACKLOG = 2048
+# Longer than the idle time after which common load balancers drop a connection: they never reuse a dead one.
+KEEP_ALIVE_S = 75
+# For answers that are still on the wire when all work is done.
+LAST_BYTES_S = 5
+
+logger = logging.getLogger(__name__)
+
+
+class CannotListen(BlvnetError):
+    """The address is taken, or not ours."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal asks to stop.
+
+    Raises:
+        BlvnetError: the address or the models cannot be had.
+    """
+    logs.configure(settings.log_format, settings.log_level)
+    # A `_created` series for every counter would double what is scraped; it is a switch of the whole process.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    for name in unknown_variables(os.environ):
+        logger.warning("%s is set but is no setting", name)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    app = create_app(settings)
+    service = app.state.service
+    assert isinstance(service, Lifecycle)
+    servers = [_server(app, "service", settings.host, settings.port)]
+    if settings.metrics_port is not None:
+        operations = create_operations_app(service)
+        servers.append(_server(operations, "metrics", settings.host, settings.metrics_port))
+    serving = [asyncio.create_task(server.run_here()) for server in servers]
+    with _stop_signals(service) as stopped:
+        try:
+            await _until_first(service.started(), stopped.wait())
+            await stopped.wait()
+        finally:
+            await service.drain(settings.shutdown_grace_s)
+            for server in servers:
+                server.should_exit = True
+            await asyncio.gather(*serving)
+
+
+async def _until_first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait for one of `waits`, raise its error if it has one, and give the others up."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    for task in done:
+        task.result()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn on a socket of ours and without its signal handlers, which end the process by the signal."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._listener = listener
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def run_here(self) -> None:
+        """Serve in the running event loop until `should_exit`."""
+        await self.serve(sockets=[self._listener])
+
+
+def _server(app: FastAPI, name: str, host: str, port: int) -> _Server:
+    listener = listen(host, port)
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on" if name == "service" else "off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=LAST_BYTES_S,
+    )
+    address, bound_port = listener.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    logger.info("listening", extra={"server": name, "url": f"http://{shown}:{bound_port}"})
+    return _Server(config, listener)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        CannotListen: the address is taken, unknown, or not to be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise CannotListen(
+            f"cannot listen on {host} port {port}: {reason}; choose another --host or --port"
+        ) from exc
+
+
+@contextmanager
+def _stop_signals(service: Lifecycle) -> Iterator[asyncio.Event]:
+    """An event that the first signal sets; from the second one on, what is under way is cut off."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(name: str) -> None:
+        logger.info("signal received", extra={"signal": name})
+        if stopped.is_set():
+            service.cut()
+        stopped.set()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal, number.name)
+    try:
+        yield stopped
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,192 @@
+"""Every setting of the service in one class: read from the environment, checked once, then passed on.
+
+`blvnet serve --max-batch 4` and `BLVNET_MAX_BATCH=4` set the same field; the option wins. A name starting
+with `BLVNET_` that is no setting is almost always a typing error: `unknown_variables` finds it to warn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.clip.decode import DecodeLimits
+from service.core_config import CoreConfig
+from service.errors import BlvnetError
+
+PREFIX = "BLVNET_"
+BYTES_PER_MB = 1_000_000
+
+
+class BadSetting(BlvnetError):
+    """A setting has a value that it cannot take; the command line exits with status 2."""
+
+
+class Provider(StrEnum):
+    """Where inference runs; `auto` takes the best that is there and says which."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+    OPENVINO = "openvino"
+
+
+class LogFormat(StrEnum):
+    """How a log line looks."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least severe line that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def bundled_models() -> Path:
+    """The folder of the demo model that comes with the distribution."""
+    return Path(str(files("service"))) / "demo_models"
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Descriptions are the help texts of `blvnet serve`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=True
+    )
+
+    models: Path = Field(
+        default_factory=bundled_models,
+        description="Folder of model packages, MODELS/NAME/VERSION; the bundled demo model if not given.",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="A port of its own for /metrics, /healthz and /readyz; /metrics then leaves the other.",
+    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Accepted API keys, separated by commas; none leaves the service open. Better set in the "
+        "environment: other users of the machine can read a command line.",
+    )
+
+    provider: Provider = Field(Provider.AUTO, description="Where inference runs.")
+    inference_threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Threads of one inference; as many as the CPUs it may use if not given.",
+    )
+    max_batch: int = Field(8, ge=1, le=1024, description="Most clips in one inference.")
+    batch_wait_ms: float = Field(
+        2.0, ge=0, le=10_000, description="How long a clip waits for others to share its inference."
+    )
+    queue_limit: int = Field(
+        64, ge=1, le=100_000, description="Most requests waiting or in work; past it the answer is 503."
+    )
+
+    decode_workers: int | None = Field(
+        None, ge=1, le=1024, description="Processes that decode; as many as the CPUs if not given."
+    )
+    decode_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="Longest that one clip may take to decode."
+    )
+    decode_memory_mb: int = Field(
+        1024, ge=128, le=1_000_000, description="Memory that one decode worker may use, in MB of 10^6 bytes."
+    )
+
+    max_upload_mb: float = Field(100.0, gt=0, le=100_000, description="Largest upload, in MB of 10^6 bytes.")
+    max_pixels: int = Field(
+        4096 * 2304, ge=1, le=2**31 - 1, description="Most pixels in one frame of a clip, width x height."
+    )
+    max_duration_s: float = Field(600.0, gt=0, le=864_000, description="Longest clip.")
+    request_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Longest that a request may take, its upload included; then 504."
+    )
+    shutdown_grace_s: float = Field(
+        30.0, ge=0, le=3600, description="How long accepted requests may go on after SIGTERM."
+    )
+
+    log_format: LogFormat = Field(LogFormat.CONSOLE, description="How a log line looks.")
+    log_level: LogLevel = Field(LogLevel.INFO, description="The least severe line that is written.")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            text = key.get_secret_value()
+            if not text or not text.isascii() or not text.isprintable() or " " in text:
+                raise ValueError("a key must be printable ASCII without blanks, and not empty")
+        return keys
+
+    @field_validator("log_level", "log_format", "provider", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """The largest upload in bytes."""
+        return int(self.max_upload_mb * BYTES_PER_MB)
+
+    def core_config(self) -> CoreConfig:
+        """What of this the recognizer needs."""
+        return CoreConfig(
+            models=self.models,
+            provider=self.provider,
+            inference_threads=self.inference_threads,
+            max_batch=self.max_batch,
+            batch_wait_ms=self.batch_wait_ms,
+            queue_limit=self.queue_limit,
+            decode_workers=self.decode_workers,
+            decode_timeout_s=self.decode_timeout_s,
+            decode_memory_mb=self.decode_memory_mb,
+            limits=DecodeLimits(max_pixels=self.max_pixels, max_duration_s=self.max_duration_s),
+        )
+
+
+def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
+    """The settings from the environment, overridden by `options` (field name to value; None is not given).
+
+    Raises:
+        BadSetting: a value is of the wrong type or out of range; the message is one line and names them all.
+    """
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as exc:
+        raise BadSetting("; ".join(_complaint(error) for error in exc.errors(include_url=False))) from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Names in `environment` that start like a setting and are none, sorted."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(
+        name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    name = str(error["loc"][0])
+    # What was given is shown, but for keys, which are secrets even when they are wrong.
+    given = "" if name == "api_keys" else f" is {str(error['input'])!r}"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}){given}: {message}"
