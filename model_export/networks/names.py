@@ -13,12 +13,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import nn
 
 from model_export.config import MINI, ConfigError, Family, ModelConfig, Stem, default_stem
 from model_export.networks.blvnet import PLANS, BLVNet
 from model_export.networks.resnet import BLOCKS, FrameResNet, I3DResNet
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,19 @@ def architectures() -> list[str]:
     return [f"{family}-{depth}" for family, entry in NETWORKS.items() for depth in entry.depths]
 
 
+@dataclass(frozen=True)
+class Name:
+    """What a name says; None where it is silent."""
+
+    family: Family
+    depth: str
+    frames: int | None = None
+    taps: int | None = None
+    stem: Stem | None = None
+    alpha: int | None = None
+    beta: int | None = None
+
+
 def parse_architecture(
     name: str,
     *,
@@ -89,35 +105,48 @@ def parse_architecture(
         ConfigError: the name is unknown, an option does not belong to the family, frames are missing, or an
             argument contradicts the name. The message says what is allowed.
     """
-    family, depth, rest = _family(name)
-    options = _options(name, rest, family, depth)
-    mini = depth == MINI
-    frames = _agree(name, "frames", options.get("frames"), frames, MINI_FRAMES if mini else None)
+    said = read_name(name)
+    mini = said.depth == MINI
+    frames = _agree(name, "frames", said.frames, frames, MINI_FRAMES if mini else None)
     if frames is None:
-        raise ConfigError(f"{name} does not say how many frames: add --frames, or {_frames_hint(family)}")
-    taps = _agree(name, "taps", options.get("taps"), taps, 3)
-    assert taps is not None
-    named_stem = Stem(str(options["stem"])) if "stem" in options else None
-    if stem and named_stem and stem is not named_stem:
-        raise ConfigError(f"{name} has the {named_stem} stem, the {stem} stem was asked for")
+        raise ConfigError(
+            f"{name} does not say how many frames: add --frames, or {_frames_hint(said.family)} to the name"
+        )
     return ModelConfig(
-        family=family,
-        depth=depth,
+        family=said.family,
+        depth=said.depth,
         frames=frames,
         num_classes=num_classes,
         size=size or (MINI_SIZE if mini else 224),
-        taps=taps,
-        stem=stem or named_stem or default_stem(depth),
-        alpha=int(options.get("alpha", 2)),
-        beta=int(options.get("beta", MINI_BETA if mini else 4)),
+        taps=_agree(name, "taps", said.taps, taps, 3),
+        stem=_agree(name, "stem", said.stem, stem, default_stem(said.depth)),
+        alpha=said.alpha or 2,
+        beta=said.beta or (MINI_BETA if mini else 4),
         dropout=(MINI_DROPOUT if mini else 0.5) if dropout is None else dropout,
     )
 
 
+def read_name(name: str) -> Name:
+    """What a name says.
+
+    Raises:
+        ConfigError: it is unknown, or an option is, or does not belong to the family.
+    """
+    family, depth, text = _family(name)
+    said: dict[str, int | Stem] = {}
+    for part in filter(None, text.split("-")):
+        option, value = _option(name, part)
+        _check_option(name, option, family, depth)
+        field = "frames" if option == "pairs" else option
+        if field in said:
+            raise ConfigError(f"{name} gives {field} twice")
+        said[field] = value
+    return Name(family, depth, **said)  # type: ignore[arg-type]
+
+
 def _family(name: str) -> tuple[Family, str, str]:
     """Family, depth and the options' text of a name; the longest name that fits."""
-    known = sorted(architectures(), key=len, reverse=True)
-    for architecture in known:
+    for architecture in sorted(architectures(), key=len, reverse=True):
         if name == architecture or name.startswith(architecture + "-"):
             family, _, depth = architecture.rpartition("-")
             return Family(family), depth, name[len(architecture) :]
@@ -125,50 +154,36 @@ def _family(name: str) -> tuple[Family, str, str]:
     raise ConfigError(f"unknown architecture {name!r}; there are {allowed}")
 
 
-def _options(name: str, text: str, family: Family, depth: str) -> dict[str, int | str]:
-    options: dict[str, int | str] = {}
-    for part in filter(None, text.split("-")):
-        key, value = _option(name, part)
-        if key == "pairs":
-            key, value = "frames", 2 * int(value)
-        if key in options:
-            raise ConfigError(f"{name} gives {key} twice")
-        options[key] = value
-    _check_belonging(name, text, options, family, depth)
-    return options
-
-
-def _option(name: str, part: str) -> tuple[str, int | str]:
-    for key, pattern in _OPTIONS.items():
+def _option(name: str, part: str) -> tuple[str, int | Stem]:
+    """The option that a part of a name is, and its value; pairs of frames are counted as frames."""
+    for option, pattern in _OPTIONS.items():
         if match := pattern.fullmatch(part):
-            return key, match[1] if key == "stem" else int(match[1])
+            if option == "stem":
+                return option, Stem(match[1])
+            return option, int(match[1]) * (2 if option == "pairs" else 1)
     raise ConfigError(
         f"{name}: cannot read the option -{part}; options are -aA, -bB, -fFx2 (F pairs of frames), -fT, "
         "-shared, -dual and -blendR"
     )
 
 
-def _check_belonging(name: str, text: str, options: dict[str, int | str], family: Family, depth: str) -> None:
-    pairs = re.search(r"-f\d+x2(-|$)", text) is not None
-    if "frames" in options and pairs != family.two_streams:
-        raise ConfigError(f"{name}: frames of {family} are spelled {_frames_hint(family)}")
-    bound = {"alpha", "beta", "stem"} if not family.two_streams else set()
-    if depth == MINI:
-        bound |= {"alpha", "beta"}
-    if not family.aggregates:
-        bound.add("taps")
-    if wrong := sorted(bound & set(options)):
-        raise ConfigError(f"{name}: {family}-{depth} has no option for {', '.join(wrong)}")
+def _check_option(name: str, option: str, family: Family, depth: str) -> None:
+    """Whether the family has the option at all."""
+    if option in ("pairs", "frames"):
+        if (option == "pairs") != family.two_streams:
+            raise ConfigError(f"{name}: the frames of {family} are spelled {_frames_hint(family)}")
+        return
+    has = family.aggregates if option == "taps" else family.two_streams
+    if not has or (depth == MINI and option in ("alpha", "beta")):
+        raise ConfigError(f"{name}: {family}-{depth} has no option for {option}")
 
 
-def _agree(
-    name: str, what: str, named: int | str | None, given: int | None, default: int | None
-) -> int | None:
-    """The number that the name and the argument agree on."""
-    if named is not None and given is not None and int(named) != given:
-        raise ConfigError(f"{name} means {named} {what}, {given} were asked for")
+def _agree(name: str, what: str, named: Value | None, given: Value | None, default: Value) -> Value:
+    """The value that the name and the argument agree on."""
+    if named is not None and given is not None and named != given:
+        raise ConfigError(f"{name} means {what} {named}, {given} was asked for")
     if named is not None:
-        return int(named)
+        return named
     return default if given is None else given
 
 
