@@ -43,9 +43,25 @@ def read_labels(path: Path) -> tuple[str, ...]:
     except UnicodeDecodeError as exc:
         raise LabelsError(f"{path}: the label file is not UTF-8 text") from exc
     try:
-        return _checked(_parse(text))
+        return checked(_parse(text))
     except LabelsError as exc:
         raise LabelsError(f"{path}: {exc.message}") from exc
+
+
+def checked(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels as a package takes them.
+
+    Raises:
+        LabelsError: there is none, there are too many, one is empty or there more than once.
+    """
+    if not labels:
+        raise LabelsError("there are no labels")
+    if len(labels) > MAX_LABELS:
+        raise LabelsError(f"{len(labels)} labels are more than {MAX_LABELS}")
+    if not all(label.strip() for label in labels):
+        raise LabelsError("a label is empty")
+    _refuse_repeated("label", labels)
+    return tuple(labels)
 
 
 def check_count(labels: Sequence[str], classes: int, source: str) -> None:
@@ -134,17 +150,6 @@ def _in_order(pairs: Sequence[tuple[int, str]]) -> list[str]:
     if missing:
         raise LabelsError(f"indices must run from 0 to {len(pairs) - 1}; there is none for {_some(missing)}")
     return [labels[index] for index in range(len(pairs))]
-
-
-def _checked(labels: Sequence[str]) -> tuple[str, ...]:
-    if not labels:
-        raise LabelsError("the label file holds no label")
-    if len(labels) > MAX_LABELS:
-        raise LabelsError(f"{len(labels)} labels are more than {MAX_LABELS}")
-    if not all(label.strip() for label in labels):
-        raise LabelsError("a label is empty")
-    _refuse_repeated("label", labels)
-    return tuple(labels)
 
 
 def _refuse_repeated(what: str, values: Iterable[str]) -> None:

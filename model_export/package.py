@@ -52,8 +52,7 @@ def staged(models: Path, name: str, version: int) -> Iterator[Path]:
     try:
         with _reported(models / name):
             stage.mkdir(parents=True)
-        yield stage
-        with _reported(models / name):
+            yield stage
             stage.rename(models / name / str(version))
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)

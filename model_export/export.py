@@ -1,0 +1,213 @@
+"""From a checkpoint to a model package: network, labels, graph, proof, manifest, in that order.
+
+checkpoint ──> network ──> serving form (fold) ──> ONNX graph (graph) ──┐
+                  │                                                     ├──> package (package)
+                  └──────────────> proof on the same clips (parity) ────┘
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from model_export.calibration import made_clips, read_clips
+from model_export.checkpoint import Checkpoint, load_network
+from model_export.config import ModelConfig, Stem
+from model_export.graph import OPSET, build_graph
+from model_export.labels import LabelsError, check_count, checked, read_labels
+from model_export.package import check_free, next_version, staged
+from model_export.parity import CLIPS, Clip, prove
+from model_export.precision import Precision
+from model_export.progress import Say
+from service.clip.spec import ClipSpec, Sampling
+from service.errors import BlvnetError
+from service.manifest import GRAPH_FILE, Manifest, read_manifest, sha256_of, verify_graph, write_manifest
+
+TOOLS = ("blvnet-serve", "torch", "onnx", "onnxscript", "onnxruntime")
+# What a checkpoint of ours says of its training that is worth showing; the trainer's folders are not.
+TRAINING_FACTS = ("dataset", "step", "best_top1")
+
+
+class ExportError(BlvnetError):
+    """Options that do not fit the checkpoint."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, and as what. None leaves the choice to the checkpoint, or to what is there already.
+
+    Attributes:
+        checkpoint: the file, ours or a published one.
+        models: folder of all packages.
+        architecture: a name as on the command line.
+        frames: T.
+        taps: r, of the TAMs.
+        size: S in pixels.
+        stem: of a two-stream network.
+        labels: a label file (`labels`).
+        name: of the model; the architecture's where None.
+        version: of the package; the next one where None.
+        precision: of the graph.
+        calibration: folder of clips to prove the graph with; clips are made on the spot where None.
+        sampling: how frames are spread over a clip; as trained, else uniform.
+        stride: distance of frames with dense sampling.
+        scale: shorter side in pixels before the crop to `size`; as trained, else `size`.
+    """
+
+    checkpoint: Path
+    models: Path
+    architecture: str | None = None
+    frames: int | None = None
+    taps: int | None = None
+    size: int | None = None
+    stem: Stem | None = None
+    labels: Path | None = None
+    name: str | None = None
+    version: int | None = None
+    precision: Precision = Precision.FP32
+    calibration: Path | None = None
+    sampling: Sampling | None = None
+    stride: int | None = None
+    scale: int | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A package that was written: its folder, manifest, and sizes in bytes and parameters."""
+
+    folder: Path
+    manifest: Manifest
+    graph_bytes: int
+    parameters: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `blvnet export --json`."""
+        return {
+            "package": str(self.folder),
+            "name": self.manifest.name,
+            "version": self.manifest.version,
+            "architecture": self.manifest.architecture,
+            "precision": self.manifest.precision,
+            "classes": len(self.manifest.labels),
+            "parameters": self.parameters,
+            "graph_bytes": self.graph_bytes,
+            "sha256": self.manifest.sha256,
+            "parity": self.manifest.parity,
+        }
+
+
+def export(request: ExportRequest, say: Say) -> Exported:
+    """Export a checkpoint; `say` is told each step.
+
+    Raises:
+        BlvnetError: something is wrong with the checkpoint, the labels, the clips or the destination, or the
+            graph does not compute what the network does. Then no package is left behind.
+    """
+    network, config, checkpoint = _load(request)
+    say(
+        f"{config.architecture}: {config.num_classes} classes, {config.frames} frames at {config.size} pixels"
+    )
+    labels = _labels(request, checkpoint, config)
+    clip = _clip(request, checkpoint, config)
+    name = request.name or config.architecture
+    version = next_version(request.models, name) if request.version is None else request.version
+    check_free(request.models, name, version)
+    clips, source = _clips(request, clip)
+    with staged(request.models, name, version) as folder:
+        say("writing the graph")
+        graph = folder / GRAPH_FILE
+        onnx.save(build_graph(network, clip), graph)
+        say(f"comparing it with PyTorch on {CLIPS} {source}")
+        parity = prove(network, graph, clip, clips, source, request.precision)
+        manifest = Manifest(
+            name=name,
+            version=version,
+            architecture=config.architecture,
+            clip=clip,
+            labels=labels,
+            precision=request.precision.value,
+            sha256=sha256_of(graph),
+            parity=parity.to_json(),
+            provenance=_provenance(checkpoint),
+        )
+        _write_checked(manifest, folder)
+        graph_bytes = graph.stat().st_size
+    parameters = sum(weight.numel() for weight in network.parameters())
+    return Exported(request.models / name / str(version), manifest, graph_bytes, parameters)
+
+
+def _load(request: ExportRequest) -> tuple[nn.Module, ModelConfig, Checkpoint]:
+    network, config, checkpoint = load_network(
+        request.checkpoint,
+        _architecture(request),
+        frames=request.frames,
+        taps=request.taps,
+        size=request.size,
+    )
+    if request.stem not in (None, config.stem):
+        raise ExportError(
+            f"{request.checkpoint} holds a network with the {config.stem} stem, not the {request.stem} one"
+        )
+    return network, config, checkpoint
+
+
+def _architecture(request: ExportRequest) -> str | None:
+    """The name with the stem that was asked for in it, so that one place checks both."""
+    name, stem = request.architecture, request.stem
+    if name is None or stem is None or stem in name.split("-"):
+        return name
+    return f"{name}-{stem}"
+
+
+def _labels(request: ExportRequest, checkpoint: Checkpoint, config: ModelConfig) -> tuple[str, ...]:
+    if request.labels is not None:
+        labels, source = read_labels(request.labels), str(request.labels)
+    elif "labels" in checkpoint.training:
+        labels, source = checked(checkpoint.training["labels"]), str(request.checkpoint)
+    else:
+        raise LabelsError(f"{request.checkpoint} does not say what its classes are called: add --labels FILE")
+    check_count(labels, config.num_classes, source)
+    return labels
+
+
+def _clip(request: ExportRequest, checkpoint: Checkpoint, config: ModelConfig) -> ClipSpec:
+    """As asked for, else as trained, else as published: uniform, scaled to the size of the crop."""
+    trained = checkpoint.training.get("clip", {})
+    sampling = request.sampling or Sampling(trained.get("sampling", Sampling.UNIFORM))
+    stride = request.stride or trained.get("stride", 1)
+    scale = request.scale
+    if scale is None and request.size is None and trained:
+        scale = trained["inputs"][0]["scale"]
+    if scale is not None and scale < config.size:
+        raise ExportError(f"--scale {scale} is less than the size, {config.size}: there is nothing to crop")
+    return config.clip_spec(sampling, stride, scale)
+
+
+def _clips(request: ExportRequest, spec: ClipSpec) -> tuple[list[Clip], str]:
+    """Clips to prove the graph with, and what they are called."""
+    if request.calibration is None:
+        return made_clips(spec, CLIPS), "made clips"
+    return read_clips(request.calibration, spec, CLIPS), "real clips"
+
+
+def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
+    training = {fact: checkpoint.training[fact] for fact in TRAINING_FACTS if fact in checkpoint.training}
+    return {
+        "checkpoint": checkpoint.path.name,
+        "checkpoint_sha256": sha256_of(checkpoint.path),
+        "layout": checkpoint.naming.layout.value,
+        "opset": OPSET,
+        "tools": {tool: version_of(tool) for tool in TOOLS},
+        **({"training": training} if training else {}),
+    }
+
+
+def _write_checked(manifest: Manifest, folder: Path) -> None:
+    """Write the manifest and read it back as a server will."""
+    write_manifest(manifest, folder)
+    verify_graph(read_manifest(folder), folder)
