@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from math import isqrt
 from pathlib import Path
 from typing import BinaryIO, Never
 
@@ -52,6 +53,14 @@ CODECS = {
     "gif": "gif",
 }
 
+# A bit of the first byte of a VP8 frame (RFC 6386, section 9.1).
+VP8_SHOW_FRAME = 0x10
+
+# Decoders round the sides of a frame up to at most so many pixels, and FFmpeg's `max_pixels` counts them.
+DECODER_PADDING = 64
+# FFmpeg's MPEG-4 decoder needs 60,000 for a frame of 16x16.
+LEAST_DECODER_PIXELS = 2**18
+
 HEAD_BYTES = 4096
 CHUNK_BYTES = 2**20
 
@@ -73,6 +82,13 @@ class DecodeLimits:
     max_frames: int = 36_000
     max_streams: int = 64
     max_aspect_ratio: float = 64.0
+
+    @property
+    def padded_pixels(self) -> int:
+        """The pixels of the largest frame that passes `check_size`, padded as decoders pad each side."""
+        longest_side = isqrt(int(self.max_pixels * self.max_aspect_ratio))
+        padded = self.max_pixels + 2 * DECODER_PADDING * longest_side + DECODER_PADDING**2
+        return max(padded, LEAST_DECODER_PIXELS)
 
     def check_size(self, width: int, height: int) -> None:
         """Raise `OverLimit` for a frame of too many pixels, or too long and thin."""
@@ -118,6 +134,16 @@ class OpenVideo:
                 return
             if packet.size:
                 yield packet
+
+    def shows_frame(self, packet: av.Packet[av.VideoStream]) -> bool:
+        """Whether `packet` is a frame of its own to a viewer, as far as can be told without decoding.
+
+        Not one that an edit list cuts off, nor a VP8 frame that is only there for others to refer to; such
+        frames need decoding all the same. VP9 and AV1 keep theirs in the packet of a shown one.
+        """
+        if packet.is_discard:
+            return False
+        return self.codec != "vp8" or bool(memoryview(packet)[0] & VP8_SHOW_FRAME)
 
     def decode(self, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame]:
         """The frames that `packet` completes, in the order in which they are shown; None drains the decoder.
@@ -241,8 +267,9 @@ def _prepare_decoder(stream: av.VideoStream, limits: DecodeLimits, threads: int)
     if decoder is None or decoder.name not in CODECS:
         raise Undecodable("the video's codec is not one that is decoded here")
     limits.check_size(decoder.width, decoder.height)
-    # Only here does FFmpeg heed it; as an option of the container it has no effect.
-    decoder.options = {"max_pixels": str(limits.max_pixels)}
+    # A guard on memory: the bitstream may say another size than the container. Only here does FFmpeg heed it,
+    # as an option of the container it has no effect.
+    decoder.options = {"max_pixels": str(limits.padded_pixels)}
     decoder.thread_count = threads
     decoder.thread_type = ThreadType.FRAME if threads > 1 else ThreadType.NONE
     return CODECS[decoder.name]

@@ -126,7 +126,7 @@ def _count_frames(file: BinaryIO, limits: DecodeLimits) -> int:
         frames = 0
         for decoded, packet in enumerate(video.packets(), start=1):
             limits.check_frames(decoded)
-            if packet.is_discard:  # cut off by an edit list; decoded for the others' sake, never shown
+            if not video.shows_frame(packet):
                 continue
             frames += 1
             if packet.pts is not None:

@@ -22,6 +22,7 @@ from tests.clips import (
     numbered_image,
     read_number,
     read_numbers,
+    remuxed,
 )
 
 T = 16
@@ -62,15 +63,6 @@ KINDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "mov prores": ({"container": "mov", "codec": "prores_ks", "pix_fmt": "yuv422p10le"}, "mov", "prores"),
     "mov mjpeg": ({"container": "mov", "codec": "mjpeg", "pix_fmt": "yuvj420p"}, "mov", "mjpeg"),
     "webm vp8": ({"container": "webm", "codec": "libvpx"}, "webm", "vp8"),
-    "webm vp8 hidden frames": (
-        {
-            "container": "webm",
-            "codec": "libvpx",
-            "options": {"deadline": "good", "auto-alt-ref": "1", "lag-in-frames": "16"},
-        },
-        "webm",
-        "vp8",
-    ),
     "webm vp9": ({"container": "webm", "codec": "libvpx-vp9"}, "webm", "vp9"),
     "webm vp9 hidden frames": (
         {
@@ -257,6 +249,30 @@ def test_a_truncated_file_gives_what_decodes(recipe: ClipRecipe, kept: float) ->
     assert clip.indices == (uniform_indices(clip.video.frames, T),)
     # The frame that the cut goes through may be a concealed one.
     assert numbers(clip)[:-1] == clip.indices[0][:-1]
+
+
+def test_vp8_frames_that_are_not_shown_do_not_count() -> None:
+    def hide(index: int, packet: bytearray) -> bytearray:
+        if index % 5 == 3:
+            packet[0] &= ~0x10
+        return packet
+
+    shown = [index for index in range(41) if index % 5 != 3]
+    clip = decode_clip(
+        remuxed(numbered_clip(frames=41, container="webm", codec="libvpx"), hide, "webm"), SPEC
+    )
+    assert clip.video.frames == len(shown)
+    assert numbers(clip) == tuple(shown[index] for index in uniform_indices(len(shown), T))
+
+
+def test_a_stream_joined_midway_counts_from_its_first_whole_frame() -> None:
+    """The packets before the first keyframe are there, but give no frame: the count is corrected."""
+    data = numbered_clip(frames=60, container="ts", options={"g": "12", "x264-params": "scenecut=0"})
+    joined = remuxed(data, lambda index, packet: packet if index >= 7 else None, "mpegts")
+    clip = decode_clip(joined, SPEC)
+    assert clip.video.frames == 48
+    assert numbers(clip) == tuple(12 + index for index in uniform_indices(48, T))
+    assert clip.timestamps_s[0] == pytest.approx([index / 25 for index in clip.indices[0]], abs=0.002)
 
 
 def test_a_hole_in_the_middle_leaves_the_other_frames() -> None:

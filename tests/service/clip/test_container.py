@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import io
+import random
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import pytest
+from av.stream import Disposition
+
+import service.clip.decode
+from service.clip.container import FORMATS, DecodeLimits, OpenVideo, open_video
+from service.clip.decode import decode_clip
+from service.clip.spec import ClipSpec, Frames, InputSpec
+from service.errors import NotAVideo, OverLimit, RequestError, Undecodable
+from tests.clips import ClipRecipe, audio_clip, hls_playlist, not_videos, numbered_clip, remuxed
+
+SPEC = ClipSpec(4, (InputSpec("frames", Frames.ALL, size=32, scale=32),))
+NOT_VIDEOS = not_videos()
+
+
+@pytest.mark.parametrize("kind", [*NOT_VIDEOS, "empty"])
+def test_what_is_no_video_is_called_that(kind: str) -> None:
+    with pytest.raises(NotAVideo):
+        decode_clip(NOT_VIDEOS.get(kind, b""), SPEC)
+
+
+def with_codec(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in data
+    return data.replace(old, new)
+
+
+UNDECODABLE: dict[str, Callable[[], bytes]] = {
+    "mp4 without its index": lambda: numbered_clip(frames=60)[:4000],
+    "mov without its index": lambda: numbered_clip(frames=60, container="mov")[:4000],
+    "only an ftyp box": lambda: numbered_clip()[:32],
+    "Matroska header alone": lambda: numbered_clip(container="mkv")[:40],
+    "AVI header alone": lambda: numbered_clip(container="avi", codec="mpeg4")[:64],
+    "codec that is not on the list": lambda: numbered_clip(container="avi", codec="huffyuv", pix_fmt="rgb24"),
+    "codec that nobody knows": lambda: with_codec(
+        numbered_clip(container="avi", codec="mjpeg", pix_fmt="yuvj420p"), b"MJPG", b"ZqZq"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNDECODABLE)
+def test_a_video_that_cannot_be_decoded_is_called_that(kind: str) -> None:
+    with pytest.raises(Undecodable):
+        decode_clip(UNDECODABLE[kind](), SPEC)
+
+
+def tracks(count: int, container: str) -> bytes:
+    """A file of `count` video tracks of one frame each."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        streams = [output.add_stream("mpeg4", rate=25) for _ in range(count)]
+        for stream in streams:
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+            stream.codec_context.thread_count = 1
+        for stream in streams:
+            assert isinstance(stream, av.VideoStream)
+            output.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+            output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+def test_as_many_tracks_as_allowed_and_no_more(container: str) -> None:
+    limits = DecodeLimits(max_streams=5)
+    assert decode_clip(tracks(5, container), SPEC, limits).video.frames == 1
+    with pytest.raises(OverLimit) as caught:
+        decode_clip(tracks(9, container), SPEC, limits)
+    assert (caught.value.limit, caught.value.maximum) == ("streams", 5)
+    assert caught.value.value > 5
+
+
+def test_a_lying_header_is_not_called_too_many_streams() -> None:
+    data = bytearray(numbered_clip())
+    at = data.find(b"stts") + 8
+    data[at : at + 4] = struct.pack(">I", 2**31 - 1)
+    with pytest.raises(Undecodable, match="memory"):
+        decode_clip(bytes(data), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("limits", "name", "value"),
+    [
+        (DecodeLimits(max_pixels=96 * 64 - 1), "pixels", 96 * 64),
+        (DecodeLimits(max_aspect_ratio=1.4), "aspect_ratio", 1.5),
+        (DecodeLimits(max_frames=39), "frames", 40),
+        (DecodeLimits(max_duration_s=1.5), "duration_s", 39 / 25),
+    ],
+)
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
+def test_each_limit_is_told_by_name_and_number(
+    container: str, limits: DecodeLimits, name: str, value: float
+) -> None:
+    with pytest.raises(OverLimit) as caught:
+        decode_clip(numbered_clip(frames=40, container=container), SPEC, limits)
+    assert caught.value.limit == name
+    assert caught.value.value == pytest.approx(value, rel=1e-3)
+
+
+def test_limits_allow_what_is_exactly_at_them() -> None:
+    limits = DecodeLimits(
+        max_pixels=96 * 64, max_aspect_ratio=1.5, max_frames=40, max_duration_s=1.561, max_streams=1
+    )
+    assert decode_clip(numbered_clip(frames=40), SPEC, limits).video.frames == 40
+
+
+@pytest.mark.parametrize(("width", "height"), [(16, 16), (16, 1024), (98, 66), (352, 288), (1920, 1080)])
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9", "mpeg4"])
+def test_the_decoders_own_guard_lets_every_allowed_frame_through(width: int, height: int, codec: str) -> None:
+    data = numbered_clip(frames=1, width=width, height=height, codec=codec, container="mkv")
+    limits = DecodeLimits(max_pixels=width * height)
+    assert decode_clip(data, SPEC, limits).video.frames == 1
+
+
+def test_frames_that_grow_past_the_limit_midway_are_refused() -> None:
+    small = numbered_clip(frames=20, container="ts")
+    large = numbered_clip(frames=20, container="ts", width=256, height=256)
+    with pytest.raises(OverLimit) as caught:
+        decode_clip(small + large, SPEC, DecodeLimits(max_pixels=96 * 64))
+    assert (caught.value.limit, caught.value.value) == ("pixels", 256 * 256)
+
+
+def test_frames_that_grow_beyond_all_bounds_are_never_decoded() -> None:
+    small = numbered_clip(frames=20, container="ts")
+    huge = numbered_clip(frames=2, container="ts", width=1024, height=1024)
+    clip = decode_clip(small + huge, SPEC, DecodeLimits(max_pixels=96 * 64))
+    assert (clip.video.width, clip.video.frames) == (96, 20)
+
+
+def test_a_picture_larger_than_the_header_says_is_not_decoded() -> None:
+    """The pixel limit holds inside the decoder, where only the coded size counts."""
+    data = numbered_clip(frames=4, width=768, height=768, codec="mpeg4", container="avi")
+    lying = data.replace(struct.pack("<ii", 768, 768), struct.pack("<ii", 64, 64))
+    assert lying != data
+    with pytest.raises((OverLimit, Undecodable)):
+        decode_clip(lying, SPEC, DecodeLimits(max_pixels=64 * 64))
+
+
+def test_a_huge_gif_is_refused_by_its_header() -> None:
+    header = struct.pack("<HHBBB", 16_000, 16_000, 0x80, 0, 0)
+    picture = struct.pack("<BHHHHB", 0x2C, 0, 0, 16_000, 16_000, 0)
+    data = b"GIF89a" + header + bytes(6) + picture + b"\x02\x02\x44\x01\x00\x3b"
+    with pytest.raises(OverLimit) as caught:
+        decode_clip(data, SPEC)
+    assert caught.value.value == 16_000 * 16_000
+
+
+def repeated_by_edit_list(data: bytes, times: int) -> bytes:
+    """The mp4's only edit, `times` times over: the same frames again and again."""
+    at = data.find(b"elst") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    entry = data[at + 16 : at + 28]
+    edits = struct.pack(">I4sII", 16 + 12 * times, b"elst", 0, times) + entry * times
+    grown = bytearray(data[:at] + edits + data[at + size :])
+    for box in (b"moov", b"trak", b"edts"):
+        start = grown.find(box) - 4
+        length = int.from_bytes(grown[start : start + 4], "big") + len(edits) - size
+        grown[start : start + 4] = length.to_bytes(4, "big")
+    return bytes(grown)
+
+
+def test_an_edit_list_that_repeats_frames_counts_them_each_time() -> None:
+    data = numbered_clip(frames=20)
+    assert decode_clip(repeated_by_edit_list(data, 3), SPEC).video.frames == 60
+    with pytest.raises(OverLimit) as caught:
+        decode_clip(repeated_by_edit_list(data, 20_000), SPEC)
+    assert caught.value.limit == "frames"
+
+
+def test_a_cover_picture_is_no_video() -> None:
+    file = io.BytesIO()
+    with av.open(io.BytesIO(audio_clip()), "r") as source, av.open(file, "w", format="mp4") as target:
+        audio = target.add_stream_from_template(source.streams.audio[0])
+        cover = target.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        target.mux(cover.encode(av.VideoFrame(32, 32, "yuvj420p")))
+        target.mux(cover.encode(None))
+        for packet in source.demux(audio=0):
+            if packet.size:
+                packet.stream = audio
+                target.mux(packet)
+    with av.open(io.BytesIO(file.getvalue()), "r") as made:
+        assert made.streams.video[0].disposition & Disposition.attached_pic
+    with pytest.raises(NotAVideo, match="no video stream"):
+        decode_clip(file.getvalue(), SPEC)
+
+
+class Named(io.BytesIO):
+    """An upload whose file object carries the caller's name."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+NAMES = [
+    "clip.m3u8",
+    "http://127.0.0.1:9/x",
+    "concat:a|b",
+    "../../etc/passwd",
+    "a\0b",
+    "%d.png",
+    "x.txt",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_the_callers_name_never_matters(name: str) -> None:
+    assert decode_clip(Named(numbered_clip(), name), SPEC).video.frames == 40
+    with pytest.raises(NotAVideo):
+        decode_clip(Named(NOT_VIDEOS["text"], name), SPEC)
+
+
+@pytest.fixture
+def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A good clip in the working directory, that hostile files try to have decoded."""
+    path = tmp_path / "canary.ts"
+    path.write_bytes(numbered_clip(container="ts"))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_no_file_names_another_file_to_read(canary: Path) -> None:
+    concat = f"ffconcat version 1.0\nfile {canary.name}\n".encode()
+    with av.open(io.BytesIO(concat), "r") as unguarded:
+        assert len(list(unguarded.decode(video=0))) == 40  # the attack is real
+    playlist = hls_playlist(canary.as_uri(), str(canary), canary.name)
+    Path("list.m3u8").write_bytes(playlist)
+    for source in (concat, playlist, Named(playlist, "list.m3u8"), Path("list.m3u8")):
+        with pytest.raises(NotAVideo):
+            decode_clip(source, SPEC)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server
+
+
+def test_no_file_opens_a_connection(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/part.ts"
+    session = f"v=0\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n".encode()
+    concat = f"ffconcat version 1.0\nfile {url}\n".encode()
+    for source in (Named(hls_playlist(url), "x.m3u8"), Named(concat, "x.ffconcat"), Named(session, "x.sdp")):
+        with pytest.raises(NotAVideo):
+            decode_clip(source, SPEC)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+
+
+def test_formats_that_name_other_files_or_draw_text_are_not_taken() -> None:
+    assert not {"hls", "dash", "concat", "sdp", "rtsp", "image2", "tty", "xbin", "applehttp"} & set(FORMATS)
+
+
+def test_messages_tell_nothing_of_the_server_or_the_library(tmp_path: Path) -> None:
+    bad = {**NOT_VIDEOS, **{kind: make() for kind, make in UNDECODABLE.items()}, "streams": tracks(70, "mp4")}
+    for data in bad.values():
+        path = tmp_path / "secret-name.mp4"
+        path.write_bytes(data)
+        with pytest.raises(RequestError) as caught:
+            decode_clip(path, SPEC)
+        message = caught.value.message
+        for leak in ("secret-name", "/", "0x", "rrno", "<none>", "ffmpeg", "av."):
+            assert leak not in message
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that breaks after the header."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() > 6000:
+            raise OSError("the disk is gone")
+        return super().read(size)
+
+
+def test_an_error_of_the_callers_file_stays_its_own() -> None:
+    data = numbered_clip(frames=300, container="ts", width=320, height=240)
+    with pytest.raises(OSError, match="the disk is gone"):
+        decode_clip(Failing(data), SPEC)
+
+
+def test_the_container_is_closed_and_the_file_is_not() -> None:
+    file = io.BytesIO(numbered_clip())
+    with open_video(file, DecodeLimits()) as video:
+        assert next(video.packets()).size
+    with pytest.raises(AssertionError, match="not open"):
+        next(video.packets())
+    assert not file.closed
+
+
+def joined_midway() -> bytes:
+    """A transport stream whose first packets refer to a keyframe that is not there."""
+    whole = numbered_clip(frames=40, container="ts", options={"g": "12"})
+    return remuxed(whole, lambda index, packet: packet if index >= 7 else None, "mpegts")
+
+
+@pytest.mark.parametrize(
+    ("data", "passes"),
+    [
+        (numbered_clip(), 2),
+        (numbered_clip(container="webm", codec="libvpx"), 2),
+        (joined_midway(), 3),
+    ],
+    ids=["sound H.264", "sound VP8", "joined midway"],
+)
+def test_a_sound_file_is_counted_and_decoded_once(
+    data: bytes, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    def counting(file: BinaryIO, limits: DecodeLimits, threads: int = 1) -> AbstractContextManager[OpenVideo]:
+        opened.append(threads)
+        return open_video(file, limits, threads)
+
+    monkeypatch.setattr(service.clip.decode, "open_video", counting)
+    decode_clip(data, SPEC)
+    assert len(opened) == passes
+
+
+MUTABLE = {
+    "mp4": ClipRecipe(frames=12),
+    "mkv": ClipRecipe(frames=12, container="mkv"),
+    "webm": ClipRecipe(frames=12, container="webm", codec="libvpx-vp9"),
+    "avi": ClipRecipe(frames=12, container="avi", codec="mpeg4"),
+    "ts": ClipRecipe(frames=12, container="ts"),
+    "flv": ClipRecipe(frames=12, container="flv"),
+    "mpeg": ClipRecipe(frames=12, container="mpeg", codec="mpeg2video"),
+    "gif": ClipRecipe(frames=12, container="gif", codec="gif", pix_fmt="rgb8"),
+}
+
+
+@pytest.mark.parametrize("kind", MUTABLE)
+def test_damaged_bytes_give_frames_or_an_error_of_ours(kind: str) -> None:
+    rng = random.Random(kind)  # the same damage every time
+    whole = numbered_clip(MUTABLE[kind])
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(rng.choice((1, 4, 16))):
+            data[min(int(rng.expovariate(3) * len(data)), len(data) - 1)] = rng.randrange(256)
+        with suppress(NotAVideo, Undecodable, OverLimit):
+            clip = decode_clip(bytes(data), SPEC)
+            assert clip.inputs["frames"].shape == (1, 4, 32, 32, 3)
+            assert all(0 <= index < clip.video.frames for index in clip.indices[0])
