@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from model_export.progress import counting
 from service.errors import BlvnetError
 
 if TYPE_CHECKING:
     from model_export.synthetic.split import Split
-
-_PLAIN_LINES: Final = 10  # lines of progress where there is no terminal
 
 
 def synth(
@@ -38,9 +34,9 @@ def synth(
         raise BlvnetError("synth draws with OpenCV: pip install 'blvnet-serve[train]'") from error
     shares = parse_shares(f"{only}=1" if only else split)
     plans = dataset.plan(clips, seed, shares)
-    written = dataset.write_dataset(out, plans, jobs or _cores())
-    for _ in _with_progress(written, len(plans)):
-        pass
+    with counting("making clips", len(plans)) as tick:
+        for _ in dataset.write_dataset(out, plans, jobs or _cores()):
+            tick(1)
     labels = len({one.label for one in plans})
     typer.echo(f"{len(plans)} clips of {labels} labels in {out}")
 
@@ -79,22 +75,3 @@ def _share(part: str, value: str) -> float:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _with_progress(items: Iterable[Path], total: int) -> Iterator[Path]:
-    """Passes the items on, showing how many there were: a bar on a terminal, a few plain lines elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield from _with_lines(items, total)
-        return
-    columns = (TextColumn("making clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        yield from progress.track(items, total=total)
-
-
-def _with_lines(items: Iterable[Path], total: int) -> Iterator[Path]:
-    step = max(1, -(-total // _PLAIN_LINES))
-    for count, item in enumerate(items, start=1):
-        yield item
-        if count % step == 0 or count == total:
-            typer.echo(f"made {count} of {total} clips", err=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,7 +53,7 @@ def split_counts(clips: int, shares: Mapping[Split, float]) -> dict[Split, int]:
     return counts
 
 
-def write_dataset(out: Path, plans: list[ClipPlan], jobs: int) -> Iterator[Path]:
+def write_dataset(out: Path, plans: list[ClipPlan], jobs: int) -> Generator[Path, None, None]:
     """Make every planned clip below `out` with `jobs` processes; yields each file's path once it is written.
 
     The files are the same for any `jobs`. `labels.json` comes last, so a folder that has it is complete.
@@ -61,11 +62,8 @@ def write_dataset(out: Path, plans: list[ClipPlan], jobs: int) -> Iterator[Path]
         BlvnetError: `out` is not an empty or new folder, or cannot be written.
     """
     _prepare(out, plans)
-    try:
-        yield from _made(out, plans, jobs)
-        (out / LABELS_FILE).write_text(json.dumps(LABELS, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BlvnetError(f"cannot write the clips to {out}: {error.strerror or error}") from error
+    yield from _made(out, plans, jobs)
+    (out / LABELS_FILE).write_text(json.dumps(LABELS, indent=2) + "\n", encoding="utf-8")
 
 
 def write_clip(out: Path, clip_plan: ClipPlan) -> Path:
@@ -74,7 +72,10 @@ def write_clip(out: Path, clip_plan: ClipPlan) -> Path:
     clip = render_clip(clip_plan.label, clip_plan.split, clip_plan.seed, clip_plan.index)
     name = f"{clip_plan.seed}-{clip_plan.index:05d}{SUFFIX[clip.encoding.codec]}"
     path = out / clip_plan.split / clip_plan.label / name
-    write_video(path, clip.frames, clip.encoding)
+    try:
+        write_video(path, clip.frames, clip.encoding)
+    except OSError as error:  # PyAV's errors of the file system are of this kind too
+        raise BlvnetError(f"cannot write {path}: {error.strerror}") from error
     return path
 
 
@@ -99,6 +100,9 @@ def _made(out: Path, plans: list[ClipPlan], jobs: int) -> Iterator[Path]:
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         try:
             yield from pool.map(write_clip, [out] * len(plans), plans, chunksize=_CHUNK)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        except BrokenProcessPool as error:
+            raise BlvnetError(
+                "a worker process was killed: try fewer --jobs, as memory may be short"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupt must not wait for clips that nobody wants
