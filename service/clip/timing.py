@@ -41,7 +41,8 @@ def frame_timing(pts: Sequence[int | None], time_base: Fraction, stated_rate: Fr
     measured = len(steps) / ((known[-1] - known[0]) * time_base)
     if rate is None or abs(measured - rate) > RATE_TOLERANCE * rate:
         rate = measured
-    times = tuple(float((value - known[0]) * time_base) for value in known)
+    ticks, per_s = time_base.numerator, time_base.denominator
+    times = tuple((value - known[0]) * ticks / per_s for value in known)
     return Timing(times, float(rate), float((known[-1] - known[0]) * time_base + 1 / rate))
 
 
