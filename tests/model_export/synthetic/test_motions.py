@@ -126,6 +126,7 @@ def test_picking_up_leaves_the_thing_until_the_hand_is_there_and_takes_it_away(s
     assert still[:8].all()
     assert tip[still].max() >= thing[0] - witnesses[0].puts[0].size / 2
     assert thing[-1] <= thing[0] - 0.45
+    assert np.abs(np.diff(thing)).max() < 0.15
     assert np.diff(thing[~still]) == pytest.approx(np.diff(hand[~still]))
 
 
