@@ -91,7 +91,7 @@ class Batcher:
         *,
         max_batch: int,
         wait_s: float,
-        on_batch: Callable[[int], None],
+        on_batch: Callable[[int], object],
     ) -> None:
         self._session = session
         self._executor = executor

@@ -47,7 +47,7 @@ from pebble import ProcessExpired, ProcessPool
 from service import decode_worker
 from service.clip.decode import DecodeLimits, VideoInfo
 from service.clip.spec import ClipSpec
-from service.decode_worker import DecodeRequest, Found, Place, places
+from service.decode_worker import DecodeRequest, Found, Inbox, Place, places
 from service.errors import BadRequest, BlvnetError, NotReady, OverLimit, RequestError, Undecodable
 from service.observer import Observer, RestartReason
 
@@ -129,6 +129,16 @@ class DecodePool:
         return len(self._idle) + len(self._busy)
 
     @property
+    def busy(self) -> int:
+        """Workers that are decoding."""
+        return len(self._busy)
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """Process ids of the workers that are alive and ready."""
+        return frozenset(worker.pid for worker in (*self._idle, *self._busy))
+
+    @property
     def waiting(self) -> int:
         """Clips for which no worker is free."""
         return len(self._waiters)
@@ -141,11 +151,11 @@ class DecodePool:
         """
         self.state = PoolState.RUNNING
         _start_fork_server()
-        try:
-            self._idle = await asyncio.gather(*(self._spawn() for _ in range(self._size)))
-        except START_FAILURES as exc:
+        spawning = [self._do(self._adopt()) for _ in range(self._size)]
+        await asyncio.wait(spawning)
+        for failure in filter(None, (task.exception() for task in spawning)):
             await self.close()
-            raise BlvnetError(f"decode workers do not start: {type(exc).__name__}: {exc}") from exc
+            raise BlvnetError(f"decode workers do not start: {failure!r}") from failure
         logger.info("%d decode workers are ready", self.workers)
 
     async def decode(
@@ -190,7 +200,7 @@ class DecodePool:
         self._idle.clear()
         self._busy.clear()
         while self._chores:
-            await asyncio.gather(*self._chores)
+            await asyncio.wait(self._chores)
 
     def _request(self, spec: ClipSpec, limits: DecodeLimits, clips: int, crops: int) -> DecodeRequest:
         """One thread for each clip is best when many are in work, more are quicker for a few."""
@@ -299,24 +309,28 @@ class DecodePool:
         self._do(self._stop(worker))
         if self.state is PoolState.RUNNING:
             level = logging.DEBUG if reason is RestartReason.RECYCLED else logging.WARNING
-            logger.log(level, "a decode worker is replaced: %s", reason.value)
+            logger.log(level, "decode worker %d is replaced: %s", worker.pid, reason.value)
             self._observer.worker_restart(reason)
             self._do(self._respawn())
 
     async def _respawn(self) -> None:
         while self.state is PoolState.RUNNING:
             try:
-                self._put_back(await self._spawn())
+                await self._adopt()
             except START_FAILURES as exc:
                 logger.error("a decode worker does not start, trying again: %s", exc)
                 await asyncio.sleep(RESPAWN_PAUSE_S)
             else:
                 return
 
+    async def _adopt(self) -> None:
+        """Start a worker and let it take clips."""
+        self._put_back(await self._spawn())
+
     async def _spawn(self) -> _Worker:
         worker = await asyncio.to_thread(_Worker, self._memory_mb)
         try:
-            await asyncio.wrap_future(worker.ready())
+            worker.pid = await asyncio.wrap_future(worker.ready())
         except START_FAILURES:
             await asyncio.to_thread(worker.stop)
             raise
@@ -335,20 +349,23 @@ class DecodePool:
         asyncio.get_running_loop().remove_reader(worker.outbox)
         await asyncio.to_thread(worker.stop)
 
-    def _do(self, chore: Coroutine[Any, Any, None]) -> None:
+    def _do(self, chore: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine beside the requests; `close` waits for all of them."""
         task = asyncio.get_running_loop().create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+        return task
 
 
 class _Worker:
     """One worker process and the ways to reach it."""
 
     def __init__(self, memory_mb: int) -> None:
-        self.outbox, self._inbox = socket.socketpair()
+        self.outbox, inbox = socket.socketpair()
+        self._inbox = Inbox(inbox)
         self.served = 0
         self.dead = False
+        self.pid = 0
         self._pool = ProcessPool(
             1,
             initializer=decode_worker.enter_cage,
@@ -367,7 +384,7 @@ class _Worker:
 
         That also keeps pebble from starting another process behind our back: it could not hand it the socket.
         """
-        self._inbox.close()
+        self._inbox.socket.close()
 
     def submit(self, descriptors: tuple[int, int], request: DecodeRequest, timeout_s: float) -> Future[Found]:
         """Send a clip and a place for its frames, and the task to go with them."""
@@ -383,7 +400,7 @@ class _Worker:
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble's types leave it out
         self._pool.join()
         self.outbox.close()
-        self._inbox.close()
+        self._inbox.socket.close()
 
 
 # How it shows that a worker does not start: it died, and its pool could tell how or not; it took too long;

@@ -30,7 +30,24 @@ BYTES_PER_MB = 1_000_000
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 
-_inbox: socket.socket | None = None
+
+class Inbox:
+    """The worker's end of the socket that file descriptors come by; goes to the one process made for it.
+
+    Once the service has closed its copy no other process can be given it: trying to is an `OSError`, where
+    multiprocessing would send a descriptor that is none and bring down its server of forks.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+
+    def __reduce__(self) -> tuple[type[Inbox], tuple[socket.socket]]:
+        if self.socket.fileno() < 0:
+            raise OSError("the worker that had this socket has died")
+        return Inbox, (self.socket,)
+
+
+_inbox: Inbox | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +107,7 @@ def _places(spec: ClipSpec, views: int) -> Iterator[Place]:
         offset = place.stop
 
 
-def enter_cage(inbox: socket.socket, memory_mb: int) -> None:
+def enter_cage(inbox: Inbox, memory_mb: int) -> None:
     """Give up what decoding does not need; the first thing that a worker does.
 
     Args:
@@ -135,7 +152,7 @@ def decode(request: DecodeRequest) -> Found:
 
 def _decode(request: DecodeRequest) -> Found:
     assert _inbox is not None, "a worker decodes in its cage only"
-    _, (clip, frames), _, _ = socket.recv_fds(_inbox, 1, 2)
+    _, (clip, frames), _, _ = socket.recv_fds(_inbox.socket, 1, 2)
     _limit_cpu(request.cpu_s)
     layout = places(request.spec, request.views)
     with (

@@ -162,6 +162,11 @@ class Recognizer:
         """Decode workers that are alive and ready."""
         return self._decoding.workers
 
+    @property
+    def decode_pids(self) -> frozenset[int]:
+        """Process ids of the decode workers."""
+        return self._decoding.pids
+
     def readiness(self) -> tuple[bool, str]:
         """Whether the next request would be accepted, and if not, why."""
         if self._state is not RecognizerState.READY:

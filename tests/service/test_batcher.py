@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.batcher import Batcher, BatcherState, Inference
+from service.errors import NotReady
+from service.manifest import GRAPH_FILE
+from service.runtime.providers import open_session
+from service.runtime.session import InferenceFailed, Inputs, Outputs, Session, Tensor
+from tests.tiny_models import GAIN, ONE_STREAM, TinyModel, write_package
+
+pytestmark = pytest.mark.anyio
+
+FOREVER_S = 3600.0
+
+
+class EchoSession:
+    """Gives back the first number of every row, in batches that a test can hold back or break."""
+
+    provider = "cpu"
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.started = threading.Event()
+        self.failure: Exception | None = None
+
+    def run(self, inputs: Inputs) -> Outputs:
+        rows = inputs["frames"][:, 0]
+        self.batches.append(rows.tolist())
+        self.started.set()
+        assert self.go.wait(timeout=30)
+        if self.failure:
+            raise self.failure
+        return Outputs(rows[:, None].astype(np.float32), rows[:, None, None].astype(np.float32))
+
+    def close(self) -> None:
+        raise AssertionError("a batcher does not own its session")
+
+
+def rows(*numbers: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    return {"frames": np.array(numbers, np.uint8)[:, None]}
+
+
+def logits(result: Inference) -> list[float]:
+    return [float(value) for value in result.outputs.logits[:, 0]]
+
+
+@asynccontextmanager
+async def serving(
+    session: Session, *, max_batch: int = 4, wait_s: float = 0.0, on_batch: Callable[[int], object] = id
+) -> AsyncIterator[Batcher]:
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(session, executor, max_batch=max_batch, wait_s=wait_s, on_batch=on_batch)
+        batcher.start()
+        yield batcher
+        await batcher.close()
+
+
+@asynccontextmanager
+async def held_back(session: EchoSession) -> AsyncIterator[Callable[..., asyncio.Task[Inference]]]:
+    """A batcher whose session is busy with row 0 until the block ends; yields a way to submit meanwhile."""
+    session.go.clear()
+    async with serving(session) as batcher:
+        tasks = [asyncio.create_task(batcher.infer(rows(0)))]
+        await asyncio.to_thread(session.started.wait)
+
+        def submit(*numbers: int) -> asyncio.Task[Inference]:
+            tasks.append(asyncio.create_task(batcher.infer(rows(*numbers))))
+            return tasks[-1]
+
+        yield submit
+        await settle()
+        session.go.set()
+        await asyncio.wait(tasks)
+
+
+async def settle() -> None:
+    """Let everything that can go on go on."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_real_graph_runs_in_the_batcher(tmp_path: Path) -> None:
+    folder = write_package(tmp_path, model=TinyModel(ONE_STREAM))
+    session = open_session(folder / GRAPH_FILE, "cpu", threads=1)
+    clips = [np.full((1, *ONE_STREAM.inputs[0].shape(8)), value, np.uint8) for value in (0, 51, 255)]
+    async with serving(session) as batcher:
+        results = await asyncio.gather(*(batcher.infer({"frames": clip}) for clip in clips))
+    tops = [float(result.outputs.logits[0, 0]) for result in results]
+    assert tops == pytest.approx([0, GAIN / 5, GAIN])
+
+
+async def test_requests_that_wait_share_a_batch_and_get_their_own_rows() -> None:
+    session = EchoSession()
+    async with held_back(session) as submit:
+        tasks = [submit(1), submit(2, 3), submit(4)]
+    assert [logits(task.result()) for task in tasks] == [[1], [2, 3], [4]]
+    assert session.batches == [[0], [1, 2, 3, 4]]
+
+
+async def test_a_batch_is_no_larger_than_the_limit_and_requests_are_split_over_batches() -> None:
+    session = EchoSession()
+    async with held_back(session) as submit:
+        large, small = submit(*range(1, 7)), submit(7, 8, 9)
+    assert session.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9]]
+    assert logits(large.result()) == [1, 2, 3, 4, 5, 6]
+    assert logits(small.result()) == [7, 8, 9]
+
+
+async def test_every_batch_is_reported_with_its_size() -> None:
+    session, sizes = EchoSession(), list[int]()
+    async with serving(session, on_batch=sizes.append) as batcher:
+        await batcher.infer(rows(1, 2, 3, 4, 5))
+    assert sizes == [4, 1]
+
+
+async def test_a_request_whose_caller_has_gone_is_not_run() -> None:
+    session = EchoSession()
+    async with held_back(session) as submit:
+        tasks = [submit(1), submit(2), submit(3)]
+        await settle()
+        tasks[0].cancel()
+        tasks[1].cancel()
+    assert session.batches == [[0], [3]]
+
+
+async def test_the_rest_of_a_request_whose_caller_has_gone_is_not_run() -> None:
+    session = EchoSession()
+    session.go.clear()
+    async with serving(session) as batcher:
+        large = asyncio.create_task(batcher.infer(rows(*range(1, 10))))
+        await asyncio.to_thread(session.started.wait)
+        large.cancel()
+        session.go.set()
+        assert logits(await batcher.infer(rows(77))) == [77]
+    assert session.batches == [[1, 2, 3, 4], [77]]
+
+
+async def test_a_lone_request_waits_for_nobody() -> None:
+    session = EchoSession()
+    async with serving(session, wait_s=FOREVER_S) as batcher:
+        assert logits(await batcher.infer(rows(1))) == [1]
+
+
+async def test_a_request_waits_for_one_that_is_on_its_way() -> None:
+    session = EchoSession()
+    async with serving(session, wait_s=FOREVER_S) as batcher:
+        with batcher.on_the_way():
+            first = asyncio.create_task(batcher.infer(rows(1)))
+            await settle()
+            assert batcher.state is BatcherState.GATHERING
+        await batcher.infer(rows(2))
+        await first
+    assert session.batches == [[1, 2]]
+
+
+async def test_a_request_does_not_wait_for_one_that_failed_on_its_way() -> None:
+    session = EchoSession()
+    async with serving(session, wait_s=FOREVER_S) as batcher:
+        with batcher.on_the_way():
+            first = asyncio.create_task(batcher.infer(rows(1)))
+            await settle()
+        await first
+    assert session.batches == [[1]]
+
+
+async def test_a_full_batch_waits_for_nobody() -> None:
+    session = EchoSession()
+    async with serving(session, wait_s=FOREVER_S) as batcher:
+        with batcher.on_the_way():
+            await batcher.infer(rows(1, 2, 3, 4))
+    assert session.batches == [[1, 2, 3, 4]]
+
+
+async def test_a_request_waits_no_longer_than_it_may() -> None:
+    session = EchoSession()
+    async with serving(session, wait_s=0.05) as batcher:
+        with batcher.on_the_way():
+            result = await batcher.infer(rows(1))
+    assert result.queue_ms >= 50
+
+
+async def test_a_failing_engine_fails_its_batch_and_the_next_one_runs() -> None:
+    session = EchoSession()
+    session.failure = InferenceFailed("out of memory")
+    async with serving(session) as batcher:
+        with pytest.raises(NotReady, match="The model failed to run"):
+            await batcher.infer(rows(1))
+        session.failure = None
+        assert logits(await batcher.infer(rows(2))) == [2]
+
+
+async def test_an_error_that_nobody_foresaw_leaves_no_request_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    session = EchoSession()
+    session.failure = LookupError("nobody foresaw this")
+    async with serving(session) as batcher:
+        with pytest.raises(NotReady):
+            await batcher.infer(rows(1))
+        with pytest.raises(NotReady):
+            await batcher.infer(rows(2))
+        assert batcher.state is BatcherState.CLOSED
+    assert "nobody foresaw this" in caplog.text
+
+
+async def test_closing_lets_the_running_batch_end_and_fails_what_waits() -> None:
+    session = EchoSession()
+    session.go.clear()
+    async with serving(session) as batcher:
+        running = asyncio.create_task(batcher.infer(rows(1)))
+        await asyncio.to_thread(session.started.wait)
+        waiting = asyncio.create_task(batcher.infer(rows(2)))
+        await settle()
+        assert batcher.waiting == 1
+        closing = asyncio.create_task(batcher.close())
+        await settle()
+        session.go.set()
+        await closing
+        assert logits(await running) == [1]
+        with pytest.raises(NotReady):
+            await waiting
+        with pytest.raises(NotReady):
+            await batcher.infer(rows(3))
+
+
+async def test_times_are_split_into_waiting_and_running() -> None:
+    session = EchoSession()
+    async with held_back(session) as submit:
+        waiting = submit(1)
+        await asyncio.to_thread(partial(threading.Event().wait, 0.05))
+    result = waiting.result()
+    assert result.queue_ms >= 50
+    assert 0 < result.inference_ms < result.queue_ms
