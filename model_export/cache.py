@@ -1,0 +1,144 @@
+"""Clips decoded once and kept as arrays, so that an epoch reads pixels instead of videos.
+
+    CACHE/DIGEST/NAME.npy     one per input, uint8 (clips, phases, T, size, size, 3); mapped, not loaded
+    CACHE/DIGEST/index.json   what is inside, and which files could not be read
+
+DIGEST covers the list of files, their sizes and modification times, and the clip specification: a cache of
+other data or other sizes is never mistaken for this one. A cache is built beside its place and moved there
+when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pebble import ProcessExpired, ProcessPool
+
+from service.clip.decode import decode_clip
+from service.clip.spec import ClipSpec, Frames
+from service.errors import BlvnetError
+from service.manifest import inputs_to_json
+
+FORMAT = 1
+INDEX_FILE = "index.json"
+DECODE_TIMEOUT_S = 120.0
+
+Pixels = npt.NDArray[np.uint8]
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that gave no clip, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class ClipCache:
+    """For each input uint8 `(clips, phases, T, size, size, 3)`, clips in the order of the paths given."""
+
+    arrays: tuple[Pixels, ...]
+    unreadable: tuple[Unreadable, ...]
+
+
+def all_frames(spec: ClipSpec) -> ClipSpec:
+    """`spec` with every input receiving all T frames: what a clip needs to be played backwards."""
+    return replace(spec, inputs=tuple(replace(item, frames=Frames.ALL) for item in spec.inputs))
+
+
+def open_cache(
+    paths: Sequence[Path], spec: ClipSpec, phases: int, folder: Path, *, jobs: int, tick: Tick
+) -> ClipCache:
+    """Map the cache of these files below `folder`, building it first where there is none.
+
+    Args:
+        paths: the video files.
+        spec: the clip; its inputs are cached at all T frames.
+        phases: samplings per clip, evenly spread within the segments.
+        folder: where caches are kept.
+        jobs: processes to decode with.
+        tick: called with 1 after each file while building.
+    """
+    wide = all_frames(spec)
+    key = _description(paths, wide, phases)
+    place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+    if not place.exists():
+        _build(paths, wide, phases, place, jobs=jobs, tick=tick)
+    return _open(place, wide)
+
+
+def _description(paths: Sequence[Path], spec: ClipSpec, phases: int) -> dict[str, Any]:
+    stats = [(str(path.resolve()), path.stat()) for path in paths]
+    return {
+        "format": FORMAT,
+        "frames": spec.frames,
+        "sampling": spec.sampling.value,
+        "stride": spec.stride,
+        "inputs": inputs_to_json(spec),
+        "phases": phases,
+        "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
+    }
+
+
+def _open(place: Path, spec: ClipSpec) -> ClipCache:
+    index = json.loads((place / INDEX_FILE).read_text(encoding="utf-8"))
+    arrays = tuple(np.load(place / f"{item.name}.npy", mmap_mode="r") for item in spec.inputs)
+    return ClipCache(arrays, tuple(Unreadable(Path(path), reason) for path, reason in index["unreadable"]))
+
+
+def _build(paths: Sequence[Path], spec: ClipSpec, phases: int, place: Path, *, jobs: int, tick: Tick) -> None:
+    partial = place.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for item in spec.inputs:
+        shape = (len(paths), phases, *item.shape(spec.frames))
+        np.lib.format.open_memmap(partial / f"{item.name}.npy", mode="w+", dtype=np.uint8, shape=shape)
+    unreadable = _fill(paths, spec, phases, partial, jobs=jobs, tick=tick)
+    if len(unreadable) == len(paths):
+        raise BlvnetError(f"none of {len(paths)} files can be read; the first: {unreadable[0].reason}")
+    index = {"unreadable": [[str(item.path), item.reason] for item in unreadable]}
+    (partial / INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    partial.rename(place)
+
+
+def _fill(
+    paths: Sequence[Path], spec: ClipSpec, phases: int, folder: Path, *, jobs: int, tick: Tick
+) -> list[Unreadable]:
+    """Decode every file in its own slot; a file that kills its worker costs only itself."""
+    context = multiprocessing.get_context("forkserver")
+    unreadable = []
+    with ProcessPool(max_workers=jobs, context=context) as pool:
+        futures = [
+            pool.schedule(_decode_into, args=(path, index, spec, phases, folder), timeout=DECODE_TIMEOUT_S)
+            for index, path in enumerate(paths)
+        ]
+        try:
+            for path, future in zip(paths, futures, strict=True):
+                try:
+                    future.result()
+                except (BlvnetError, OSError, TimeoutError, ProcessExpired) as exc:
+                    unreadable.append(Unreadable(path, f"{type(exc).__name__}: {exc}"))
+                tick(1)
+        except BaseException:
+            # An interrupt must not wait for thousands of scheduled files.
+            pool.stop()  # type: ignore[no-untyped-call]
+            raise
+    return unreadable
+
+
+def _decode_into(path: Path, index: int, spec: ClipSpec, phases: int, folder: Path) -> None:
+    clip = decode_clip(path, spec, clips=phases)
+    for item in spec.inputs:
+        array = np.lib.format.open_memmap(folder / f"{item.name}.npy", mode="r+")
+        array[index] = clip.inputs[item.name]

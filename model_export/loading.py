@@ -1,0 +1,175 @@
+"""Clips as training batches: from a cache of decoded frames, or decoded on the way in.
+
+What is drawn (order of clips, phase and crop of each) is decided before anything is loaded, from a generator
+of the epoch; so a batch does not depend on how many workers there are, and a resumed run continues with the
+very next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from model_export.cache import ClipCache, Pixels, Unreadable, all_frames
+from model_export.datasets import Clip, Listing
+from service.clip.decode import decode_clip
+from service.clip.spec import ClipSpec
+from service.errors import BlvnetError
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which clip, which of its samplings in time and which crop."""
+
+    index: int
+    phase: int = 0
+    crop: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`frames`: for each input uint8 `(N, T, size, size, 3)`; `labels`: int64 `(N,)`.
+
+    `unreadable` names the clips that were drawn and could not be read; they are missing from the batch.
+    """
+
+    frames: tuple[Tensor, ...]
+    labels: Tensor
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+class ClipSource(Protocol):
+    """Where frames come from; `phases` and `crops` say what a `Draw` may ask for."""
+
+    phases: int
+    crops: int
+
+    def __len__(self) -> int:
+        """How many clips there are."""
+        ...
+
+    def load(self, draw: Draw) -> tuple[Pixels, ...]:
+        """For each input uint8 `(T, size, size, 3)`.
+
+        Raises:
+            BlvnetError: the clip cannot be read.
+        """
+        ...
+
+
+class CachedClips:
+    """Clips of a `ClipCache`; those that could not be read are left out of `listing` beforehand.
+
+    Args:
+        cache: the decoded frames.
+        rows: the row of the cache for each clip of the listing.
+    """
+
+    crops = 1
+
+    def __init__(self, cache: ClipCache, rows: Sequence[int]) -> None:
+        self.arrays = cache.arrays
+        self.rows = tuple(rows)
+        self.phases = int(cache.arrays[0].shape[1])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def load(self, draw: Draw) -> tuple[Pixels, ...]:
+        """The cached frames of one phase."""
+        return tuple(array[self.rows[draw.index], draw.phase] for array in self.arrays)
+
+
+class DecodedClips:
+    """Clips decoded when they are drawn, at one of `phases` samplings and one of `crops` places.
+
+    Args:
+        clips: the files.
+        spec: the network's clip; every input gets all T frames.
+        phases: samplings in time to choose from.
+        crops: places to choose from, 1 (centre) or 3 (along the longer side).
+    """
+
+    def __init__(self, clips: Sequence[Clip], spec: ClipSpec, *, phases: int, crops: int) -> None:
+        self.clips = tuple(clips)
+        self.spec = all_frames(spec)
+        self.phases = phases
+        self.crops = crops
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def load(self, draw: Draw) -> tuple[Pixels, ...]:
+        """Decode one clip; views come temporal clip by temporal clip, crop by crop."""
+        path = self.clips[draw.index].path
+        decoded = decode_clip(path, self.spec, clips=self.phases, crops=self.crops)
+        which = draw.phase * self.crops + draw.crop
+        return tuple(decoded.inputs[item.name][which] for item in self.spec.inputs)
+
+
+def epoch_draws(source: ClipSource, batch_size: int, generator: torch.Generator) -> list[list[Draw]]:
+    """Full batches of one epoch, every clip at most once, in random order."""
+    count = len(source)
+    if count < batch_size:
+        raise BlvnetError(f"{count} training clips are fewer than one batch of {batch_size}")
+    order = torch.randperm(count, generator=generator).tolist()
+    phases = torch.randint(source.phases, (count,), generator=generator).tolist()
+    crops = torch.randint(source.crops, (count,), generator=generator).tolist()
+    draws = [Draw(*values) for values in zip(order, phases, crops, strict=True)]
+    full = count - count % batch_size
+    return [draws[start : start + batch_size] for start in range(0, full, batch_size)]
+
+
+def plain_draws(source: ClipSource, batch_size: int) -> list[list[Draw]]:
+    """Every clip once, in order, at its middle sampling and crop."""
+    middle = [Draw(index, source.phases // 2, source.crops // 2) for index in range(len(source))]
+    return [middle[start : start + batch_size] for start in range(0, len(middle), batch_size)]
+
+
+def load_batches(
+    source: ClipSource, listing: Listing, draws: Sequence[Sequence[Draw]], *, workers: int, seed: int = 0
+) -> Iterator[Batch]:
+    """Load `draws`, batch by batch, in `workers` processes (0: in this one)."""
+    loader = DataLoader(
+        _Drawn(source, listing),
+        batch_sampler=draws,  # type: ignore[arg-type]  # any sequence of lists of keys does
+        num_workers=workers,
+        collate_fn=_collate,
+        generator=torch.Generator().manual_seed(seed),  # or it draws from the global one, and resume differs
+        multiprocessing_context="forkserver" if workers else None,
+    )
+    yield from loader
+
+
+@dataclass(frozen=True)
+class _Item:
+    frames: tuple[Pixels, ...]
+    label: int
+
+
+class _Drawn(Dataset["_Item | Unreadable"]):
+    """A data set whose keys are draws."""
+
+    def __init__(self, source: ClipSource, listing: Listing) -> None:
+        self.source = source
+        self.listing = listing
+
+    def __getitem__(self, draw: Draw) -> _Item | Unreadable:
+        clip = self.listing.clips[draw.index]
+        try:
+            return _Item(self.source.load(draw), clip.label)
+        except (BlvnetError, OSError) as exc:
+            return Unreadable(clip.path, f"{type(exc).__name__}: {exc}")
+
+
+def _collate(items: Sequence[_Item | Unreadable]) -> Batch:
+    read = [item for item in items if isinstance(item, _Item)]
+    frames = tuple(torch.from_numpy(np.stack(views)) for views in zip(*(i.frames for i in read), strict=True))
+    labels = torch.tensor([item.label for item in read], dtype=torch.int64)
+    return Batch(frames, labels, tuple(item for item in items if isinstance(item, Unreadable)))
