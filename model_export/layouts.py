@@ -54,7 +54,7 @@ class Found:
         classes: outputs of the classifier.
         taps: of the TAMs; None where there are none.
         alpha: of a big-little network, else None.
-        betas: those below 64 that give these little branches (depth 50 is the same for all from 3 on).
+        betas: those up to 64 that give these little branches (depth 50 is the same for all from 3 on).
         dropout_head: whether the classifier was trained behind dropout, where the layout tells.
     """
 
@@ -70,11 +70,26 @@ class Found:
         """The network in a few words, for messages."""
         parts = [f"{' or '.join(self.families)}, depth {self.depth}"]
         if self.alpha is not None:
-            betas = f"{self.betas[0]}" if len(self.betas) == 1 else f"{self.betas[0]} to {self.betas[-1]}"
-            parts.append(f"alpha {self.alpha}, beta {betas}")
+            parts.append(f"alpha {self.alpha}, beta {self.beta_range()}")
         if self.taps is not None:
             parts.append(f"{self.taps} taps")
         return ", ".join((*parts, f"{self.classes} classes"))
+
+    def beta_range(self) -> str | None:
+        """`4`, or `3 to 64` where several give the same network; None where there is no little branch."""
+        if not self.betas:
+            return None
+        return f"{self.betas[0]}" if len(self.betas) == 1 else f"{self.betas[0]} to {self.betas[-1]}"
+
+    def architectures(self) -> list[str]:
+        """Names that `--arch` takes for these tensors, without the frames, which they do not tell."""
+        options = ""
+        if self.alpha is not None:
+            beta = 4 if 4 in self.betas else self.betas[0]
+            options = f"-a{self.alpha}-b{beta}"
+        if self.taps not in (None, 3):
+            options += f"-blend{self.taps}"
+        return [f"{family}-{self.depth}{options}" for family in self.families]
 
     def contradictions(self, config: ModelConfig) -> list[str]:
         """What `config` says otherwise, as `depth 101, not 50`: found first, asked for second."""
@@ -89,7 +104,7 @@ class Found:
             if config.alpha != self.alpha:
                 told.append(f"alpha {self.alpha}, not {config.alpha}")
             if self.betas and config.beta not in self.betas:
-                told.append(f"beta {self.betas[0]}, not {config.beta}")
+                told.append(f"beta {self.beta_range()}, not {config.beta}")
             if config.stem is not Stem.SHARED:
                 told.append(f"a {Stem.SHARED} stem, not a {config.stem} one")
         if config.num_classes != self.classes:

@@ -1,0 +1,71 @@
+"""`blvnet profile`: what a network costs, before anyone trains or downloads it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from model_export.config import Stem
+
+if TYPE_CHECKING:
+    from model_export.profile import Costs, Profile
+
+MEGA = 1e6
+
+
+def profile(
+    arch: Annotated[str, typer.Option(help="Architecture, as in blvnet-tam-50-a2-b4-f8x2.", metavar="ARCH")],
+    frames: Annotated[int | None, typer.Option(min=1, help="T, where the name does not say it.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the (little) input in pixels.")] = None,
+    num_classes: Annotated[int, typer.Option(min=1, help="Outputs of the classifier.")] = 174,
+    blending_frames: Annotated[int | None, typer.Option(help="TAM taps, odd; default 3.")] = None,
+    stem: Annotated[Stem | None, typer.Option(help="Where big and little streams meet.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Count parameters, multiply-accumulates and activation memory of a network, stage by stage."""
+    from model_export.networks.names import parse_architecture  # torch takes seconds to import
+    from model_export.profile import profile_network
+
+    config = parse_architecture(
+        arch, num_classes=num_classes, frames=frames, taps=blending_frames, stem=stem, size=size
+    )
+    measured = profile_network(config)
+    if json_output:
+        typer.echo(json.dumps(measured.to_json()))
+    else:
+        Console().print(_table(measured))
+
+
+def _table(measured: Profile) -> Table:
+    config = measured.config
+    table = Table(
+        title=f"{config.architecture}: one clip of {config.frames} frames at {config.size} pixels, "
+        f"{config.num_classes} classes, float32",
+        caption="GMACs: 10^9 multiply-accumulates, in all and of convolutions, TAM and the rest. Inference: "
+        "most MB of activations alive at once. Training: MB kept by a stage for the backward pass; in all, "
+        "the peak.",
+        box=SIMPLE,
+    )
+    table.add_column("stage")
+    for heading in ("parameters", "GMACs", "conv", "TAM", "rest", "inference", "training"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, costs in measured.stages.items():
+        table.add_row(name, *_cells(costs))
+    table.add_section()
+    table.add_row("in all", *_cells(measured.total))
+    return table
+
+
+def _cells(costs: Costs) -> list[str]:
+    macs = (costs.gmacs, costs.convolution_gmacs, costs.tam_gmacs, costs.rest_gmacs)
+    bytes_ = (costs.activation_bytes, costs.training_activation_bytes)
+    return [
+        f"{costs.parameters:,}",
+        *(f"{value:.3f}" for value in macs),
+        *(f"{value / MEGA:.1f}" for value in bytes_),
+    ]
