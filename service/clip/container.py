@@ -250,7 +250,8 @@ def _occurrences(file: BinaryIO, word: bytes) -> int:
 
 
 def _refuse_nested_file(*_request: object) -> Never:
-    raise PermissionError("a video may not open other files")
+    # Out of PyAV it comes as it is, so it is one of ours.
+    raise NotAVideo("the file refers to other files, which are not opened")
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:

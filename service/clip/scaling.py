@@ -9,6 +9,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -51,7 +52,7 @@ class Scaler:
         width, height = scaled_size(frame.width, frame.height, self._scale)
         try:
             rgb = self._reformatter.reformat(
-                frame,
+                woven(frame) if frame.interlaced_frame else frame,
                 width=width,
                 height=height,
                 format="rgb24",
@@ -95,8 +96,26 @@ def turned(image: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.uin
     return np.rot90(image, -orientation.rotation // 90)
 
 
+def woven(frame: VideoFrame) -> VideoFrame:
+    """A copy of an interlaced frame that passes for one picture.
+
+    swscale scales the fields of a frame so marked each by itself and puts them back line by line, combs and
+    all: four levels of 255 away from a frame that was extracted with ffmpeg and scaled by PIL. PyAV has no
+    way to take the mark off.
+    """
+    copy = VideoFrame(frame.width, frame.height, frame.format.name)
+    for source, target in zip(frame.planes, copy.planes, strict=True):
+        used = min(source.line_size, target.line_size)
+        _rows(target)[:, :used] = _rows(source)[:, :used]
+    copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
+    return copy
+
+
 def pixels(frame: VideoFrame) -> NDArray[np.uint8]:
     """A view `(H, W, 3)` of an rgb24 frame, without the padding at the end of its rows."""
-    plane = frame.planes[0]
-    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(frame.height, plane.line_size)
+    rows = _rows(frame.planes[0])
     return rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+
+
+def _rows(plane: VideoPlane) -> NDArray[np.uint8]:
+    return np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)

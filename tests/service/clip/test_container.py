@@ -4,6 +4,7 @@ import io
 import random
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -70,14 +71,14 @@ def tracks(count: int, container: str) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
-def test_as_many_tracks_as_allowed_and_no_more(container: str) -> None:
+@pytest.mark.parametrize(("container", "seen"), [("mp4", 9), ("matroska", 6), ("mpegts", 6)])
+def test_as_many_tracks_as_allowed_and_no_more(container: str, seen: int) -> None:
+    """FFmpeg itself stops making streams one past the limit; those of an mp4 are counted by hand."""
     limits = DecodeLimits(max_streams=5)
     assert decode_clip(tracks(5, container), SPEC, limits).video.frames == 1
     with pytest.raises(OverLimit) as caught:
         decode_clip(tracks(9, container), SPEC, limits)
-    assert (caught.value.limit, caught.value.maximum) == ("streams", 5)
-    assert caught.value.value > 5
+    assert (caught.value.limit, caught.value.value, caught.value.maximum) == ("streams", seen, 5)
 
 
 def test_a_lying_header_is_not_called_too_many_streams() -> None:
@@ -260,6 +261,61 @@ def test_no_file_opens_a_connection(listener: socket.socket) -> None:
             decode_clip(source, SPEC)
     with pytest.raises(BlockingIOError):
         listener.accept()
+
+
+def guarded_only_by(guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every guard off the open but one: the name is the caller's, any format and protocol will do."""
+    unguarded = av.open
+
+    def weakened(
+        file: Named, *, container_options: dict[str, str], io_open: object, **others: object
+    ) -> object:
+        if guard != "no name":
+            file.name = "upload.m3u8"
+        kept = {guard: container_options[guard]} if guard in container_options else {}
+        others["io_open"] = io_open if guard == "io_open" else None
+        return unguarded(file, container_options=kept, **others)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(av, "open", weakened)
+
+
+GUARDS = ["no name", "format_whitelist", "protocol_whitelist", "io_open"]
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_each_guard_alone_keeps_a_playlist_from_opening_a_connection(
+    guard: str, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded_only_by(guard, monkeypatch)
+    playlist = hls_playlist(f"http://127.0.0.1:{listener.getsockname()[1]}/part.ts")
+    with pytest.raises(NotAVideo):
+        decode_clip(playlist, SPEC)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+
+
+@pytest.mark.parametrize("guard", ["format_whitelist", "protocol_whitelist"])
+def test_each_whitelist_alone_keeps_a_list_from_opening_a_file(
+    guard: str, canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded_only_by(guard, monkeypatch)
+    with pytest.raises(NotAVideo):
+        decode_clip(f"ffconcat version 1.0\nfile {canary.name}\n".encode(), SPEC)
+
+
+def test_without_a_guard_the_playlist_does_connect(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the tests above can fail."""
+    guarded_only_by("nothing", monkeypatch)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/part.ts"
+    hang_up = threading.Thread(target=lambda: listener.accept()[0].close())
+    listener.settimeout(10)
+    hang_up.start()
+    with pytest.raises(NotAVideo):
+        decode_clip(hls_playlist(url), SPEC)
+    hang_up.join(1)
+    assert not hang_up.is_alive()
 
 
 def test_formats_that_name_other_files_or_draw_text_are_not_taken() -> None:

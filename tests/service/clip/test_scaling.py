@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import av
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from av.video.reformatter import Colorspace
 
 from benchmarks.scaler_fidelity import FILTERS, REFERENCES, difference, made_frames
 from service.clip.geometry import Orientation
-from service.clip.scaling import FILTER, Scaler, colour_matrix, pixels, turned
+from service.clip.scaling import FILTER, Scaler, colour_matrix, pixels, turned, woven
 
 LIMITED, FULL = 1, 2
 BT709, BT601, BT2020, UNSPECIFIED = 1, 6, 9, 2
@@ -94,6 +96,33 @@ def test_one_scaler_takes_frames_of_changing_size_and_format() -> None:
     ):
         image = scaler.scaled(av.VideoFrame(width, height, pix_fmt))
         assert min(image.shape[:2]) == 32
+
+
+def test_interlaced_frames_are_scaled_as_one_picture() -> None:
+    """Fields that are scaled each by itself differ by whole levels from the woven picture."""
+    frame = interlaced_frame()
+    assert frame.interlaced_frame
+    copy = woven(frame)
+    assert not copy.interlaced_frame
+    assert np.array_equal(frame.to_ndarray(), copy.to_ndarray())
+    for scale in (64, 40):
+        assert np.array_equal(Scaler(scale).scaled(frame), Scaler(scale).scaled(copy))
+
+
+def interlaced_frame() -> av.VideoFrame:
+    """A frame of 96x64 whose two fields are different pictures, through an encoder that says so."""
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[::2] = 255
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25, options={"flags": "+ildct+ilme"})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    with av.open(file, "r") as container:
+        return next(container.decode(video=0))
 
 
 def test_scaling_is_the_same_from_run_to_run() -> None:
