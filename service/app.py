@@ -36,6 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     service = Lifecycle(settings, Recognizer(settings.core_config(), observer=metrics), metrics)
     metrics.watch(service.recognizer)
+    metrics.declare_reasons(problems.KINDS)
     app = _bare_app(service, lifespan=_lifespan)
     for router in (classify.router, models.router):
         app.include_router(router, dependencies=[Depends(require_key)])

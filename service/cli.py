@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -115,6 +116,8 @@ def blvnet(
 
 def main() -> None:
     """The console script."""
+    # Official builds of onnxruntime report to their maker as soon as they are imported, unless told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         status = app(prog_name="blvnet", standalone_mode=False)
     except typer.TyperException as exc:
@@ -151,18 +154,12 @@ def _command(name: str, target: str) -> Any:
 
 def _failure(exc: BlvnetError | ModuleNotFoundError) -> Failure:
     if isinstance(exc, BlvnetError):
-        return Failure(exc.message, BAD_USAGE if _is_bad_setting(exc) else 1)
+        return Failure(exc.message, getattr(exc, "exit_code", 1))
     missing = (exc.name or "").partition(".")[0]
     for extra, modules in EXTRAS.items():
         if missing in modules:
             return Failure(f"{missing} is not installed; pip install 'blvnet-serve[{extra}]'", 1)
     raise exc
-
-
-def _is_bad_setting(exc: BlvnetError) -> bool:
-    """Only a command that has loaded the settings can have met one that is wrong."""
-    settings = sys.modules.get("service.settings")
-    return settings is not None and isinstance(exc, settings.BadSetting)
 
 
 def _one_line(exc: typer.TyperException) -> str:

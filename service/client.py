@@ -1,4 +1,4 @@
-"""A small client of the service: posts a clip, and turns a problem document back into the error that it was."""
+"""A small client of the service: posts a clip, and turns a problem document back into the error it was."""
 
 from __future__ import annotations
 

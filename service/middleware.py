@@ -18,8 +18,8 @@ from service.metrics import Metrics
 logger = logging.getLogger("service.request")
 
 UNMATCHED = "unmatched"  # a closed set of routes: what was really asked for is the caller's choice
-# Asked for every few seconds by machines; in the log only when they fail or when debugging.
-QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
+# Asked for every few seconds by machines; in the log only when debugging.
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class RequestMiddleware:
@@ -55,13 +55,13 @@ class RequestMiddleware:
         total_ms = record.elapsed_ms()
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(total_ms / 1000)
-        if record.problem is not None:
-            self._metrics.rejected.labels(record.problem).inc()
         if record.upload_bytes is not None:
             self._metrics.upload_bytes.observe(record.upload_bytes)
-        quiet = route in QUIET_ROUTES and record.problem is None
-        fields = _log_fields(scope, record, status, route, total_ms)
-        logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)
+        # A probe that finds the service not ready has been told so; nothing of a caller's was turned away.
+        if record.problem is not None and route not in PROBES:
+            self._metrics.rejected.labels(record.problem).inc()
+        level = logging.DEBUG if route in PROBES else logging.INFO
+        logger.log(level, "request", extra=_log_fields(scope, record, status, route, total_ms))
 
 
 class _Answer:

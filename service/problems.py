@@ -82,9 +82,16 @@ def unexpected(request_id: str) -> JSONResponse:
     return problem(INTERNAL_ERROR, detail, request_id)
 
 
+def request_error(exc: RequestError, request_id: str) -> JSONResponse:
+    """The answer to an error of the request."""
+    return problem(exc.code, exc.message, request_id, headers=_headers(exc), **_members(exc))
+
+
 async def _on_request_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestError)
-    return _answer(request, exc.code, exc.message, headers=_headers(exc), **_members(exc))
+    record = record_of(request)
+    record.problem = exc.code
+    return request_error(exc, record.request_id)
 
 
 async def _on_validation_error(request: Request, exc: Exception) -> Response:

@@ -24,7 +24,9 @@ BYTES_PER_MB = 1_000_000
 
 
 class BadSetting(BlvnetError):
-    """A setting has a value that it cannot take; the command line exits with status 2."""
+    """A setting has a value that it cannot take."""
+
+    exit_code = 2  # of the command line: it was used wrongly
 
 
 class Provider(StrEnum):
@@ -69,7 +71,7 @@ class Settings(BaseSettings):
         default_factory=bundled_models,
         description="Folder of model packages, MODELS/NAME/VERSION; the bundled demo model if not given.",
     )
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all.")
+    host: str = Field("127.0.0.1", pattern=r"^\S+$", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     metrics_port: int | None = Field(
         None,

@@ -1,0 +1,39 @@
+"""Fixtures that several test modules share: a folder of tiny models, and one server for the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server import RunningServer, running_server
+from tests.tiny_models import colour_clip, write_package
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one tiny model, `tiny`."""
+    models = tmp_path_factory.mktemp("models")
+    write_package(models)
+    return models
+
+
+@pytest.fixture(scope="session")
+def upload_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder of `server`."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="session")
+def server(tiny_models: Path, upload_folder: Path) -> Iterator[RunningServer]:
+    """A server that many tests share; its limits are low, so that clips past them are small."""
+    variables = {"TMPDIR": str(upload_folder)}
+    with running_server(tiny_models, variables, MAX_UPLOAD_MB=2, MAX_PIXELS=500_000) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def red_clip() -> bytes:
+    """A clip that the tiny model calls red."""
+    return colour_clip((255, 0, 0))

@@ -1,0 +1,121 @@
+"""Settings: from the environment and from options, checked at the start, told in one line when wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import (
+    BadSetting,
+    LogFormat,
+    Provider,
+    Settings,
+    bundled_models,
+    load_settings,
+    unknown_variables,
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"BLVNET_{name.upper()}", raising=False)
+
+
+def test_defaults_serve_the_bundled_models_on_loopback() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.models) == ("127.0.0.1", 8000, bundled_models())
+    assert settings.max_upload_bytes == 100_000_000
+
+
+def test_environment_sets_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLVNET_MAX_BATCH", "4")
+    assert load_settings().max_batch == 4
+
+
+def test_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLVNET_PORT", "1234")
+    assert load_settings({"port": "4321"}).port == 4321
+
+
+def test_option_that_is_none_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLVNET_PORT", "1234")
+    assert load_settings({"port": None}).port == 1234
+
+
+def test_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLVNET_API_KEYS", "")
+    assert load_settings().api_keys == ()
+
+
+def test_keys_are_separated_by_commas_and_never_shown() -> None:
+    settings = load_settings({"api_keys": "first,second"})
+    assert [key.get_secret_value() for key in settings.api_keys] == ["first", "second"]
+    assert "first" not in repr(settings)
+
+
+def test_choices_do_not_mind_capitals() -> None:
+    settings = load_settings({"log_format": "JSON", "provider": "CPU"})
+    assert (settings.log_format, settings.provider) == (LogFormat.JSON, Provider.CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "eighty"),
+        ("port", "65536"),
+        ("port", "-1"),
+        ("max_batch", "0"),
+        ("max_batch", "1.5"),
+        ("queue_limit", "0"),
+        ("batch_wait_ms", "-1"),
+        ("decode_memory_mb", "1"),
+        ("max_upload_mb", "0"),
+        ("max_upload_mb", "nan"),
+        ("request_timeout_s", "inf"),
+        ("provider", "rocm"),
+        ("log_format", "xml"),
+        ("log_level", "loud"),
+        ("host", " "),
+        ("api_keys", "one,,two"),
+        ("api_keys", "with blank"),
+        ("api_keys", "schlüssel"),
+    ],
+)
+def test_wrong_value_is_told_in_one_line_with_its_name(name: str, value: str) -> None:
+    with pytest.raises(BadSetting) as caught:
+        load_settings({name: value})
+    assert caught.value.message.startswith(f"BLVNET_{name.upper()} (--{name.replace('_', '-')})")
+    assert "\n" not in caught.value.message
+
+
+def test_wrong_key_is_not_told() -> None:
+    with pytest.raises(BadSetting) as caught:
+        load_settings({"api_keys": "secret key"})
+    assert "secret" not in caught.value.message
+
+
+def test_all_wrong_values_are_told_at_once() -> None:
+    with pytest.raises(BadSetting, match=r"BLVNET_PORT .*; BLVNET_MAX_BATCH "):
+        load_settings({"port": "x", "max_batch": "y"})
+
+
+def test_variable_that_is_no_setting_is_found() -> None:
+    environment = {"BLVNET_PROT": "1", "BLVNET_PORT": "1", "PATH": "/bin", "blvnet_host": "a"}
+    assert unknown_variables(environment) == ["BLVNET_PROT"]
+
+
+def test_core_gets_every_value_that_it_has_a_field_for() -> None:
+    settings = load_settings(
+        {
+            "models": "/m", "provider": "cpu", "inference_threads": "3", "max_batch": "5",
+            "batch_wait_ms": "1.5", "queue_limit": "7", "decode_workers": "9",
+            "decode_timeout_s": "11", "decode_memory_mb": "512", "max_pixels": "100", "max_duration_s": "13",
+        }
+    )  # fmt: skip
+    core = settings.core_config()
+    assert (core.models, core.provider, core.inference_threads) == (Path("/m"), "cpu", 3)
+    assert (core.max_batch, core.batch_wait_ms, core.queue_limit) == (5, 1.5, 7)
+    assert (core.decode_workers, core.decode_timeout_s, core.decode_memory_mb) == (9, 11.0, 512)
+    assert (core.limits.max_pixels, core.limits.max_duration_s) == (100, 13.0)
