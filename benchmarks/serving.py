@@ -81,7 +81,7 @@ def classify(client: httpx.Client, clip: bytes, **query: str | int) -> dict[str,
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], deadline: float) -> None:
     with httpx.Client(base_url=url, timeout=5) as client:
-        while not _ready(client):
+        while not ready(client):
             if process.poll() is not None:
                 raise ServiceFailed(f"blvnet serve ended with status {process.returncode}")
             if time.monotonic() > deadline:
@@ -89,7 +89,8 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], deadline: floa
             time.sleep(POLL_S)
 
 
-def _ready(client: httpx.Client) -> bool:
+def ready(client: httpx.Client) -> bool:
+    """Whether the service takes work."""
     try:
         return client.get("/readyz").status_code == httpx.codes.OK
     except httpx.TransportError:

@@ -50,10 +50,10 @@ def recorded() -> dict[str, str]:
 
 
 class Prometheus:
-    """A client of a running Prometheus at `url`."""
+    """Asks a running Prometheus, through a client whose base is its address."""
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=10)
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The instant vector of an expression; fails on a PromQL error."""
@@ -93,9 +93,9 @@ def prometheus_process(target: str, port: int, folder: Path) -> Iterator[Prometh
         "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
     ]  # fmt: skip
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
         try:
-            yield Prometheus(f"http://127.0.0.1:{port}")
+            yield Prometheus(http)
         finally:
             process.terminate()
 
