@@ -19,8 +19,11 @@ FOLDER = Path(__file__).parent
 
 def names() -> list[str]:
     """The benchmarks there are, sorted."""
-    return sorted(
-        path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text(encoding="utf-8")
+    modules = sorted(FOLDER.glob("[!_]*.py"))
+    return [path.stem for path in modules if "\ndef main(" in path.read_text(encoding="utf-8")]
+
+
+def main(" in path.read_text(encoding="utf-8")
     )
 
 

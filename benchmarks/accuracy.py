@@ -87,7 +87,7 @@ def main(
         folder = Path(scratch, "clips")
         make_clips(folder, clips, seed)
         found = [(path, path.parent.name) for path in sorted(folder.glob("test/*/*"))]
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with serving.client(url) as client:
             described = _describe(client, model)
             ask = partial(_ask, client, described["name"])
             forwards = measure("clips posted", found, Path.read_bytes, ask, jobs)
@@ -226,7 +226,8 @@ def _service(server: str | None, models: Path | None) -> Iterator[str]:
 def _describe(client: httpx.Client, model: str | None) -> dict[str, Any]:
     """Name, version, precision, provider and digest of the model that is asked."""
     entries: list[dict[str, Any]] = client.get("/v1/models").raise_for_status().json()["models"]
-    chosen = [entry for entry in entries if model in (None, entry["name"])]
+    serving_now = [entry for entry in entries if entry["state"] == "ready"]
+    chosen = [entry for entry in serving_now if model in (None, entry["name"])]
     if not chosen:
         raise typer.BadParameter(f"the service has no model {model!r}")
     return {key: chosen[0][key] for key in ("name", "version", "precision", "provider", "sha256")}

@@ -57,6 +57,11 @@ def service(models: Path | None = None, environment: Mapping[str, str] | None = 
             process.wait(STOP_LIMIT_S)
 
 
+def client(url: str) -> httpx.Client:
+    """A client of a service on this machine: no certificates, whose reading takes longer than an answer."""
+    return httpx.Client(base_url=url, timeout=60, verify=False)
+
+
 def free_port() -> int:
     """A TCP port of the loopback address that nobody listens on."""
     with socket.socket() as sock:
@@ -65,14 +70,14 @@ def free_port() -> int:
         return port
 
 
-def classify(client: httpx.Client, clip: bytes, **query: str | int) -> dict[str, Any]:
+def classify(http: httpx.Client, clip: bytes, **query: str | int) -> dict[str, Any]:
     """Post one clip as the raw body; the answer's document.
 
     Raises:
         ServiceFailed: the answer is not a 200.
     """
     headers = {"Content-Type": "application/octet-stream"}
-    answer = client.post("/v1/classify", content=clip, headers=headers, params=query)
+    answer = http.post("/v1/classify", content=clip, headers=headers, params=query)
     if answer.status_code != httpx.codes.OK:
         raise ServiceFailed(f"{answer.status_code}: {answer.text}")
     document: dict[str, Any] = answer.json()
@@ -80,8 +85,8 @@ def classify(client: httpx.Client, clip: bytes, **query: str | int) -> dict[str,
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], deadline: float) -> None:
-    with httpx.Client(base_url=url, timeout=5) as client:
-        while not ready(client):
+    with client(url) as http:
+        while not ready(http):
             if process.poll() is not None:
                 raise ServiceFailed(f"blvnet serve ended with status {process.returncode}")
             if time.monotonic() > deadline:
@@ -89,9 +94,9 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], deadline: floa
             time.sleep(POLL_S)
 
 
-def ready(client: httpx.Client) -> bool:
+def ready(http: httpx.Client) -> bool:
     """Whether the service takes work."""
     try:
-        return client.get("/readyz").status_code == httpx.codes.OK
+        return http.get("/readyz").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False  # nobody listens yet

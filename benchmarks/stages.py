@@ -46,7 +46,7 @@ def main(
     clip = moving_texture()
     with counting("starts", starts) as tick:
         begun = [(measure_start(models, clip), tick(1))[0] for _ in range(starts)]
-    with serving.service(models) as service, httpx.Client(base_url=service.url, timeout=60) as client:
+    with serving.service(models) as service, serving.client(service.url) as client:
         timings = measure_posts(client, clip, posts)
     document = summary(timings, begun) | {"clip_bytes": len(clip), "machine": report.machine()}
     report.write(NAME, document, text := as_text(document), out)
@@ -68,7 +68,7 @@ def moving_texture(seed: int = 7) -> bytes:
 
 def measure_start(models: Path | None, clip: bytes) -> dict[str, float]:
     """Seconds from the start of the process to its readiness and to its first answer."""
-    with serving.service(models) as service, httpx.Client(base_url=service.url, timeout=60) as client:
+    with serving.service(models) as service, serving.client(service.url) as client:
         serving.classify(client, clip)
         return {"ready_s": service.ready_s, "first_answer_s": time.monotonic() - service.started}
 

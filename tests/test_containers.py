@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,11 +99,16 @@ def test_prometheus_sees_its_target_up(stack: Stack) -> None:
     assert stack.prometheus.value('min_over_time(up{job="blvnet"}[5s])') == 1
 
 
-def test_prometheus_counts_a_posted_clip(stack: Stack) -> None:
-    count = 'blvnet_requests_total{instance="service:8000",route="/v1/classify",code="200"}'
-    before = sum(float(sample["value"][1]) for sample in stack.prometheus.query(count))
+def test_prometheus_counts_posted_clips(stack: Stack) -> None:
     classify(stack.http, colour_clip((0, 255, 0)))
-    assert stack.prometheus.wait_for(f"{count} == {before + 1}")
+    sample = re.search(
+        r'^blvnet_requests_total{code="200",route="/v1/classify"} (\S+)$',
+        stack.http.get("/metrics").text,
+        re.MULTILINE,
+    )
+    assert sample is not None
+    count = f'blvnet_requests_total{{instance="service:8000",route="/v1/classify",code="200"}} == {sample[1]}'
+    assert stack.prometheus.wait_for(count)
 
 
 def test_health_check_passes(stack: Stack) -> None:

@@ -1,0 +1,118 @@
+"""The measurements measure what they say: reversal, shares, tables, and whole runs on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from benchmarks import __main__ as runner
+from benchmarks import accuracy, report, serving, stages
+from benchmarks.accuracy import Outcome
+from model_export.synthetic.classes import LABELS
+from service.clip.decode import decode_clip
+from service.clip.spec import ClipSpec, Frames, InputSpec
+from tests.clips import numbered_clip, read_numbers
+from tests.tiny_models import TinyModel, write_package
+
+LEFTWARDS, RIGHTWARDS = "Moving something from right to left", "Moving something from left to right"
+STILL = "Holding something still"
+FRAMES = 12
+EVERY_FRAME = ClipSpec(FRAMES, (InputSpec("frames", Frames.ALL, 64, 64),))
+
+
+def outcome(truth: str, *ranked: str) -> Outcome:
+    """What a service that ranks labels so would have said; it gave all others nothing."""
+    scores = dict.fromkeys(LABELS, 0.0) | {label: 1 / (2 + place) for place, label in enumerate(ranked)}
+    return Outcome(truth, scores, dict.fromkeys(accuracy.STAGES, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "kept"), [("mp4", "libx264", "h264"), ("webm", "libvpx-vp9", "vp9")]
+)
+def test_reversed_clip_shows_the_same_frames_backwards(
+    tmp_path: Path, container: str, codec: str, kept: str
+) -> None:
+    path = tmp_path / f"clip.{container}"
+    path.write_bytes(numbered_clip(frames=FRAMES, container=container, codec=codec))
+    decoded = decode_clip(accuracy.reversed_clip(path), EVERY_FRAME)
+    assert read_numbers(decoded.inputs["frames"][0]) == list(reversed(range(FRAMES)))
+    assert decoded.video.codec == kept
+
+
+def test_summary_counts_right_answers_and_mistakes() -> None:
+    forwards = [
+        outcome(LEFTWARDS, LEFTWARDS, RIGHTWARDS),
+        outcome(LEFTWARDS, RIGHTWARDS, LEFTWARDS),
+        outcome(RIGHTWARDS, STILL, RIGHTWARDS, LEFTWARDS),
+        outcome(STILL, STILL),
+    ]
+    found = accuracy.summary(forwards, [outcome(LEFTWARDS, LEFTWARDS), outcome(LEFTWARDS, STILL, LEFTWARDS)])
+    assert found["top1"] == 0.5
+    assert found["top5"] == 1.0
+    assert found["pairs"] == {"clips": 3, "top1": pytest.approx(1 / 3), "right_of_two": pytest.approx(2 / 3)}
+    assert found["reversed"] == {"clips": 2, "opposite_label": 0.5, "right_of_two": 1.0}
+    assert found["labels"] == {RIGHTWARDS: 0.0, LEFTWARDS: 0.5, STILL: 1.0}
+    assert {"truth": RIGHTWARDS, "answer": STILL, "clips": 1} in found["mistakes"]
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "low", "high"),
+    # Wilson's interval as tables give it; the plain one would be (1, 1) for the first.
+    [(10, 10, 0.722, 1.0), (5, 10, 0.237, 0.763), (0, 10, 0.0, 0.278), (510, 528, 0.947, 0.978)],
+)
+def test_interval_is_that_of_wilson(right: int, of: int, low: float, high: float) -> None:
+    assert accuracy.interval(right, of) == pytest.approx((low, high), abs=6e-4)
+
+
+def test_table_is_markdown() -> None:
+    table = report.table(("label", "top-1"), [("up", "90 %"), ("down", "80 %")])
+    assert table == "| label | top-1 |\n| --- | ---: |\n| up | 90 % |\n| down | 80 % |\n"
+
+
+def test_machine_names_cores_and_libraries() -> None:
+    assert report.described_machine(report.machine()).startswith("Measured on ")
+    assert set(report.LIBRARIES) < set(report.machine())
+
+
+def test_accuracy_is_measured_through_a_real_server(tmp_path: Path) -> None:
+    write_package(tmp_path / "models", model=TinyModel(labels=LABELS))
+    accuracy.main(models=tmp_path / "models", clips=len(LABELS), seed=5, out=tmp_path / "results")
+    found = json.loads((tmp_path / "results/accuracy.json").read_text())
+    # A colour meter answers one of the first three labels, whatever moves.
+    assert found["clips"] == len(found["labels"]) == len(LABELS)
+    assert found["reversed"]["clips"] == len(LABELS) - 2
+    assert {mistake["answer"] for mistake in found["mistakes"]} <= set(LABELS[:3])
+    assert found["model"]["name"] == "tiny"
+    assert all(found["p50_ms"][stage] > 0 for stage in ("decode", "inference", "total"))
+    assert "# Accuracy of tiny 1 (fp32, cpu), over HTTP" in (tmp_path / "results/accuracy.md").read_text()
+
+
+def test_stages_are_measured_on_a_real_server(tiny_models: Path, tmp_path: Path) -> None:
+    stages.main(models=tiny_models, posts=3, starts=1, out=tmp_path)
+    found = json.loads((tmp_path / "stages.json").read_text())
+    p50 = found["p50_ms"]
+    assert p50["client"] >= p50["total"] >= p50["decode"] > 0
+    assert found["start_s"]["first_answer_s"] > found["start_s"]["ready_s"] > 0
+
+
+def test_stages_clip_is_four_seconds_of_320_by_240() -> None:
+    video = decode_clip(stages.moving_texture(), EVERY_FRAME).video
+    assert (video.width, video.height, video.frames, video.duration_s) == (320, 240, 120, 4.0)
+
+
+def test_service_that_cannot_start_is_reported_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(serving.ServiceFailed, match="ended with status 1"), serving.service(tmp_path):
+        pass
+
+
+def test_all_benchmarks_are_found() -> None:
+    assert {"accuracy", "stages"} <= set(runner.names())
+    assert not {"__init__", "__main__", "report", "serving"} & set(runner.names())
+
+
+def test_unknown_benchmark_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(typer.BadParameter, match="there is no nonesuch; there are: .*accuracy"):
+        runner.main(["nonesuch"])
