@@ -23,10 +23,6 @@ def names() -> list[str]:
     return [path.stem for path in modules if "\ndef main(" in path.read_text(encoding="utf-8")]
 
 
-def main(" in path.read_text(encoding="utf-8")
-    )
-
-
 def main(chosen: Annotated[list[str] | None, typer.Argument(metavar="NAME...")] = None) -> None:
     """Run the named benchmarks, or all of them; their tables go to benchmarks/results."""
     unknown = sorted(set(chosen or []) - set(names()))

@@ -114,5 +114,5 @@ def test_all_benchmarks_are_found() -> None:
 
 
 def test_unknown_benchmark_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(typer.BadParameter, match="there is no nonesuch; there are: .*accuracy"):
+    with pytest.raises(typer.BadParameter, match=r"there is no nonesuch; there are: .*accuracy"):
         runner.main(["nonesuch"])
