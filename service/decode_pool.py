@@ -22,8 +22,6 @@ import os
 import signal
 import socket
 import stat
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterator, Mapping
@@ -32,12 +30,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
-from multiprocessing import context as mp
-from multiprocessing import forkserver
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -50,6 +43,7 @@ from service.clip.spec import ClipSpec
 from service.decode_worker import DecodeRequest, Found, Inbox, Place, places
 from service.errors import BadRequest, BlvnetError, NotReady, OverLimit, RequestError, Undecodable
 from service.observer import Observer, RestartReason
+from service.worker_context import CONTEXT, start_fork_server
 
 Clip = Path | bytes | BinaryIO
 """A clip's file, by path or open (it needs a descriptor), or its bytes."""
@@ -66,11 +60,6 @@ PATIENCE_S = 0.2
 MOST_THREADS = 4
 # A worker may be found dead when a clip is handed to it; the clip is then for the next one.
 HANDOVERS = 3
-# What a Python interpreter needs to find its modules; nothing else of the environment reaches a worker.
-KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
-# No threads before the fork; and no 64 MB of address space for each decoder thread, which the limit counts.
-FORK_SERVER_VARIABLES = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-
 logger = logging.getLogger(__name__)
 
 
@@ -122,6 +111,7 @@ class DecodePool:
         self._waiters: deque[asyncio.Future[_Worker]] = deque()
         self._chores: set[asyncio.Task[None]] = set()
         self.state = PoolState.NEW
+        self.failing = False  # the last worker that should have started did not
 
     @property
     def workers(self) -> int:
@@ -129,14 +119,14 @@ class DecodePool:
         return len(self._idle) + len(self._busy)
 
     @property
-    def busy(self) -> int:
-        """Workers that are decoding."""
-        return len(self._busy)
-
-    @property
     def pids(self) -> frozenset[int]:
         """Process ids of the workers that are alive and ready."""
         return frozenset(worker.pid for worker in (*self._idle, *self._busy))
+
+    @property
+    def busy_pids(self) -> frozenset[int]:
+        """Process ids of those that are decoding."""
+        return frozenset(worker.pid for worker in self._busy)
 
     @property
     def waiting(self) -> int:
@@ -150,7 +140,7 @@ class DecodePool:
             BlvnetError: one does not start; the log says why.
         """
         self.state = PoolState.RUNNING
-        _start_fork_server()
+        start_fork_server()
         spawning = [self._do(self._adopt()) for _ in range(self._size)]
         await asyncio.wait(spawning)
         for failure in filter(None, (task.exception() for task in spawning)):
@@ -251,6 +241,7 @@ class DecodePool:
     def _verdict(self, reason: RestartReason, failure: BaseException, took_s: float) -> Exception:
         """What a failure of the worker means for its clip."""
         if isinstance(failure, BrokenProcessPool):
+            logger.warning("the way to a decode worker broke: %r", failure.__cause__ or failure)
             return _NeverBegun()
         if reason is RestartReason.TIMEOUT:
             return OverLimit("decode_s", took_s, self._timeout_s)
@@ -318,14 +309,17 @@ class DecodePool:
             try:
                 await self._adopt()
             except START_FAILURES as exc:
-                logger.error("a decode worker does not start, trying again: %s", exc)
+                self.failing = True
+                logger.error("a decode worker does not start, trying again: %r", exc)
                 await asyncio.sleep(RESPAWN_PAUSE_S)
             else:
                 return
 
     async def _adopt(self) -> None:
         """Start a worker and let it take clips."""
-        self._put_back(await self._spawn())
+        worker = await self._spawn()
+        self.failing = False
+        self._put_back(worker)
 
     async def _spawn(self) -> _Worker:
         worker = await asyncio.to_thread(_Worker, self._memory_mb)
@@ -370,7 +364,7 @@ class _Worker:
             1,
             initializer=decode_worker.enter_cage,
             initargs=(self._inbox, memory_mb),
-            context=_CONTEXT,
+            context=CONTEXT,
         )
         self._ready: Future[int] = self._pool.schedule(decode_worker.ready, timeout=START_TIMEOUT_S)
         self._task: Future[Any] = self._ready
@@ -465,53 +459,3 @@ def _shared(layout: tuple[Place, ...]) -> Iterator[tuple[int, mmap.mmap]]:
         yield descriptor, mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
     finally:
         os.close(descriptor)
-
-
-class _WorkerProcess(mp.ForkServerProcess):
-    """A process that does not import the program that started it.
-
-    multiprocessing makes every new process import the parent's main module, for functions defined there. A
-    worker needs none, and a command line or a web server in each of them costs memory and is code that could
-    be attacked.
-    """
-
-    _hiding = threading.Lock()
-
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: N802 - multiprocessing's name
-        with _WorkerProcess._hiding:
-            main = sys.modules["__main__"]
-            sys.modules["__main__"] = ModuleType("__main__")
-            try:
-                return mp.ForkServerProcess._Popen(process_obj)
-            finally:
-                sys.modules["__main__"] = main
-
-
-class _WorkerContext(mp.ForkServerContext):
-    Process = _WorkerProcess
-
-
-_CONTEXT = _WorkerContext()
-
-
-@cache
-def _start_fork_server() -> None:
-    """Workers are forked from a process that has only the decoder loaded, no threads and no secrets."""
-    _CONTEXT.set_forkserver_preload(["service.decode_worker"])
-    with _bare_environment():
-        forkserver.ensure_running()
-
-
-@contextmanager
-def _bare_environment() -> Iterator[None]:
-    """Hide the environment, where keys and passwords live, from a process that is started meanwhile."""
-    saved = dict(os.environ)
-    kept = {name: saved[name] for name in KEPT_VARIABLES if name in saved}
-    os.environ.clear()
-    os.environ.update(kept | FORK_SERVER_VARIABLES)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(saved)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from service.clip.decode import DecodeLimits, VideoInfo, decode_clip
 from service.clip.spec import ClipSpec
-from service.errors import Undecodable
+from service.errors import RequestError, Undecodable
 
 MAX_OPEN_FILES = 64
 BYTES_PER_MB = 1_000_000
@@ -143,11 +143,16 @@ def decode(request: DecodeRequest) -> Found:
 
     Raises:
         RequestError: as `decode_clip`; `Undecodable` when the memory does not suffice.
+        RuntimeError: anything else, in words: the service takes no other errors from a worker.
     """
     try:
         return _decode(request)
+    except RequestError:
+        raise
     except MemoryError as exc:
         raise Undecodable("decoding this video takes more memory than is allowed") from exc
+    except Exception as exc:
+        raise RuntimeError(f"{type(exc).__name__}: {exc}") from exc
 
 
 def _decode(request: DecodeRequest) -> Found:

@@ -171,6 +171,8 @@ class Recognizer:
         """Whether the next request would be accepted, and if not, why."""
         if self._state is not RecognizerState.READY:
             return False, NOT_READY[self._state]
+        if self._decoding.failing and not self._decoding.workers:
+            return False, "No decode worker starts."
         if any(batcher.state is BatcherState.CLOSED for batcher in self._batchers.values()):
             return False, "Inference has stopped."
         if self._admission.full:

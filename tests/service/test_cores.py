@@ -25,7 +25,10 @@ def cores(folder: Path, own: str, files: dict[str, str]) -> int:
         ("0::/\n", {}),
         ("0::/\n", {"cpu.max": "max 100000\n"}),
         ("0::/\n", {"cpu.max": "6400000 100000\n"}),
-        ("4:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n"}),
+        (
+            "4:cpu,cpuacct:/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"},
+        ),
         ("9:memory:/\n", {"memory/cpu.max": "100000 100000\n"}),
         ("", {}),
     ],
