@@ -169,7 +169,7 @@ def restore(checkpoint: Checkpoint, config: ModelConfig) -> nn.Module:
     wanted = network.state_dict()
     names = {key: checkpoint.naming.names(key, config.taps) for key in wanted}
     _check_names(checkpoint, {name for group in names.values() for name in group})
-    gathered = {key: _gather(checkpoint.weights, group, wanted[key]) for key, group in names.items()}
+    gathered = {key: _gather(checkpoint, key, group) for key, group in names.items()}
     _check_shapes(checkpoint.path, names, gathered, wanted)
     network.load_state_dict(gathered)
     return network.eval()
@@ -216,7 +216,7 @@ def initialise_from(network: nn.Module, config: ModelConfig, path: Path) -> Init
             fresh.append(key)
             continue
         used.update(group)
-        source = _gather(checkpoint.weights, group, target)
+        source = _gather(checkpoint, key, group)
         value = _fit(source, target)
         if value is not None:
             target.copy_(value)
@@ -252,21 +252,28 @@ def inflate(kernel: Tensor, frames: int) -> Tensor:
 
 def _read(path: Path) -> dict[str, Any]:
     """The file's dict. What torch raises depends on where a broken file fails first."""
+    _check_readable(path)
     try:
         with torch.serialization.safe_globals(NUMPY_NUMBERS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickle protocols, about files that are then refused
             document = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as exc:
-        raise CheckpointError(f"{path}: there is no such file") from exc
-    except OSError as exc:
-        raise CheckpointError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
     except pickle.UnpicklingError as exc:
         raise CheckpointError(f"{path}: {_unpickling_reason(exc)}") from exc
-    except (EOFError, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as exc:
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as exc:
         raise CheckpointError(f"{path}: {_damage(path)}") from exc
     if not isinstance(document, dict):
         raise CheckpointError(f"{path}: holds a {type(document).__name__}, not a network's tensors by name")
     return document
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            return
+    except FileNotFoundError as exc:
+        raise CheckpointError(f"{path}: there is no such file") from exc
+    except OSError as exc:
+        raise CheckpointError(f"{path}: cannot be read ({exc.strerror})") from exc
 
 
 def _unpickling_reason(exc: pickle.UnpicklingError) -> str:
@@ -363,11 +370,11 @@ def _check_shapes(
         raise CheckpointError(f"{path}: tensors have other shapes than the network's: {_listed(wrong)}")
 
 
-def _gather(weights: Mapping[str, Tensor], names: list[str], target: Tensor) -> Tensor:
-    """Our tensor from the file's: itself, or a TAM's taps (r, C) from r tensors (C, 1, 1, 1)."""
-    if len(names) == 1 and weights[names[0]].dim() == target.dim():
-        return weights[names[0]]
-    return torch.stack([weights[name].flatten() for name in names])
+def _gather(checkpoint: Checkpoint, key: str, names: list[str]) -> Tensor:
+    """Our tensor from the file's: itself, or a TAM's taps (r, C) from r published tensors (C, 1, 1, 1)."""
+    if key.endswith(".taps") and checkpoint.naming.layout is not Layout.OWN:
+        return torch.stack([checkpoint.weights[name].flatten() for name in names])
+    return checkpoint.weights[names[0]]
 
 
 def _listed(items: list[str]) -> str:

@@ -1,0 +1,65 @@
+"""What a network's configuration wants of a clip, and how it is stored."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from model_export.config import ConfigError, Family, ModelConfig, Stem
+from service.clip.spec import ClipSpec, Frames, InputSpec, Sampling
+
+SHARED = ModelConfig(Family.BLVNET_TAM, "50", frames=16, num_classes=174)
+DUAL = ModelConfig(Family.BLVNET_TAM, "mini", frames=8, num_classes=24, size=97, stem=Stem.DUAL)
+
+
+def test_shared_stem_takes_both_streams_at_full_size() -> None:
+    assert SHARED.clip_spec() == ClipSpec(
+        frames=16,
+        inputs=(InputSpec("little", Frames.EVEN, 224, 224), InputSpec("big", Frames.ODD, 224, 224)),
+    )
+
+
+def test_dual_stem_takes_the_big_stream_at_half_size_rounded_up() -> None:
+    little, big = DUAL.clip_spec().inputs
+    assert (little.size, little.scale, big.size, big.scale) == (97, 97, 49, 49)
+
+
+def test_scale_keeps_its_ratio_in_the_big_stream() -> None:
+    little, big = ModelConfig(Family.BLVNET_TAM, "50", 16, 7, stem=Stem.DUAL).clip_spec(scale=256).inputs
+    assert (little.scale, big.scale) == (256, 128)
+
+
+def test_one_stream_takes_all_frames() -> None:
+    config = ModelConfig(Family.TSN_RESNET, "50", frames=5, num_classes=7)
+    spec = config.clip_spec(Sampling.DENSE, stride=4)
+    assert spec == ClipSpec(5, (InputSpec("frames", Frames.ALL, 224, 224),), Sampling.DENSE, 4)
+    assert config.moments == 5
+
+
+@pytest.mark.parametrize("config", [SHARED, DUAL])
+def test_configuration_survives_json(config: ModelConfig) -> None:
+    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"family": "resnext"}, "cannot be read"),
+        ({"stem": None}, "cannot be read"),
+        ({"frames": "16"}, "cannot be read"),
+        ({"groups": 16}, "unknown fields in the network's configuration: groups"),
+        ({"dropout": 1.0}, "dropout must be"),
+        ({"num_classes": 0}, "needs one class"),
+    ],
+)
+def test_stored_configuration_is_checked(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_json(SHARED.to_json() | change)
+
+
+def test_stored_configuration_may_not_lack_a_field() -> None:
+    document = SHARED.to_json()
+    del document["depth"]
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ModelConfig.from_json(document)
