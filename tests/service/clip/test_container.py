@@ -274,6 +274,7 @@ def guarded_only_by(guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
             file.name = "upload.m3u8"
         kept = {guard: container_options[guard]} if guard in container_options else {}
         others["io_open"] = io_open if guard == "io_open" else None
+        others["timeout"] = 5  # what gets through fails, and does not wait for an answer for ever
         return unguarded(file, container_options=kept, **others)  # type: ignore[call-overload]
 
     monkeypatch.setattr(av, "open", weakened)
