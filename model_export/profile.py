@@ -216,11 +216,11 @@ def _stages_followed(network: nn.Module, meter: _Meter, kept: dict[str, int] | N
 
 
 def _streams(config: ModelConfig, batch: int) -> list[Tensor]:
-    """Normalised inputs without values."""
+    """Normalised inputs without values, laid out as `pixels.normalise` gives them."""
     streams = []
     for spec in config.clip_spec().inputs:
-        frames, height, width, channels = spec.shape(config.frames)
-        streams.append(torch.empty(batch, frames, channels, height, width, device="meta"))
+        frames = torch.empty(batch, *spec.shape(config.frames), device="meta")
+        streams.append(frames.permute(0, 1, 4, 2, 3))
     return streams
 
 
