@@ -20,7 +20,7 @@ import httpx
 
 Found = TypeVar("Found")
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 POLL_S = 0.01
 # One worker and one thread start sooner, and the tests share the machine.
 SMALL = {
@@ -39,7 +39,12 @@ class RunningServer:
     """A server process; `log` has a dict for each line that it wrote, `{"text": ...}` if it is no JSON."""
 
     process: subprocess.Popen[str]
+    reader: threading.Thread = field(init=False)
     log: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reader = threading.Thread(target=self._read_log)
+        self.reader.start()
 
     @property
     def url(self) -> str:
@@ -101,8 +106,7 @@ class RunningServer:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)
 
-    def read_log(self) -> None:
-        """Collect what the process writes until it ends."""
+    def _read_log(self) -> None:
         assert self.process.stderr is not None
         for text in self.process.stderr:
             self.log.append(_parsed(text))
@@ -123,14 +127,12 @@ def starting_server(
     environment = server_environment({"MODELS": models} | settings) | dict(variables or {})
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         server = RunningServer(process)
-        reader = threading.Thread(target=server.read_log)
-        reader.start()
         try:
             yield server
         finally:
             process.terminate()
             _end(process)
-            reader.join()
+            server.reader.join()
 
 
 @contextmanager

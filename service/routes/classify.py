@@ -20,6 +20,7 @@ router = APIRouter(prefix="/v1", tags=["recognition"])
 
 @router.post(
     "/classify",
+    summary="Label a clip",
     response_model=ClassifyAnswer,
     responses=problems(
         "bad_request", "unauthorized", "model_not_found", "too_large", "not_a_video", "undecodable",

@@ -14,13 +14,13 @@ router = APIRouter(tags=["operations"])
 metrics_router = APIRouter(tags=["operations"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", summary="Is the process alive?")
 async def healthz() -> Health:
     """200 while the process can answer at all."""
     return Health(status="ok")
 
 
-@router.get("/readyz", responses=problems("not_ready"))
+@router.get("/readyz", summary="Would a clip be accepted?", responses=problems("not_ready"))
 async def readyz(service: Service) -> Health:
     """200 when a clip would be accepted now."""
     ready, reason = service.readiness()
@@ -29,7 +29,7 @@ async def readyz(service: Service) -> Health:
     return Health(status="ready")
 
 
-@metrics_router.get("/metrics", response_class=Response)
+@metrics_router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(request: Request, service: Service) -> Response:
     """Prometheus exposition, in the text format or OpenMetrics as asked for."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))

@@ -12,7 +12,7 @@ from service.schemas import Limits, ModelEntry, ModelList
 router = APIRouter(prefix="/v1", tags=["models"])
 
 
-@router.get("/models", responses=problems("unauthorized"))
+@router.get("/models", summary="List the models and the limits", responses=problems("unauthorized"))
 async def list_models(service: Service) -> ModelList:
     """All models, those too that were refused, with the reason."""
     settings = service.settings
@@ -27,7 +27,9 @@ async def list_models(service: Service) -> ModelList:
     )
 
 
-@router.get("/models/{name}", responses=problems("unauthorized", "model_not_found"))
+@router.get(
+    "/models/{name}", summary="Describe one model", responses=problems("unauthorized", "model_not_found")
+)
 async def get_model(name: str, service: Service) -> ModelEntry:
     """One model: the version that serves, or else the one that was refused last."""
     entries = [model for model in service.recognizer.models() if model.name == name]

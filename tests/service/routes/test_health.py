@@ -1,0 +1,48 @@
+"""Metrics as Prometheus asks for them. What else /healthz, /readyz and /metrics do is in test_server."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.server import RunningServer
+
+CONTRACT = {
+    "blvnet_requests_total": "counter",
+    "blvnet_request_seconds": "histogram",
+    "blvnet_stage_seconds": "histogram",
+    "blvnet_rejected_total": "counter",
+    "blvnet_predictions_total": "counter",
+    "blvnet_batch_size": "histogram",
+    "blvnet_queue_depth": "gauge",
+    "blvnet_inflight_requests": "gauge",
+    "blvnet_decode_workers": "gauge",
+    "blvnet_decode_worker_restarts_total": "counter",
+    "blvnet_model_info": "gauge",
+    "blvnet_upload_bytes": "histogram",
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), CONTRACT.items())
+def test_metric_of_the_contract_is_exposed(server: RunningServer, name: str, kind: str) -> None:
+    assert f"# TYPE {name} {kind}\n" in server.get("/metrics").text
+
+
+def test_exposition_speaks_openmetrics_when_asked(server: RunningServer) -> None:
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    with server.client(headers=accept) as client:
+        answer: httpx.Response = client.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+def test_stages_of_a_clip_are_those_of_the_contract(server: RunningServer, red_clip: bytes) -> None:
+    server.post(red_clip)
+    for stage in ("receive", "decode", "queue", "inference"):
+        assert server.metric("blvnet_stage_seconds_count", stage=stage, model="tiny") >= 1
+
+
+def test_info_names_the_model_and_where_it_runs(server: RunningServer) -> None:
+    assert (
+        server.metric("blvnet_model_info", model="tiny", version="1", precision="fp32", provider="cpu") == 1
+    )

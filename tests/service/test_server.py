@@ -1,0 +1,325 @@
+"""The process: how it starts, how it refuses to, how it takes load, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server import PATIENCE_S, RunningServer, running_server, starting_server
+from tests.tiny_models import TinyModel, write_package
+
+HEAD = "POST /v1/classify HTTP/1.1\r\nHost: test\r\nContent-Type: video/mp4\r\nContent-Length: {}\r\n\r\n"
+# Side of a matrix whose product takes a good part of a second: time to do something meanwhile.
+SLOW = 2500
+
+
+@pytest.fixture(scope="module")
+def slow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models = tmp_path_factory.mktemp("slow")
+    write_package(models, model=TinyModel(work=SLOW))
+    return models
+
+
+@pytest.fixture(scope="module")
+def locked(tiny_models: Path) -> Iterator[RunningServer]:
+    """A server that wants a key."""
+    with running_server(tiny_models, API_KEYS="first-key,second-key") as server:
+        yield server
+
+
+@contextmanager
+def open_upload(server: RunningServer, announced: int, sent: bytes = b"x") -> Iterator[socket.socket]:
+    """A connection on which an upload has begun and does not go on by itself."""
+    with begin_upload(server, announced, sent) as connection:
+        server.wait_for(lambda: server.metric("blvnet_inflight_requests") >= 2, "upload under way")
+        yield connection
+
+
+def begin_upload(server: RunningServer, announced: int, sent: bytes) -> socket.socket:
+    url = httpx.URL(server.url)
+    connection = socket.create_connection((url.host, url.port or 80), PATIENCE_S)
+    connection.sendall(HEAD.format(announced).encode() + sent)
+    return connection
+
+
+def answer_on(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    """Status and document of the answer."""
+    response = httpx_response(connection)
+    return response.status_code, response.json()
+
+
+def httpx_response(connection: socket.socket) -> httpx.Response:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65_536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(65_536)
+    return httpx.Response(int(status.split()[1]), headers=headers, content=body)
+
+
+def test_start_is_told_and_readiness_follows_the_models(server: RunningServer) -> None:
+    states = [line["state"] for line in server.log if line.get("logger") == "service.lifecycle"]
+    assert states == ["serving"]
+    assert server.get("/healthz").json() == {"status": "ok"}
+    assert server.get("/readyz").json() == {"status": "ready"}
+
+
+def run_to_its_end(models: Path, **settings: Any) -> tuple[int, list[dict[str, Any]]]:
+    with starting_server(models, **settings) as server:
+        status = server.process.wait(PATIENCE_S)
+        server.reader.join()
+        return status, server.log
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "message"),
+    [
+        ({"PORT": "http"}, 2, "BLVNET_PORT"),
+        ({"HOST": "no.such.host.invalid"}, 1, "cannot listen on no.such.host.invalid port 0"),
+        ({"MODELS": "/nonexistent"}, 1, "/nonexistent: there is no such folder"),
+        ({"PROVIDER": "cuda"}, 1, "cuda"),
+    ],
+)
+def test_start_that_must_fail_ends_with_one_line(
+    tiny_models: Path, settings: dict[str, str], status: int, message: str
+) -> None:
+    ended, log = run_to_its_end(tiny_models, **settings)
+    assert ended == status
+    assert log[-1]["text"].startswith("blvnet: ")
+    assert message in log[-1]["text"]
+    assert not any("Traceback" in str(line) for line in log)
+
+
+def test_port_that_is_taken_ends_the_start(server: RunningServer, tiny_models: Path) -> None:
+    ended, log = run_to_its_end(tiny_models, PORT=server.url.rpartition(":")[2])
+    assert ended == 1
+    assert "cannot listen" in log[-1]["text"]
+
+
+def test_variable_that_is_no_setting_is_warned_of(tiny_models: Path) -> None:
+    with starting_server(tiny_models, MAX_BATHC=4) as server:
+        assert "BLVNET_MAX_BATHC" in server.line(level="warning", logger="service.server")["event"]
+
+
+def test_bad_package_does_not_keep_the_others_from_serving(tmp_path: Path, red_clip: bytes) -> None:
+    write_package(tmp_path, "good")
+    (write_package(tmp_path, "bad") / "model.onnx").write_bytes(b"not a graph")
+    with running_server(tmp_path) as server:
+        states = {entry["name"]: entry["state"] for entry in server.get("/v1/models").json()["models"]}
+        assert states == {"good": "ready", "bad": "refused"}
+        assert server.post(red_clip).json()["model"]["name"] == "good"
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Bearer first-key,second-key"},
+            {"Authorization": "Bearer"},
+            {"Authorization": "Basic first-key"},
+            {"Authorization": b"Bearer \xff\xfe"},
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny"])
+    def test_no_valid_key_is_unauthorized(self, locked: RunningServer, path: str, headers: Any) -> None:
+        with locked.client() as client:
+            answer = client.get(path, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+    def test_clip_without_a_key_is_not_read(self, locked: RunningServer) -> None:
+        with begin_upload(locked, 1_000_000, b"x") as connection:
+            assert answer_on(connection)[0] == 401
+
+    @pytest.mark.parametrize("key", ["first-key", "second-key"])
+    def test_valid_key_may_classify(self, locked: RunningServer, red_clip: bytes, key: str) -> None:
+        with locked.client(headers={"Authorization": f"Bearer {key}"}) as client:
+            assert client.post("/v1/classify", content=red_clip).status_code == 200
+
+    @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json"])
+    def test_probes_and_pages_stay_open(self, locked: RunningServer, path: str) -> None:
+        assert locked.get(path).status_code == 200
+
+    def test_keys_are_never_logged(self, locked: RunningServer) -> None:
+        assert "-key" not in json.dumps(locked.log)
+
+
+def test_metrics_can_move_to_a_port_of_their_own(tiny_models: Path) -> None:
+    with running_server(tiny_models, METRICS_PORT=0) as server:
+        assert server.get("/metrics").status_code == 404
+        paths = {"/metrics": 200, "/healthz": 200, "/readyz": 200, "/v1/models": 404, "/": 404}
+        with httpx.Client(base_url=server.metrics_url, verify=False) as client:
+            assert {path: client.get(path).status_code for path in paths} == paths
+            assert "blvnet_model_info" in client.get("/metrics").text
+        assert server.get("/readyz").status_code == 200
+        assert server.stop() == 0
+
+
+class TestOneLineARequest:
+    def test_it_has_the_stages_the_size_and_the_model(self, server: RunningServer, red_clip: bytes) -> None:
+        with server.client(headers={"X-Request-ID": "log-1"}) as client:
+            answer = client.post("/v1/classify", files={"file": ("secret-name.mp4", red_clip)}).json()
+        line = server.line(event="request", request_id="log-1")
+        assert (line["route"], line["code"], line["method"]) == ("/v1/classify", 200, "POST")
+        assert (line["model"], line["bytes"]) == ("tiny", len(red_clip))
+        for stage in ("receive", "decode", "queue", "inference"):
+            assert line[f"{stage}_ms"] == pytest.approx(answer["timing_ms"][stage], abs=0.01)
+        assert len(server.lines(event="request", request_id="log-1")) == 1
+        assert "secret-name" not in json.dumps(server.log)
+
+    def test_it_names_the_problem(self, server: RunningServer) -> None:
+        with server.client(headers={"X-Request-ID": "log-2"}) as client:
+            client.post("/v1/classify", content=b"no video")
+        assert server.line(event="request", request_id="log-2")["problem"] == "not_a_video"
+
+    def test_probes_are_told_of_at_debug_only(self, server: RunningServer) -> None:
+        server.get("/healthz")
+        assert server.line(event="request", route="/healthz")["level"] == "debug"
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [("my-id_1.2:3/4", True), ("with blank", False), ("x" * 129, False)]
+)
+def test_request_id_is_taken_over_if_it_is_plain(server: RunningServer, given: str, taken: bool) -> None:
+    with server.client(headers={"X-Request-ID": given}) as client:
+        answer = client.get("/v1/models/nonesuch")
+    returned = answer.headers["X-Request-ID"]
+    assert answer.json()["request_id"] == returned
+    assert (returned == given) is taken
+    assert re.fullmatch(r"[0-9a-f]{32}", returned) or taken
+
+
+def test_metrics_pass_promtool(server: RunningServer, red_clip: bytes) -> None:
+    server.post(red_clip)
+    exposition = server.get("/metrics").content
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=exposition, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_slow_upload_holds_nobody_else_up(server: RunningServer, red_clip: bytes) -> None:
+    with open_upload(server, 1_000_000):
+        assert server.post(red_clip).status_code == 200
+
+
+def test_upload_that_takes_too_long_is_given_up(tiny_models: Path) -> None:
+    with (
+        running_server(tiny_models, REQUEST_TIMEOUT_S=1) as server,
+        open_upload(server, 1_000_000) as connection,
+    ):
+        status, problem = answer_on(connection)
+        assert (status, problem["code"]) == (504, "deadline_exceeded")
+        assert "1 s" in problem["detail"]
+
+
+def test_caller_who_leaves_in_mid_upload_leaves_nothing_behind(server: RunningServer) -> None:
+    before = len(server.lines(event="request", code=499))
+    with open_upload(server, 1_900_000, bytes(1_500_000)):
+        pass
+    server.wait_for(lambda: len(server.lines(event="request", code=499)) > before, "line of the lost request")
+    assert server.metric("blvnet_inflight_requests") == 1  # the scrape itself
+
+
+class TestUnderLoad:
+    def test_requests_past_the_limit_are_refused_with_a_time_to_come_back(
+        self, slow_models: Path, red_clip: bytes
+    ) -> None:
+        with (
+            running_server(slow_models, QUEUE_LIMIT=2, REQUEST_TIMEOUT_S=600) as server,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            answers = list(pool.map(lambda _: server.post(red_clip), range(8)))
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert refused
+        assert {answer.json()["code"] for answer in refused} == {"overloaded"}
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+        assert {answer.status_code for answer in answers} == {200, 503}
+
+    def test_request_past_its_deadline_is_a_504(self, slow_models: Path, red_clip: bytes) -> None:
+        with running_server(slow_models, REQUEST_TIMEOUT_S=0.05) as server:
+            answer = server.post(red_clip)
+        assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+
+    def test_work_for_a_caller_who_left_is_dropped(self, slow_models: Path, red_clip: bytes) -> None:
+        with running_server(slow_models) as server:
+            with open_upload(server, len(red_clip), red_clip):
+                pass
+            server.line(event="request", code=499, bytes=len(red_clip))
+            assert server.metric("blvnet_predictions_total", model="tiny", label="red") == 0
+
+
+class TestShutdown:
+    def test_accepted_upload_is_finished_and_new_ones_are_refused(
+        self, tiny_models: Path, red_clip: bytes
+    ) -> None:
+        with (
+            running_server(tiny_models) as server,
+            open_upload(server, len(red_clip), red_clip[:9]) as upload,
+        ):
+            server.process.send_signal(signal.SIGTERM)
+            server.line(state="draining")
+            late, probe = server.post(red_clip), server.get("/readyz")
+            upload.sendall(red_clip[9:])
+            assert answer_on(upload)[0] == 200
+            assert server.process.wait(PATIENCE_S) == 0
+        assert (late.status_code, late.json()["code"]) == (503, "not_ready")
+        assert (probe.status_code, probe.json()["detail"]) == (503, "the service is shutting down")
+        assert "Retry-After" in late.headers
+
+    def test_accepted_work_is_finished(self, slow_models: Path, red_clip: bytes) -> None:
+        with (
+            running_server(slow_models, REQUEST_TIMEOUT_S=600) as server,
+            open_upload(server, len(red_clip), red_clip) as upload,
+        ):
+            server.process.send_signal(signal.SIGTERM)
+            assert answer_on(upload)[0] == 200
+            assert server.process.wait(PATIENCE_S) == 0
+
+    def test_what_is_not_done_within_the_grace_is_cut_off_with_an_answer(self, tiny_models: Path) -> None:
+        with running_server(tiny_models, SHUTDOWN_GRACE_S=0.2) as server, open_upload(server, 1000) as upload:
+            server.process.send_signal(signal.SIGTERM)
+            status, problem = answer_on(upload)
+            assert (status, problem["code"]) == (503, "not_ready")
+            upload.close()
+            assert server.process.wait(PATIENCE_S) == 0
+
+    def test_second_signal_ends_the_wait(self, tiny_models: Path) -> None:
+        with (
+            running_server(tiny_models, SHUTDOWN_GRACE_S=3600) as server,
+            open_upload(server, 1000) as upload,
+        ):
+            server.process.send_signal(signal.SIGTERM)
+            server.line(state="draining")
+            server.process.send_signal(signal.SIGTERM)
+            assert answer_on(upload)[1]["code"] == "not_ready"
+            upload.close()
+            assert server.process.wait(PATIENCE_S) == 0
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_idle_service_ends_at_once_with_status_0(self, tiny_models: Path, number: signal.Signals) -> None:
+        with running_server(tiny_models, SHUTDOWN_GRACE_S=3600) as server, server.client() as idle:
+            idle.get("/healthz")
+            assert server.stop(number) == 0
+        assert [line["state"] for line in server.log if "state" in line] == ["serving", "draining", "stopped"]
+
+    def test_signal_during_the_start_ends_it(self, tiny_models: Path) -> None:
+        with starting_server(tiny_models) as server:
+            server.line(event="the recognizer is starting")
+            assert server.stop() == 0
