@@ -1,0 +1,131 @@
+"""What the README shows is run as it stands, and what it says comes out."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.settings import bundled_models
+from tests.observability import ROOT
+from tests.server import RunningServer, running_server
+
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+# A clip or two of each label in each split: enough to see every command work, too little to learn from.
+SMALLER = {"--clips 600": "--clips 66 --split train=1,val=1,test=1"}
+TRAINING = ("synth", "train", "evaluate", "export")
+SCORE_TOLERANCE = 0.02  # another CPU rounds otherwise
+CHANGING = ("timing_ms", "request_id")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language, in order."""
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def commands() -> list[str]:
+    """The shell commands, in order, without their comments."""
+    return [line.partition(" #")[0].strip() for text in blocks("sh") for line in text.splitlines()]
+
+
+def starting_with(*beginnings: str) -> list[str]:
+    """The commands that begin so."""
+    return [command for command in commands() if command.startswith(beginnings)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """What `make serve` starts: the bundled model."""
+    with running_server(bundled_models()) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A place to run commands in that has the files they name."""
+    for name in ("README.md", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def run(command: str, folder: Path, url: str = "") -> str:
+    """The standard output of a command of the README, with our programs and our server in it."""
+    programs = f"{Path(sys.executable).parent}/"
+    command = command.replace(".venv/bin/", programs).replace("http://127.0.0.1:8000", url)
+    command = command.replace("127.0.0.1:8000", url)
+    words = shlex.split(command.replace("curl ", "curl --silent --show-error "))
+    result = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def lasting(answer: dict[str, Any]) -> dict[str, Any]:
+    """What is the same in every answer to the same clip, scores rounded to their tolerance."""
+    scores = {
+        item["label"]: pytest.approx(item["score"], abs=SCORE_TOLERANCE) for item in answer["predictions"]
+    }
+    return {key: value for key, value in answer.items() if key not in CHANGING} | {"predictions": scores}
+
+
+def test_first_screen_shows_start_request_and_answer() -> None:
+    first_screen = TEXT.splitlines()[:50]
+    assert "make serve" in first_screen
+    assert [line for line in first_screen if line.startswith("curl -F file=@")]
+
+
+def test_answer_is_the_real_one(server: RunningServer, folder: Path) -> None:
+    [shown] = blocks("json")
+    answer = json.loads(run(starting_with("curl")[0], folder, server.url))
+    assert lasting(answer) == lasting(json.loads(shown))
+    assert answer.keys() == json.loads(shown).keys()
+
+
+def test_other_file_is_answered_with_a_problem_document(server: RunningServer, folder: Path) -> None:
+    problem = json.loads(run(starting_with("curl")[1], folder, server.url))
+    assert (problem["status"], problem["code"]) == (415, "not_a_video")
+
+
+@pytest.mark.parametrize("command", starting_with(".venv/bin/blvnet classify"))
+def test_classify_command_gives_the_same_label(server: RunningServer, folder: Path, command: str) -> None:
+    [shown] = blocks("json")
+    assert json.loads(shown)["predictions"][0]["label"] in run(command, folder, server.url)
+
+
+def test_python_example_prints_labels(server: RunningServer, folder: Path) -> None:
+    [code] = blocks("python")
+    (folder / "example.py").write_text(code.replace("http://127.0.0.1:8000", server.url))
+    output = run(f".venv/bin/{Path(sys.executable).name} example.py", folder)
+    assert re.fullmatch(r"(?:[01]\.\d\d [A-Z].+\n){3}", output)
+
+
+def test_training_commands_work_one_after_the_other(folder: Path) -> None:
+    for command in starting_with(*(f".venv/bin/blvnet {name} " for name in TRAINING)):
+        if "checkpoint.pth.tar" not in command:
+            for shown, smaller in SMALLER.items():
+                command = command.replace(shown, smaller)
+            run(command, folder)
+    assert (folder / "models/mine/1/model.onnx").is_file()
+
+
+@pytest.mark.parametrize("command", starting_with(".venv/bin/blvnet"))
+def test_options_exist(command: str, folder: Path) -> None:
+    words = shlex.split(command)
+    usage = run(f"{words[0]} {words[1]} --help", folder)
+    assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[\w-]+", usage))
+
+
+@pytest.mark.parametrize("command", starting_with("make"))
+def test_make_command_is_possible(command: str) -> None:
+    subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_no_command_is_left_untried() -> None:
+    assert set(commands()) == set(starting_with("make", "curl", ".venv/bin/blvnet"))
