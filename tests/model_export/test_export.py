@@ -1,0 +1,309 @@
+"""`blvnet export`: what it writes, what it says, and that nothing is left behind when it fails."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from model_export import export as exporting  # noqa: E402
+from model_export.checkpoint import save_checkpoint  # noqa: E402
+from service.clip.spec import Sampling  # noqa: E402
+from service.manifest import read_manifest, sha256_of, verify_graph  # noqa: E402
+from tests.clips import numbered_clip  # noqa: E402
+from tests.model_export.command import Result, blvnet  # noqa: E402
+from tests.model_export.networks_for_export import CLASSES, small_network  # noqa: E402
+
+ARCH = "blvnet-tam-mini-f2x2"
+LABELS = ["red", "green", "blue", "up, then down", "nothing"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint and the package that was made from it."""
+
+    checkpoint: Path
+    models: Path
+    result: Result
+
+    @property
+    def folder(self) -> Path:
+        return self.models / ARCH / "1"
+
+
+def write_checkpoint(path: Path, training: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """Our own checkpoint of the small network; `changes` replace weights, None leaves one out."""
+    network, config = small_network(ARCH, size=32)
+    weights = {**network.state_dict(), **{key.replace("__", "."): value for key, value in changes.items()}}
+    kept = {key: value for key, value in weights.items() if value is not None}
+    save_checkpoint(path, config, kept, training)
+    return path
+
+
+def write_labels(path: Path, count: int = CLASSES) -> Path:
+    path.write_text("\n".join((LABELS + [f"label {index}" for index in range(count)])[:count]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """One real export, of a checkpoint that says all there is to say."""
+    folder = tmp_path_factory.mktemp("export")
+    training = {"labels": LABELS, "dataset": "synthetic", "data": "/home/someone/data", "step": 7}
+    checkpoint = write_checkpoint(folder / "best.pt", training)
+    models = folder / "models"
+    return Case(checkpoint, models, blvnet("export", "--checkpoint", checkpoint, "--out", models, "--json"))
+
+
+@pytest.fixture
+def quick(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the graph that is there already, whatever is exported: writing one takes seconds."""
+    model = onnx.load(case.folder / "model.onnx")
+    monkeypatch.setattr(exporting, "build_graph", lambda network, clip: model)
+
+
+def test_package_is_whole_and_reads_back(case: Case) -> None:
+    assert case.result.status == 0, case.result.stderr
+    assert sorted(path.name for path in case.folder.iterdir()) == ["model.json", "model.onnx"]
+    manifest = read_manifest(case.folder)
+    verify_graph(manifest, case.folder)
+    assert (manifest.name, manifest.version, manifest.architecture) == (ARCH, 1, ARCH)
+    assert manifest.labels == tuple(LABELS)
+    assert manifest.precision == "fp32"
+    assert [(item.name, item.frames, item.size, item.scale) for item in manifest.clip.inputs] == [
+        ("little", "even", 32, 32),
+        ("big", "odd", 16, 16),
+    ]
+
+
+def test_nothing_but_the_package_is_left_in_the_folder(case: Case) -> None:
+    assert [path.name for path in case.models.iterdir()] == [ARCH]
+    assert [path.name for path in (case.models / ARCH).iterdir()] == ["1"]
+
+
+def test_manifest_says_how_near_the_graph_is(case: Case) -> None:
+    parity = read_manifest(case.folder).parity
+    assert parity["bound"] == 1e-4
+    assert 0 <= parity["logits"] < 1e-5
+    assert 0 <= parity["evidence"] < 1e-5
+    assert (parity["clips"], parity["same_top1"], parity["batches"]) == (4, 4, [1, 3])
+
+
+def test_manifest_says_where_the_weights_came_from(case: Case) -> None:
+    provenance = read_manifest(case.folder).provenance
+    assert provenance["checkpoint"] == "best.pt"
+    assert provenance["checkpoint_sha256"] == sha256_of(case.checkpoint)
+    assert provenance["training"] == {"dataset": "synthetic", "step": 7}
+    assert provenance["tools"]["torch"] == torch.__version__
+    assert "someone" not in json.dumps(provenance)
+
+
+def test_json_is_the_only_thing_on_standard_output(case: Case) -> None:
+    document = json.loads(case.result.stdout)
+    assert document["package"] == str(case.folder)
+    assert document["parity"] == read_manifest(case.folder).parity
+    assert document["graph_bytes"] == (case.folder / "model.onnx").stat().st_size
+    assert case.result.stdout.count("\n") == 1
+    assert "comparing it with PyTorch on 4 made clips" in case.result.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_next_version_goes_beside_the_last(case: Case, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    (models / ARCH / "9").mkdir(parents=True)
+    (models / ARCH / ".17.half-written").mkdir()
+    result = blvnet("export", "--checkpoint", case.checkpoint, "--out", models)
+    assert result.status == 0, result.stderr
+    assert read_manifest(models / ARCH / "10").version == 10
+    assert result.stdout.startswith(f"{models / ARCH / '10'}: {ARCH}, fp32, ")
+
+
+@pytest.mark.usefixtures("quick")
+def test_options_reach_the_manifest(case: Case, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({f"class {index}": str(index) for index in range(CLASSES)}))
+    options = ("--name", "mine", "--version", "4", "--labels", labels, "--scale", "40")
+    dense = ("--sampling", "dense", "--stride", "3", "--arch", "blvnet-tam-mini", "--frames", "4")
+    result = blvnet("export", "--checkpoint", case.checkpoint, "--out", tmp_path, *options, *dense)
+    assert result.status == 0, result.stderr
+    manifest = read_manifest(tmp_path / "mine" / "4")
+    assert manifest.labels == tuple(f"class {index}" for index in range(CLASSES))
+    assert (manifest.clip.sampling, manifest.clip.stride) == (Sampling.DENSE, 3)
+    assert [item.scale for item in manifest.clip.inputs] == [40, 20]
+
+
+@pytest.mark.usefixtures("quick")
+def test_clip_is_the_one_trained_on_unless_told_otherwise(tmp_path: Path) -> None:
+    clip = {"sampling": "dense", "stride": 2, "inputs": [{"scale": 36}, {"scale": 18}]}
+    checkpoint = write_checkpoint(tmp_path / "x.pt", {"labels": LABELS, "clip": clip})
+    assert blvnet("export", "--checkpoint", checkpoint, "--out", tmp_path).status == 0
+    read = read_manifest(tmp_path / ARCH / "1").clip
+    assert (read.sampling, read.stride, read.inputs[0].scale) == (Sampling.DENSE, 2, 36)
+
+
+@pytest.mark.usefixtures("quick")
+def test_graph_is_proved_on_the_clips_of_a_folder(case: Case, tmp_path: Path) -> None:
+    for place in ("a/deep", "b"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "clip.mp4").write_bytes(numbered_clip(frames=6))
+    (tmp_path / "notes.txt").write_text("no clip")
+    models = tmp_path / "models"
+    result = blvnet(
+        "export", "--checkpoint", case.checkpoint, "--out", models, "--calibration", tmp_path, "--json"
+    )
+    assert result.status == 0, result.stderr
+    assert json.loads(result.stdout)["parity"]["clip_source"] == "real clips"
+
+
+@pytest.mark.usefixtures("quick")
+def test_graph_that_computes_something_else_is_no_package(tmp_path: Path) -> None:
+    network, _ = small_network(ARCH, size=32)
+    bias = network.state_dict()["fc.bias"] + 0.01
+    checkpoint = write_checkpoint(tmp_path / "x.pt", {"labels": LABELS}, fc__bias=bias)
+    assert_fails(
+        blvnet("export", "--checkpoint", checkpoint, "--out", tmp_path / "models"),
+        tmp_path / "models",
+        "the exported graph differs from the PyTorch network",
+    )
+
+
+@pytest.mark.usefixtures("quick")
+def test_network_that_gives_no_numbers_is_no_package(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(
+        tmp_path / "x.pt", {"labels": LABELS}, fc__bias=torch.full((CLASSES,), math.nan)
+    )
+    assert_fails(
+        blvnet("export", "--checkpoint", checkpoint, "--out", tmp_path / "models"),
+        tmp_path / "models",
+        "logits by nan",
+    )
+
+
+def assert_fails(result: Result, models: Path, complaint: str) -> None:
+    """Exit status 1, one line on standard error after the steps, and no package nor the folders for one."""
+    assert result.status == 1
+    assert result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("blvnet: ")
+    assert complaint in last
+    assert "Traceback" not in result.stderr
+    assert not models.exists()
+
+
+class Evil:
+    """What a checkpoint must not be able to do."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return print, ("code of a file was run",)
+
+
+def own(folder: Path) -> Path:
+    return write_checkpoint(folder / "own.pt", {"labels": LABELS})
+
+
+def text(folder: Path) -> Path:
+    path = folder / "readme.pt"
+    path.write_text("no checkpoint")
+    return path
+
+
+def cut(folder: Path) -> Path:
+    path = own(folder)
+    path.write_bytes(path.read_bytes()[:-1000])
+    return path
+
+
+def evil(folder: Path) -> Path:
+    path = folder / "evil.pt"
+    torch.save({"state_dict": Evil()}, path)
+    return path
+
+
+def incomplete(folder: Path) -> Path:
+    return write_checkpoint(folder / "x.pt", {"labels": LABELS}, fc__bias=None)
+
+
+def nameless(folder: Path) -> Path:
+    return write_checkpoint(folder / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "complaint"),
+    [
+        pytest.param(text, (), "readme.pt: is not a checkpoint", id="no checkpoint"),
+        pytest.param(lambda folder: folder / "gone.pt", (), "gone.pt: there is no such file", id="no file"),
+        pytest.param(cut, (), "own.pt: is cut short", id="cut short"),
+        pytest.param(evil, (), "wants Python code run", id="code"),
+        pytest.param(incomplete, (), "missing fc.bias", id="missing tensor"),
+        pytest.param(nameless, (), "add --labels FILE", id="no labels"),
+        pytest.param(own, ("--arch", "blvnet-tam-50"), "holds blvnet-tam-mini-f2x2", id="other network"),
+        pytest.param(own, ("--arch", "nonsense"), "unknown architecture 'nonsense'", id="no architecture"),
+        pytest.param(own, ("--frames", "8"), "with frames 4, not 8", id="other frames"),
+        pytest.param(own, ("--stem", "shared"), "with the dual stem, not the shared one", id="other stem"),
+        pytest.param(own, ("--blending-frames", "5"), "with taps 3, not 5", id="other taps"),
+        pytest.param(own, ("--scale", "31"), "--scale 31 is less than the size, 32", id="scale"),
+        pytest.param(own, ("--name", "../up"), "must be letters, digits", id="name"),
+        pytest.param(own, ("--calibration", "/nowhere"), "no such folder of clips", id="no clips folder"),
+    ],
+)
+def test_failure_is_one_line_and_leaves_nothing(
+    make: Any, options: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    result = blvnet("export", "--checkpoint", make(tmp_path), "--out", models, *options)
+    assert_fails(result, models, complaint)
+    assert len(result.stderr.splitlines()) <= 2  # what the checkpoint holds may have been said before
+    assert "code of a file was run" not in result.stdout + result.stderr
+
+
+def test_labels_of_other_classes_are_refused(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path / "labels.txt", CLASSES + 1)
+    models = tmp_path / "models"
+    result = blvnet("export", "--checkpoint", own(tmp_path), "--out", models, "--labels", labels)
+    assert_fails(result, models, f"labels.txt has {CLASSES + 1} labels")
+
+
+def test_clip_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    models = tmp_path / "models"
+    result = blvnet("export", "--checkpoint", own(tmp_path), "--out", models, "--calibration", tmp_path)
+    assert_fails(result, models, "broken.mp4: ")
+
+
+def test_folder_without_clips_is_refused(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    result = blvnet("export", "--checkpoint", own(tmp_path), "--out", models, "--calibration", tmp_path)
+    assert_fails(result, models, "no video file in it")
+
+
+def test_version_that_is_there_is_never_written_over(case: Case) -> None:
+    before = sha256_of(case.folder / "model.json")
+    result = blvnet("export", "--checkpoint", case.checkpoint, "--out", case.models, "--version", "1")
+    assert result.status == 1
+    assert "already has version 1; leave --version out" in result.stderr
+    assert sha256_of(case.folder / "model.json") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--precision", "int8"), "int8 cannot be exported yet, only fp32"),
+        (("--precision", "fp16"), "fp16 cannot be exported yet, only fp32"),
+        (("--precision", "fp8"), "fp8"),
+        (("--stride", "2"), "belongs to --sampling dense"),
+        (("--version", "0"), "--version"),
+        (("--stem", "none"), "--stem"),
+    ],
+)
+def test_bad_usage_is_exit_status_2(options: tuple[str, str], complaint: str, tmp_path: Path) -> None:
+    result = blvnet("export", "--checkpoint", "x.pt", "--out", tmp_path / "models", *options)
+    assert result.status == 2
+    assert complaint in result.stderr
+    assert not (tmp_path / "models").exists()

@@ -1,0 +1,82 @@
+"""The serving form of a network computes what the network does."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from model_export.fold import PixelConvolution, TimeFilter, for_serving  # noqa: E402
+from model_export.networks.pixels import MEAN, normalise  # noqa: E402
+from model_export.networks.temporal import TemporalAggregation, TemporalShift  # noqa: E402
+from tests.model_export.networks_for_export import noise_clips, small_network  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blvnet-tam-mini-f4x2",
+        "blvnet-tam-mini-f1x2",
+        "blvnet-tam-mini-f4x2-shared",
+        "blvnet-tam-mini-f4x2-blend1-shared",
+        "blvnet-tam-mini-f3x2-blend5-shared",
+        "blvnet-tam-mini-f3x2-blend7",
+        "blvnet-tam-mini-f2x2-blend9-shared",
+        "blvnet-50-f2x2",
+        "tam-resnet-18-f5",
+        "tsm-resnet-18-f4",
+        "tam-i3d-resnet-18-f4",
+    ],
+)
+def test_serving_form_gives_the_same_evidence(name: str) -> None:
+    network, config = small_network(name)
+    clips = noise_clips(config.clip_spec(), 2)
+    with torch.inference_mode():
+        wanted = network(*(normalise(frames) for frames in clips))
+        found = for_serving(network)(*(frames.permute(0, 1, 4, 2, 3) for frames in clips))
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+def test_serving_form_leaves_the_network_alone() -> None:
+    network, _ = small_network("blvnet-tam-mini-f2x2")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    for_serving(network)
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_serving_form_holds_no_temporal_module_of_training() -> None:
+    for name in ("blvnet-tam-mini-f2x2-shared", "tsm-resnet-18-f4"):
+        modules = list(for_serving(small_network(name)[0]).modules())
+        assert not any(isinstance(module, TemporalAggregation | TemporalShift) for module in modules)
+
+
+def test_pixels_of_the_mean_colour_give_nothing_up_to_the_border() -> None:
+    convolution = nn.Conv2d(3, 4, 7, stride=2, padding=3, bias=False)
+    folded = PixelConvolution(convolution)
+    mean = 255.0 * torch.tensor(MEAN).view(1, 3, 1, 1).expand(1, 3, 16, 16)
+    assert folded(mean).abs().max() < 1e-6
+
+
+def test_filter_cuts_zero_taps_off() -> None:
+    taps = torch.tensor([[0.0, 0.0], [0.5, -1.0], [0.25, 2.0], [0.0, 0.0]])
+    time_filter = TimeFilter(taps, first=-2, frames=6, relu=False)
+    assert time_filter.weight.shape == (2, 1, 2, 1)
+    assert time_filter.padding == (0, 0, 1, 0)
+
+
+def test_filter_reads_zeros_beyond_both_ends() -> None:
+    taps = torch.tensor([[1.0], [10.0], [100.0]])
+    frames = torch.arange(1.0, 5.0).view(4, 1, 1, 1)
+    whole = TimeFilter(taps, first=-1, frames=4)(frames).flatten().tolist()
+    assert whole == [210.0, 321.0, 432.0, 43.0]
+    assert TimeFilter(taps, first=-1, frames=4, stride=2)(frames).flatten().tolist() == whole[::2]
+    assert TimeFilter(taps, first=0, frames=4, stride=2)(frames).flatten().tolist() == whole[1::2]
+
+
+def test_filter_that_starts_late_looks_at_later_frames_only() -> None:
+    ahead = TimeFilter(torch.tensor([[1.0]]), first=1, frames=4)
+    assert ahead(torch.arange(1.0, 5.0).view(4, 1, 1, 1)).flatten().tolist() == [2.0, 3.0, 4.0, 0.0]

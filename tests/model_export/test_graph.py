@@ -1,0 +1,158 @@
+"""What an exported graph is made of, and that it computes what the network does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+torch = pytest.importorskip("torch")
+
+import onnxruntime  # noqa: E402
+from torch import nn  # noqa: E402
+
+from model_export.config import ModelConfig  # noqa: E402
+from model_export.graph import FORBIDDEN, OPSET, OUTPUTS, GraphError, build_graph, check_graph  # noqa: E402
+from model_export.networks.pixels import normalise  # noqa: E402
+from service.clip.spec import ClipSpec, Frames, InputSpec  # noqa: E402
+from tests.model_export.networks_for_export import CLASSES, noise_clips, small_network  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network, and the graph made from it."""
+
+    name: str
+    network: nn.Module
+    config: ModelConfig
+    model: onnx.ModelProto
+
+
+# Depthwise convolutions that each network needs: with two streams, TAMs in front of a split count twice.
+DEPTHWISE = {
+    "blvnet-tam-mini-f3x2": 2 + 3 * 2 + 2,
+    "blvnet-tam-mini-f2x2-blend5-shared": 2 + 3 * 2 + 2,
+    "blvnet-50-f2x2": 0,
+    "tam-resnet-18-f3": 8,
+    "tsm-resnet-18-f3": 8,
+    "tam-i3d-resnet-18-f3": 8,
+}
+# 72 pixels give maps of odd sides, which scale back up by no whole factor.
+SIZES = {"blvnet-tam-mini-f3x2": 72}
+
+
+@pytest.fixture(scope="module", params=list(DEPTHWISE))
+def exported(request: pytest.FixtureRequest) -> Exported:
+    network, config = small_network(request.param, SIZES.get(request.param, 64))
+    return Exported(request.param, network, config, build_graph(network, config.clip_spec()))
+
+
+def groups(node: onnx.NodeProto) -> int:
+    return next((item.i for item in node.attribute if item.name == "group"), 1)
+
+
+def test_every_temporal_module_is_a_depthwise_convolution(exported: Exported) -> None:
+    weights = {tensor.name: tuple(tensor.dims) for tensor in exported.model.graph.initializer}
+    convolutions = [node for node in exported.model.graph.node if node.op_type == "Conv"]
+    depthwise = [node for node in convolutions if groups(node) > 1]
+    assert len(depthwise) == DEPTHWISE[exported.name]
+    for node in depthwise:
+        channels, inputs, taps, width = weights[node.input[1]]  # constant: an initializer
+        assert (groups(node), inputs, width) == (channels, 1, 1)
+        assert 1 < taps <= exported.config.taps
+
+
+def test_no_operator_depends_on_shapes_or_data_at_run_time(exported: Exported) -> None:
+    operators = Counter(node.op_type for node in exported.model.graph.node)
+    assert not FORBIDDEN & set(operators)
+    assert set(operators) <= {"Add", "AveragePool", "Cast", "Concat", "Conv", "Gemm", "MatMul", "MaxPool"} | {
+        *("Pad", "ReduceMean", "Relu", "Reshape", "Resize", "Slice", "Sub", "Transpose", "Unsqueeze")
+    }
+
+
+def test_only_the_batch_axis_is_free(exported: Exported) -> None:
+    config, model = exported.config, exported.model
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    wanted: dict[str, list[str | int]] = {
+        item.name: ["N", *item.shape(config.frames)] for item in config.clip_spec().inputs
+    }
+    assert shapes == wanted | {"logits": ["N", CLASSES], "evidence": ["N", config.moments, CLASSES]}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_onnxruntime_agrees_with_pytorch(exported: Exported, batch: int) -> None:
+    clips = noise_clips(exported.config.clip_spec(), batch, seed=batch)
+    with torch.inference_mode():
+        wanted = exported.network(*(normalise(frames) for frames in clips)).numpy()
+    session = onnxruntime.InferenceSession(exported.model.SerializeToString())
+    feed = {item.name: frames.numpy() for item, frames in zip(session.get_inputs(), clips, strict=True)}
+    logits, evidence = session.run(list(OUTPUTS), feed)
+    assert np.abs(evidence - wanted).max() < 1e-5 * np.abs(wanted).max()
+    np.testing.assert_allclose(logits, evidence.mean(axis=1), atol=1e-6 * np.abs(wanted).max())
+
+
+def test_nothing_of_the_machine_that_exported_is_in_the_graph(exported: Exported) -> None:
+    assert not any(node.metadata_props or node.doc_string for node in exported.model.graph.node)
+    described = onnx.ModelProto()
+    described.CopyFrom(exported.model)
+    described.graph.ClearField("initializer")
+    assert b".py" not in described.SerializeToString()
+
+
+CLIP = ClipSpec(frames=2, inputs=(InputSpec("frames", Frames.ALL, 4, 4),))
+
+
+def graph_of(*extra: onnx.NodeProto, **changes: Any) -> onnx.ModelProto:
+    """A valid graph for `CLIP`: the means of the channels over each frame, and `extra` nodes."""
+    shape = changes.get("shape", ["N", 2, 4, 4, 3])
+    inputs = [helper.make_tensor_value_info("frames", changes.get("dtype", TensorProto.UINT8), shape)]
+    outputs = [
+        helper.make_tensor_value_info(changes.get("logits", "logits"), TensorProto.FLOAT, ["N", 3]),
+        helper.make_tensor_value_info("evidence", TensorProto.FLOAT, ["N", 2, 3]),
+    ]
+    body = [
+        helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "space"], ["evidence"], keepdims=0),
+        helper.make_node("ReduceMean", ["evidence", "time"], [outputs[0].name], keepdims=0),
+    ]
+    constants = [
+        helper.make_tensor("space", TensorProto.INT64, [2], [2, 3]),
+        helper.make_tensor("time", TensorProto.INT64, [1], [1]),
+    ]
+    graph = helper.make_graph([*body, *extra], "graph", inputs, outputs, constants)
+    opsets = [helper.make_opsetid("", changes.get("opset", OPSET))]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def test_a_graph_as_promised_passes() -> None:
+    check_graph(graph_of(), CLIP)
+
+
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        pytest.param(graph_of(helper.make_node("Shape", ["float"], ["x"])), "uses Shape", id="operator"),
+        pytest.param(graph_of(helper.make_node("Relu", ["gone"], ["x"])), "not valid ONNX", id="invalid"),
+        pytest.param(
+            graph_of(helper.make_node("Transpose", ["evidence"], ["x"], perm=[1, 0, 2])),
+            "x has a shape that is not constant",
+            id="free axis",
+        ),
+        pytest.param(graph_of(opset=19), "operator set 18 alone", id="opset"),
+        pytest.param(graph_of(shape=[1, 2, 4, 4, 3]), "inputs are not those", id="fixed batch"),
+        pytest.param(graph_of(shape=["N", 2, 4, 5, 3]), "inputs are not those", id="size"),
+        pytest.param(graph_of(dtype=TensorProto.INT8), "inputs are not those", id="type"),
+        pytest.param(graph_of(logits="scores"), "outputs are not", id="name of an output"),
+    ],
+)
+def test_a_graph_that_breaks_a_promise_is_refused(model: onnx.ModelProto, complaint: str) -> None:
+    with pytest.raises(GraphError, match=complaint):
+        check_graph(model, CLIP)
