@@ -157,8 +157,9 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             weight, groups = args[1], args[8]
             kind = "tam" if groups == weight.shape[0] > 1 else "convolution"  # nothing else is depthwise
             self.measured.macs[self.stage][kind] += result.numel() * weight[0].numel()
-        elif operation is _aten.addmm:
-            self.measured.macs[self.stage]["rest"] += result.numel() * args[1].shape[1]
+        elif operation in (_aten.mm, _aten.bmm, _aten.addmm):
+            left = args[1] if operation is _aten.addmm else args[0]
+            self.measured.macs[self.stage]["rest"] += result.numel() * left.shape[-1]
 
 
 def _measure_inference(network: nn.Module, config: ModelConfig) -> _Measured:

@@ -1,0 +1,123 @@
+"""The paper's configurations and its claim: costs of every network, and the factors against TSN.
+
+    python -m benchmarks.paper_table
+
+Costs are those of `blvnet profile`: counted, not timed, so they are the same on every machine. The tables go
+to `benchmarks/results` and into docs/networks.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.report import RESULTS, table, write
+from model_export.networks.names import parse_architecture
+from model_export.profile import Profile, profile_network
+from model_export.progress import counting
+
+PAGE = Path(__file__).parents[1] / "docs" / "networks.md"
+START, END = "<!-- written by python -m benchmarks.paper_table -->\n", "<!-- end -->\n"
+CLASSES = 174  # Something-Something
+MEGA = 1e6
+
+NETWORKS = (
+    *(f"blvnet-tam-50-a2-b4-f{pairs}x2" for pairs in (8, 16)),
+    *(f"blvnet-tam-101-a2-b4-f{pairs}x2" for pairs in (8, 16, 24, 32)),
+    "blvnet-tam-152-a2-b4-f8x2",
+    "blvnet-50-a2-b4-f8x2",
+    "blvnet-101-a2-b4-f8x2",
+    *(f"blvnet-tam-{depth}-a2-b4-f8x2-dual" for depth in (50, 101)),
+    *(f"tsn-resnet-{depth}-f{frames}" for depth in (50, 101) for frames in (8, 16, 32)),
+    *(f"{family}-resnet-{depth}-f8" for family in ("tsm", "tam", "i3d", "tam-i3d") for depth in (50, 101)),
+)
+# The paper's comparison: the same depth and frames, plain ResNet against big-little network with TAM.
+CLAIMS = tuple(
+    (f"blvnet-tam-{depth}-a2-b4-f8x2{stem}", f"tsn-resnet-{depth}-f16")
+    for depth in (50, 101, 152)
+    for stem in ("", "-dual")
+)
+
+
+def main(
+    page: Annotated[Path, typer.Option(help="Documentation page with the place for the tables.")] = PAGE,
+    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
+) -> None:
+    """Count the costs of the paper's networks and write the tables."""
+    names = list(dict.fromkeys((*NETWORKS, *(name for pair in CLAIMS for name in pair))))
+    profiles: dict[str, Profile] = {}
+    with counting("counting", len(names)) as tick:
+        for name in names:
+            profiles[name] = profile_network(parse_architecture(name, num_classes=CLASSES))
+            tick(1)
+    text = f"{costs(profiles, NETWORKS)}\n{factors(profiles)}"
+    document: dict[str, Any] = {"networks": [profile.to_json() for profile in profiles.values()]}
+    write("paper_table", document, text, results)
+    page.write_text(placed(page.read_text(encoding="utf-8"), text), encoding="utf-8")
+
+
+def costs(profiles: dict[str, Profile], names: Sequence[str]) -> str:
+    """The table of costs for one clip."""
+    head = (
+        "network",
+        "frames",
+        "parameters",
+        "GMACs",
+        "of which TAM",
+        "inference MB",
+        "training MB",
+    )
+    rows = []
+    for name in names:
+        profile = profiles[name]
+        total = profile.total
+        rows.append(
+            (
+                f"`{name}`",
+                f"{profile.config.frames}",
+                f"{total.parameters:,}",
+                f"{total.gmacs:.2f}",
+                f"{total.tam_gmacs:.3f}",
+                f"{total.activation_bytes / MEGA:.0f}",
+                f"{total.training_activation_bytes / MEGA:.0f}",
+            )
+        )
+    return table(head, rows)
+
+
+def factors(profiles: dict[str, Profile]) -> str:
+    """How many times less than TSN each network takes."""
+    head = ("network", "against", "GMACs", "inference memory", "training memory")
+    rows = []
+    for ours, theirs in CLAIMS:
+        left, right = profiles[ours].total, profiles[theirs].total
+        rows.append(
+            (
+                f"`{ours}`",
+                f"`{theirs}`",
+                f"{right.gmacs / left.gmacs:.2f} x less",
+                f"{right.activation_bytes / left.activation_bytes:.2f} x less",
+                f"{right.training_activation_bytes / left.training_activation_bytes:.2f} x less",
+            )
+        )
+    return table(head, rows)
+
+
+def placed(page: str, text: str) -> str:
+    """The page with `text` between its marks.
+
+    Raises:
+        ValueError: the page has no marks.
+    """
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError("the page has no place for the tables")
+    return f"{before}{START}\n{text}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
