@@ -56,6 +56,26 @@ def test_nothing_else_is_looked_up(message: object) -> None:
         unpickled(message)
 
 
+class NamedByGetattr:
+    """Pickles as Python before 3.11.4 pickles a member of an enumeration."""
+
+    def __init__(self, kind: type, name: str) -> None:
+        self.named = kind, name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, self.named
+
+
+def test_members_of_enumerations_are_believed_in_the_form_of_every_python() -> None:
+    assert unpickled(NamedByGetattr(ResultStatus, "SUCCESS")) is ResultStatus.SUCCESS
+
+
+@pytest.mark.parametrize("kind", [Found, ResultStatus])
+def test_other_attributes_are_not_looked_up(kind: type) -> None:
+    with pytest.raises((pickle.PicklingError, KeyError)):
+        unpickled(NamedByGetattr(kind, "__init__"))
+
+
 def answer_hostile(folder: Path) -> Hostile:
     return Hostile(folder)
 
