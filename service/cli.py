@@ -165,4 +165,4 @@ def _failure(exc: BlvnetError | ModuleNotFoundError) -> Failure:
 def _one_line(exc: typer.TyperException) -> str:
     message = " ".join(exc.format_message().split())
     context = getattr(exc, "ctx", None)
-    return f"{message} Try '{context.command_path} --help'." if context is not None else message
+    return f"{message.removesuffix('.')}. Try '{context.command_path} --help'." if context is not None else message

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from service.errors import BadRequest, BlvnetError, NotReady, OverLimit, Overloaded, RateLimited, RequestError
-from service.schemas import ClassifyAnswer
+from service.schemas import ClassifyAnswer, Problem
+
+Document = TypeVar("Document", bound=BaseModel)
 
 TIMEOUT_S = 120.0
 CODES = {kind.code: kind for kind in RequestError.__subclasses__()}
@@ -62,30 +63,27 @@ class Client:
             raise BadRequest(f"The clip cannot be opened: {exc.strerror}.") from exc
         if not answer.is_success:
             raise _error(answer, self._url)
-        return _parsed(answer, self._url)
+        return _parsed(answer, ClassifyAnswer, self._url)
 
 
-def _parsed(answer: httpx.Response, url: str) -> ClassifyAnswer:
+def _parsed(answer: httpx.Response, kind: type[Document], url: str) -> Document:
     try:
-        return ClassifyAnswer.model_validate_json(answer.content)
+        return kind.model_validate_json(answer.content)
     except ValidationError as exc:
-        raise ServerFailed(f"{url} answers something that is no classification") from exc
+        raise ServerFailed(
+            f"{url} answers with status {answer.status_code} and not as this kind of server does"
+        ) from exc
 
 
 def _error(answer: httpx.Response, url: str) -> BlvnetError:
-    problem = _problem(answer)
-    kind = CODES.get(problem.get("code", ""))
+    problem = _parsed(answer, Problem, url)
+    kind = CODES.get(problem.code)
     if kind is None:
-        return ServerFailed(f"{url} answers with status {answer.status_code}: {problem.get('detail', '')}")
-    if kind is OverLimit:
-        return OverLimit(problem["limit"], problem["value"], problem["maximum"])
-    if kind in (RateLimited, Overloaded, NotReady):
-        return kind(problem["detail"], float(answer.headers.get("Retry-After", 1)))
-    return kind(problem["detail"])
-
-
-def _problem(answer: httpx.Response) -> Mapping[str, Any]:
-    if answer.headers.get("Content-Type") != "application/problem+json":
-        return {}
-    document = answer.json()
-    return document if isinstance(document, dict) else {}
+        return ServerFailed(f"{url} answers with status {answer.status_code}: {problem.detail}")
+    if issubclass(kind, OverLimit):
+        if problem.limit is None or problem.value is None or problem.maximum is None:
+            return ServerFailed(f"{url} answers that a limit is passed: {problem.detail}")
+        return OverLimit(problem.limit, problem.value, problem.maximum)
+    if issubclass(kind, RateLimited | Overloaded | NotReady):
+        return kind(problem.detail, float(answer.headers.get("Retry-After", 1)))
+    return kind(problem.detail)

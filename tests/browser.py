@@ -25,7 +25,7 @@ FLAGS = (
 
 
 class Page:
-    """A page in the browser: `requests` has the addresses it asked for, `complaints` what its console says."""
+    """A page: `requests` has the addresses that it asked for, `complaints` what the console says."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection

@@ -1,0 +1,79 @@
+"""What may load what, seen in clean interpreters: serving needs no torch, a decode worker no web server."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TRAINING = {"torch", "cv2", "matplotlib", "onnx", "onnxscript", "PIL", "model_export"}
+WEB = {"fastapi", "starlette", "uvicorn", "pydantic", "typer"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level packages that a fresh interpreter has loaded after running `code`."""
+    script = f"{code}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported_by(module: Path) -> set[str]:
+    """Full names of everything that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("module", modules("service"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_service_imports_nothing_of_training(module: Path) -> None:
+    assert {name.partition(".")[0] for name in imported_by(module)} & TRAINING == set()
+
+
+@pytest.mark.parametrize("module", modules("model_export"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_training_shares_only_the_clip_code_and_the_leaves(module: Path) -> None:
+    shared = ("service.clip", "service.errors", "service.manifest")
+    of_service = {name for name in imported_by(module) if name.partition(".")[0] == "service"}
+    assert [name for name in of_service if not name.startswith(shared)] == []
+
+
+def test_serving_process_loads_nothing_of_training(tiny_models: Path) -> None:
+    code = f"""
+import asyncio
+from pathlib import Path
+from service import cli, server
+from service.commands.serve import serve
+from service.app import create_app
+from service.settings import load_settings
+
+async def start() -> None:
+    app = create_app(load_settings({{"models": {str(tiny_models)!r}, "decode_workers": "1"}}))
+    async with app.router.lifespan_context(app):
+        await app.state.service.started()
+
+if __name__ == "__main__":
+    asyncio.run(start())
+"""
+    loaded = loaded_by(code)
+    assert {"fastapi", "onnxruntime"} <= loaded  # it did start
+    assert loaded & TRAINING == set()
+
+
+@pytest.mark.parametrize("module", ["service.clip.decode", "service.decode_worker", "service.recognizer"])
+def test_core_loads_no_web_framework(module: str) -> None:
+    assert loaded_by(f"import {module}") & WEB == set()
+
+
+def test_finding_a_command_loads_neither_settings_nor_numbers() -> None:
+    assert loaded_by("import service.cli") & {"pydantic", "numpy", "av", "fastapi", "rich"} == set()
