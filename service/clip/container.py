@@ -19,7 +19,7 @@ from typing import BinaryIO, Never
 import av
 import av.container
 from av.codec.context import ThreadType
-from av.stream import Discard, Disposition
+from av.stream import Disposition
 
 from service.errors import NotAVideo, OverLimit, Undecodable
 
@@ -193,8 +193,6 @@ def open_video(file: BinaryIO, limits: DecodeLimits, threads: int = 1) -> Iterat
         if len(container.streams) > limits.max_streams:
             raise OverLimit("streams", len(container.streams), limits.max_streams)
         stream = _video_stream(container)
-        for other in container.streams:
-            other.discard = Discard.default if other is stream else Discard.all
         codec = _prepare_decoder(stream, limits, threads)
         yield OpenVideo(
             container=_container_name(container.format.name, head),

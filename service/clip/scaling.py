@@ -10,7 +10,7 @@ from av.error import FFmpegError
 from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from service.clip.geometry import UPRIGHT, Orientation, orientation_of, scaled_size
@@ -57,7 +57,6 @@ class Scaler:
                 height=height,
                 format="rgb24",
                 src_colorspace=colour_matrix(frame.colorspace, frame.width, frame.height),
-                dst_color_range=ColorRange.JPEG,
                 interpolation=FILTER,
                 threads=1,  # bit-identical from run to run, and one core is this worker's share
             )

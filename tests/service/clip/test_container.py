@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -365,14 +366,61 @@ def joined_midway() -> bytes:
     return remuxed(whole, lambda index, packet: packet if index >= 7 else None, "mpegts")
 
 
+def hidden_vp8() -> bytes:
+    """Every fifth frame is marked as not to be shown."""
+
+    def hide(index: int, packet: bytearray) -> bytearray:
+        if index % 5 == 3:
+            packet[0] &= ~0x10
+        return packet
+
+    return remuxed(numbered_clip(container="webm", codec="libvpx"), hide, "webm")
+
+
+def trimmed() -> bytes:
+    """Ten frames lie before the time at which the clip begins."""
+    return numbered_clip(
+        times=tuple(range(-10, 30)),
+        time_base=Fraction(1, 25),
+        container_options={"avoid_negative_ts": "disabled", "use_editlist": "1"},
+    )
+
+
+def superframes() -> bytes:
+    """VP9 frames packed two and two: 20 packets, 40 frames."""
+    waiting: list[bytes] = []
+
+    def pack(_index: int, packet: bytearray) -> bytearray | None:
+        waiting.append(bytes(packet))
+        if len(waiting) < 2:
+            return None
+        marker = bytes([0b11000000 | 3 << 3 | 1])  # sizes of four bytes, two frames (VP9 bitstream, annex B)
+        sizes = b"".join(len(frame).to_bytes(4, "little") for frame in waiting)
+        packed = bytearray(b"".join(waiting) + marker + sizes + marker)
+        waiting.clear()
+        return packed
+
+    single = {"auto-alt-ref": "0", "lag-in-frames": "0"}  # none is a superframe already
+    return remuxed(numbered_clip(container="webm", codec="libvpx-vp9", options=single), pack, "webm")
+
+
+def test_frames_are_limited_however_they_are_packed() -> None:
+    assert decode_clip(superframes(), SPEC).video.frames == 40
+    with pytest.raises(OverLimit) as caught:
+        decode_clip(superframes(), SPEC, DecodeLimits(max_frames=30))
+    assert (caught.value.limit, caught.value.value) == ("frames", 31)
+
+
 @pytest.mark.parametrize(
     ("data", "passes"),
     [
         (numbered_clip(), 2),
         (numbered_clip(container="webm", codec="libvpx"), 2),
+        (hidden_vp8(), 2),
+        (trimmed(), 2),
         (joined_midway(), 3),
     ],
-    ids=["sound H.264", "sound VP8", "joined midway"],
+    ids=["H.264", "VP8", "VP8 with frames that are not shown", "trimmed by an edit list", "joined midway"],
 )
 def test_a_sound_file_is_counted_and_decoded_once(
     data: bytes, passes: int, monkeypatch: pytest.MonkeyPatch

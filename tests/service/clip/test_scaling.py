@@ -66,6 +66,11 @@ def test_colours_follow_the_streams_matrix_and_range(
     assert np.abs(image.reshape(-1, 3).astype(int) - rgb).max() <= 2
 
 
+def test_a_large_frame_that_does_not_say_is_converted_as_high_definition() -> None:
+    image = Scaler(32).scaled(flat(63, 102, 240, UNSPECIFIED, LIMITED, size=720))
+    assert np.abs(image.reshape(-1, 3).astype(int) - (255, 0, 0)).max() <= 2
+
+
 @pytest.mark.parametrize(
     ("colorspace", "width", "height", "expected"),
     [
