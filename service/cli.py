@@ -165,4 +165,6 @@ def _failure(exc: BlvnetError | ModuleNotFoundError) -> Failure:
 def _one_line(exc: typer.TyperException) -> str:
     message = " ".join(exc.format_message().split())
     context = getattr(exc, "ctx", None)
-    return f"{message.removesuffix('.')}. Try '{context.command_path} --help'." if context is not None else message
+    if context is None:
+        return message
+    return f"{message.removesuffix('.')}. Try '{context.command_path} --help'."
