@@ -102,7 +102,8 @@ def _write(path: Path, images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) 
 
 
 def numbered_image(number: int, width: int, height: int) -> NDArray[np.uint8]:
-    """A `(H, W, 3)` RGB image that shows `number`."""
+    """A `(H, W, 3)` RGB image that shows `number`, which is below `MAX_FRAMES`."""
+    assert 0 <= number < MAX_FRAMES
     bits = [number >> shift & 1 for shift in reversed(range(GRID * GRID - len(MARKER)))]
     cells = np.array([*MARKER, *bits], np.uint8).reshape(GRID, GRID) * 255
     side = min(width, height)

@@ -10,8 +10,8 @@ cropped, stays in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
@@ -162,10 +162,11 @@ def _decode(file: BinaryIO, views: _Views, limits: DecodeLimits, threads: int) -
         )
 
 
-def _frames(video: OpenVideo) -> chain[VideoFrame]:
+def _frames(video: OpenVideo) -> Iterator[VideoFrame]:
     """Every frame that decodes, in the order in which they are shown."""
-    drained = (frame for _ in range(1) for frame in video.decode(None))
-    return chain(chain.from_iterable(map(video.decode, video.packets())), drained)
+    for packet in video.packets():
+        yield from video.decode(packet)
+    yield from video.decode(None)
 
 
 class _Views:
