@@ -7,6 +7,7 @@ very next one.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -142,9 +143,15 @@ def load_batches(
         num_workers=workers,
         collate_fn=_collate,
         generator=torch.Generator().manual_seed(seed),  # or it draws from the global one, and resume differs
+        worker_init_fn=_leave_interrupts_to_the_parent,
         multiprocessing_context="forkserver" if workers else None,
     )
     yield from loader
+
+
+def _leave_interrupts_to_the_parent(_worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the training process decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ ORDER, VARIANTS = range(2)  # what a derived generator is for
 
 
 @dataclass
-class Progress:
+class RunState:
     """Where a run is: everything beside weights and optimiser that a checkpoint must carry."""
 
     step: int = 0
@@ -144,8 +144,12 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.inputs = model.clip_spec().inputs
         self.optimizer = make_optimizer(network, config)
-        self.state = Progress()
+        self.state = RunState()
         self.steps_per_epoch = len(train_half.source) // config.batch_size
+        if not self.steps_per_epoch:
+            raise BlvnetError(
+                f"{len(train_half.source)} training clips are fewer than one batch of {config.batch_size}"
+            )
         self.unreadable: set[Path] = set()
 
     def run(self, stop: threading.Event, *, resume: bool = False) -> Outcome:
@@ -162,7 +166,8 @@ class Trainer:
             self._restore()
         self.log = RunLog(self.run_folder, self.state.step if resume else None)
         self.log.add("resume" if resume else "start", self.state.step, **self._describe())
-        self.started = self.saved = time.monotonic() - self.state.elapsed_s
+        self.saved = time.monotonic()
+        self.started = self.saved - self.state.elapsed_s
         total = self.config.epochs * self.steps_per_epoch
         while self.state.step < total and not stop.is_set():
             if self._train_epoch(stop):
@@ -182,10 +187,11 @@ class Trainer:
         recent = _Recent()
         with self._shown(f"epoch {epoch + 1}/{self.config.epochs}", position) as show:
             for batch in self._load(self.train_half, draws):
-                loss, lr = self._train_step(batch)
-                recent.add(loss, len(batch.labels))
-                if self.state.step % self.config.log_every == 0:
-                    show(self._log_step(epoch, lr, recent))
+                if len(batch.labels):
+                    recent.add(self._update(batch), len(batch.labels))
+                self.state.step += 1  # also where no clip could be read: the step is the place in the epoch
+                if self.state.step % self.config.log_every == 0 and recent.steps:
+                    show(self._log_step(epoch, recent))
                     recent = _Recent()
                 ended = self.state.step % self.steps_per_epoch == 0
                 if stop.is_set() and not ended:
@@ -194,8 +200,8 @@ class Trainer:
                     self._save(LAST_FILE)
         return True
 
-    def _train_step(self, batch: Batch) -> tuple[float, float]:
-        """One update; returns the loss and the learning rate it was made with."""
+    def _update(self, batch: Batch) -> float:
+        """One step of the optimiser; returns the loss before it."""
         streams, labels = augment(
             [clip.to(self.device) for clip in batch.frames],
             batch.labels.to(self.device),
@@ -204,9 +210,8 @@ class Trainer:
             self.config.augmentation,
             derived_generator(self.config.seed, VARIANTS, self.state.step),
         )
-        lr = learning_rate(self.state.step, self.steps_per_epoch, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = learning_rate(self.state.step, self.steps_per_epoch, self.config)
         with self._autocast():
             logits = self._logits(streams)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
@@ -214,11 +219,10 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
-        self.state.step += 1
         value = loss.item()
         if not math.isfinite(value):
-            raise BlvnetError(f"the loss at step {self.state.step} is {value}; try a lower lr or --amp off")
-        return value, lr
+            raise BlvnetError(f"the loss at step {self.state.step + 1} is {value}; try a lower lr or --amp off")
+        return value
 
     def _finish_epoch(self) -> None:
         """Validate, log, save, draw."""
@@ -250,6 +254,8 @@ class Trainer:
         draws = plain_draws(self.validation_half.source, VALIDATION_BATCH)
         with torch.inference_mode():
             for batch in self._load(self.validation_half, draws):
+                if not len(batch.labels):
+                    continue
                 frames = [clip.to(self.device) for clip in batch.frames]
                 labels = batch.labels.to(self.device)
                 with self._autocast():
@@ -270,13 +276,12 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp is Amp.BF16)
 
     def _load(self, half: Half, draws: Sequence[Sequence[Draw]]) -> Iterator[Batch]:
-        """Batches that hold a clip at least; files that cannot be read are named, once each."""
+        """A batch for each of `draws`; files that cannot be read are missing there and named, once each."""
         workers = 0 if isinstance(half.source, CachedClips) else self.config.workers
         for batch in load_batches(half.source, half.listing, draws, workers=workers):
             for item in batch.unreadable:
                 self._name_unreadable(item)
-            if len(batch.labels):
-                yield batch
+            yield batch
 
     def _name_unreadable(self, item: Unreadable) -> None:
         if item.path not in self.unreadable:
@@ -303,11 +308,11 @@ class Trainer:
 
             yield show
 
-    def _log_step(self, epoch: int, lr: float, recent: _Recent) -> dict[str, float]:
+    def _log_step(self, epoch: int, recent: _Recent) -> dict[str, float]:
         line = {
             "epoch": epoch + 1,
             "loss": round(recent.loss / recent.steps, 4),
-            "lr": round(lr, 6),
+            "lr": round(self.optimizer.param_groups[0]["lr"], 6),
             "clips_per_s": round(recent.clips / (time.monotonic() - recent.since), 1),
         }
         self.log.add("step", self.state.step, **line)
@@ -367,7 +372,7 @@ class Trainer:
                 )
         self.network.load_state_dict(checkpoint.weights)
         self.optimizer.load_state_dict(training["optimizer"])
-        self.state = Progress(training["step"], training["best_top1"], training["elapsed_s"])
+        self.state = RunState(training["step"], training["best_top1"], training["elapsed_s"])
         torch.set_rng_state(training["rng"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(training["cuda_rng"])

@@ -20,11 +20,20 @@ class Amp(StrEnum):
 class Augmentation:
     """Strengths of the training randomness; every draw is made once per clip, for all its frames alike.
 
-    `mirror` and `reverse` are probabilities for the clips whose label has a counterpart under them. `geometry`
-    is the probability of a random `zoom` (1 +- zoom) and `shift` (fraction of the side); `brightness`,
-    `contrast` and `saturation` are half-widths around 1; `shuffle_colours` and `grey` probabilities; `noise` the
-    largest standard deviation, of 1; `cutout` the probability of a grey rectangle of up to `cutout_side` of the
-    side.
+    Attributes:
+        mirror: probability, for the clips whose label has a counterpart in the mirror.
+        reverse: probability, for the clips whose label has a counterpart backwards.
+        geometry: probability of a random zoom and shift.
+        zoom: half-width of the zoom around 1.
+        shift: largest shift, as a fraction of the side.
+        brightness: half-width of the factor around 1.
+        contrast: half-width of the factor around 1.
+        saturation: half-width of the factor around 1.
+        shuffle_colours: probability that red, green and blue change places.
+        grey: probability of no colour at all.
+        noise: largest standard deviation of noise on every pixel, of 1.
+        cutout: probability of a grey rectangle.
+        cutout_side: the rectangle's largest sides, as a fraction of the side.
     """
 
     mirror: float = 0.5
@@ -64,7 +73,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
     clip_norm: float = 5.0
-    phases: int = 2
+    phases: int = 3
     workers: int = 2
     seed: int = 0
     amp: Amp = Amp.BF16

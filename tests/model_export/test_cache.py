@@ -1,0 +1,90 @@
+"""The cache of decoded clips: the same pixels as decoding, built once, never stale, with bad files named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_export.cache import all_frames, open_cache
+from service.clip.decode import decode_clip
+from service.clip.spec import ClipSpec, Frames, InputSpec
+from service.errors import BlvnetError
+from tests.clips import numbered_clip, read_numbers
+
+SPEC = ClipSpec(
+    frames=4, inputs=(InputSpec("little", Frames.EVEN, 32, 32), InputSpec("big", Frames.ODD, 16, 16))
+)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> list[Path]:
+    """Two clips of 8 and 12 numbered frames."""
+    paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for path, frames in zip(paths, (8, 12), strict=True):
+        path.write_bytes(numbered_clip(frames=frames))
+    return paths
+
+
+def ignore(_: int) -> None:
+    pass
+
+
+def refuse(_: int) -> None:
+    pytest.fail("the cache was built again")
+
+
+def test_cache_holds_all_frames_of_every_phase(videos: list[Path], tmp_path: Path) -> None:
+    cache = open_cache(videos, SPEC, 2, tmp_path / "cache", jobs=1, tick=ignore)
+    little, big = cache.arrays
+    assert little.shape == (2, 2, 4, 32, 32, 3)
+    assert big.shape == (2, 2, 4, 16, 16, 3)
+    assert [read_numbers(view) for view in little[0]] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert [read_numbers(view) for view in big[1]] == [[0, 3, 6, 9], [2, 5, 8, 11]]
+    assert cache.unreadable == ()
+
+
+def test_cached_pixels_are_those_of_decoding(videos: list[Path], tmp_path: Path) -> None:
+    cache = open_cache(videos, SPEC, 3, tmp_path / "cache", jobs=2, tick=ignore)
+    decoded = decode_clip(videos[1], all_frames(SPEC), clips=3)
+    for array, item in zip(cache.arrays, SPEC.inputs, strict=True):
+        np.testing.assert_array_equal(array[1], decoded.inputs[item.name])
+
+
+def test_second_opening_decodes_nothing(videos: list[Path], tmp_path: Path) -> None:
+    first = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+    again = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=refuse)
+    np.testing.assert_array_equal(first.arrays[0], again.arrays[0])
+
+
+def test_changed_file_is_decoded_again(videos: list[Path], tmp_path: Path) -> None:
+    open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+    videos[0].write_bytes(numbered_clip(frames=16))
+    cache = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+    assert read_numbers(cache.arrays[0][0, 0]) == [2, 6, 10, 14]
+
+
+def test_unreadable_file_is_named_and_costs_only_itself(videos: list[Path], tmp_path: Path) -> None:
+    videos[0].write_text("no video")
+    missing_frames = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+    again = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=refuse)
+    assert [item.path for item in missing_frames.unreadable] == [videos[0]]
+    assert "NotAVideo" in missing_frames.unreadable[0].reason
+    assert again.unreadable == missing_frames.unreadable
+    assert read_numbers(again.arrays[0][1, 0]) == [1, 4, 7, 10]
+
+
+def test_cache_of_nothing_but_bad_files_is_refused_and_leaves_no_cache(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    with pytest.raises(BlvnetError, match="none of 1 files can be read; the first: NotAVideo"):
+        open_cache([bad], SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+    with pytest.raises(BlvnetError, match="none of 1 files"):
+        open_cache([bad], SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+
+
+def test_every_file_is_counted(videos: list[Path], tmp_path: Path) -> None:
+    ticks: list[int] = []
+    open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ticks.append)
+    assert ticks == [1, 1]
