@@ -129,12 +129,16 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise CannotListen(
             f"cannot listen on {host} port {port}: {reason}; choose another --host or --port"
         ) from exc
+    # Connections inherit it. Without it an answer in two pieces waits 40 ms for the caller's delayed
+    # acknowledgement, and asyncio sets it only on sockets that it made itself.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.server import listen
 from tests.server import PATIENCE_S, RunningServer, running_server, starting_server
 from tests.tiny_models import TinyModel, write_package
 
@@ -108,6 +109,14 @@ def test_port_that_is_taken_ends_the_start(server: RunningServer, tiny_models: P
     ended, log = run_to_its_end(tiny_models, PORT=server.url.rpartition(":")[2])
     assert ended == 1
     assert "cannot listen" in log[-1]["text"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_connections_send_small_answers_at_once(host: str) -> None:
+    with listen(host, 0) as listener, socket.create_connection(listener.getsockname()[:2]):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_variable_that_is_no_setting_is_warned_of(tiny_models: Path) -> None:
