@@ -84,7 +84,7 @@ def test_inference_peak_is_the_first_normalisation() -> None:
     """TSN at 32 pixels: its input, the map of conv1 and the normalised one; later stages need less."""
     config = ModelConfig(Family.TSN_RESNET, "18", frames=1, num_classes=5, size=32)
     floats = 3 * 32 * 32 + 2 * 64 * 16 * 16
-    assert profile_network(config).total.activation_bytes == pytest.approx(4 * floats, rel=0.001)
+    assert profile_network(config).total.activation_bytes == pytest.approx(4 * floats, rel=0.01)
 
 
 def test_memory_grows_with_frames_and_training_needs_more() -> None:
