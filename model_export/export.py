@@ -1,8 +1,8 @@
 """From a checkpoint to a model package: network, labels, graph, proof, manifest, in that order.
 
-checkpoint ──> network ──> serving form (fold) ──> ONNX graph (graph) ──┐
-                  │                                                     ├──> package (package)
-                  └──────────────> proof on the same clips (parity) ────┘
+checkpoint ──> network ──> its serving form ──> ONNX graph ──┐
+                  │                                          ├──> package
+                  └──────────> proof on the same clips ──────┘
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The network as an ONNX graph, and what that graph must be.
 
-`torch.onnx.export` writes it from the network's serving form (`fold`), and three rewrites finish what its
-own optimiser leaves: batch normalisation behind a convolution that is used twice, sizes computed at run time
-that are constants, and the notes on where in the source each node came from.
+`torch.onnx.export` writes it from the network's serving form (`serving`). What its own optimiser leaves is
+finished here: sizes computed at run time that are constants, and notes on where in the source each node came
+from.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as common_passes
-from onnxscript.rewriter import rewrite
-from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 from torch import Tensor, nn
 
-from model_export.fold import for_serving
+from model_export.serving.form import for_serving
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
@@ -62,8 +60,6 @@ def build_graph(network: nn.Module, clip: ClipSpec) -> onnx.ModelProto:
         GraphError: the graph is not valid ONNX, or breaks one of the rules of `check_graph`.
     """
     model = _exported(ServingGraph(network).eval(), clip)
-    _own_weights(model)
-    model = rewrite(model, [fuse_batchnorm_into_conv_rule])
     _constant_resizes(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
@@ -104,27 +100,6 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _own_weights(model: ir.Model) -> None:
-    """Give every convolution a weight of its own: the dual stem's conv1 has two normalisations behind it."""
-    seen: set[str] = set()
-    for node in model.graph.all_nodes():
-        if node.op_type != "Conv":
-            continue
-        weight = node.inputs[1]
-        assert weight is not None
-        assert weight.name is not None
-        if weight.name in seen and weight.const_value is not None:
-            copy = ir.Value(
-                name=f"{weight.name}.{node.name}",
-                shape=weight.shape,
-                type=weight.type,
-                const_value=weight.const_value,
-            )
-            model.graph.register_initializer(copy)
-            node.replace_input_with(1, copy)
-        seen.add(weight.name)
 
 
 def _constant_resizes(model: ir.Model) -> None:

@@ -8,9 +8,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from model_export.fold import PixelConvolution, TimeFilter, for_serving  # noqa: E402
 from model_export.networks.pixels import MEAN, normalise  # noqa: E402
 from model_export.networks.temporal import TemporalAggregation, TemporalShift  # noqa: E402
+from model_export.serving.form import for_serving  # noqa: E402
+from model_export.serving.pixels import PixelConvolution  # noqa: E402
+from model_export.serving.temporal import TimeFilter  # noqa: E402
 from tests.model_export.networks_for_export import noise_clips, small_network  # noqa: E402
 
 
@@ -61,22 +63,26 @@ def test_pixels_of_the_mean_colour_give_nothing_up_to_the_border() -> None:
     assert folded(mean).abs().max() < 1e-6
 
 
-def test_filter_cuts_zero_taps_off() -> None:
-    taps = torch.tensor([[0.0, 0.0], [0.5, -1.0], [0.25, 2.0], [0.0, 0.0]])
-    time_filter = TimeFilter(taps, first=-2, frames=6, relu=False)
-    assert time_filter.weight.shape == (2, 1, 2, 1)
-    assert time_filter.padding == (0, 0, 1, 0)
+def test_filter_cuts_zero_taps_off_but_keeps_the_middle() -> None:
+    used = torch.tensor([[0.0], [0.5], [0.25], [0.0], [0.0]])
+    assert TimeFilter(used, frames=6).weight.flatten().tolist() == [0.5, 0.25]
+    assert TimeFilter(used, frames=6).padding == (0, 0, 1, 0)
+    ahead = torch.tensor([[0.0], [0.0], [1.0]])
+    assert TimeFilter(ahead, frames=6).weight.flatten().tolist() == [0.0, 1.0]
+    assert TimeFilter(torch.zeros(3, 1), frames=6).weight.flatten().tolist() == [0.0]
 
 
-def test_filter_reads_zeros_beyond_both_ends() -> None:
-    taps = torch.tensor([[1.0], [10.0], [100.0]])
-    frames = torch.arange(1.0, 5.0).view(4, 1, 1, 1)
-    whole = TimeFilter(taps, first=-1, frames=4)(frames).flatten().tolist()
-    assert whole == [210.0, 321.0, 432.0, 43.0]
-    assert TimeFilter(taps, first=-1, frames=4, stride=2)(frames).flatten().tolist() == whole[::2]
-    assert TimeFilter(taps, first=0, frames=4, stride=2)(frames).flatten().tolist() == whole[1::2]
-
-
-def test_filter_that_starts_late_looks_at_later_frames_only() -> None:
-    ahead = TimeFilter(torch.tensor([[1.0]]), first=1, frames=4)
-    assert ahead(torch.arange(1.0, 5.0).view(4, 1, 1, 1)).flatten().tolist() == [2.0, 3.0, 4.0, 0.0]
+@pytest.mark.parametrize(
+    ("taps", "wanted"),
+    [
+        ([1.0, 10.0, 100.0], [210.0, 321.0, 432.0, 43.0]),
+        ([0.0, 10.0, 100.0], [210.0, 320.0, 430.0, 40.0]),
+        ([0.0, 0.0, 100.0], [200.0, 300.0, 400.0, 0.0]),
+        ([1.0, 0.0, 0.0], [0.0, 1.0, 2.0, 3.0]),
+    ],
+)
+def test_filter_reads_zeros_beyond_both_ends(taps: list[float], wanted: list[float]) -> None:
+    time_filter = TimeFilter(torch.tensor(taps).view(3, 1), frames=4)
+    frames = torch.arange(1.0, 5.0)
+    assert time_filter(frames.view(4, 1, 1, 1)).flatten().tolist() == wanted
+    assert time_filter(frames.view(1, 1, 4, 1, 1)).flatten().tolist() == wanted
