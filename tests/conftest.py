@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.server import RunningServer, running_server
 from tests.tiny_models import colour_clip, write_package
+
+if TYPE_CHECKING:
+    from tests.model_export.exported import SmallExport
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +41,12 @@ def server(tiny_models: Path, upload_folder: Path) -> Iterator[RunningServer]:
 def red_clip() -> bytes:
     """A clip that the tiny model calls red."""
     return colour_clip((255, 0, 0))
+
+
+@pytest.fixture(scope="session")
+def small_export(tmp_path_factory: pytest.TempPathFactory) -> SmallExport:
+    """A small network, exported for real; skips where the `train` extra is not installed."""
+    pytest.importorskip("torch")
+    from tests.model_export.exported import export_small
+
+    return export_small(tmp_path_factory.mktemp("export"))

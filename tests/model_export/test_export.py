@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,66 +13,26 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from model_export import export as exporting  # noqa: E402
-from model_export.checkpoint import save_checkpoint  # noqa: E402
 from service.clip.spec import Sampling  # noqa: E402
 from service.manifest import read_manifest, sha256_of, verify_graph  # noqa: E402
 from tests.clips import numbered_clip  # noqa: E402
 from tests.model_export.command import Result, blvnet  # noqa: E402
+from tests.model_export.exported import ARCH, LABELS, SIZE, SmallExport, write_checkpoint  # noqa: E402
 from tests.model_export.networks_for_export import CLASSES, small_network  # noqa: E402
-
-ARCH = "blvnet-tam-mini-f2x2"
-LABELS = ["red", "green", "blue", "up, then down", "nothing"]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A checkpoint and the package that was made from it."""
-
-    checkpoint: Path
-    models: Path
-    result: Result
-
-    @property
-    def folder(self) -> Path:
-        return self.models / ARCH / "1"
-
-
-def write_checkpoint(path: Path, training: dict[str, Any] | None = None, **changes: Any) -> Path:
-    """Our own checkpoint of the small network; `changes` replace weights, None leaves one out."""
-    network, config = small_network(ARCH, size=32)
-    weights = {**network.state_dict(), **{key.replace("__", "."): value for key, value in changes.items()}}
-    kept = {key: value for key, value in weights.items() if value is not None}
-    save_checkpoint(path, config, kept, training)
-    return path
-
-
-def write_labels(path: Path, count: int = CLASSES) -> Path:
-    path.write_text("\n".join((LABELS + [f"label {index}" for index in range(count)])[:count]))
-    return path
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """One real export, of a checkpoint that says all there is to say."""
-    folder = tmp_path_factory.mktemp("export")
-    training = {"labels": LABELS, "dataset": "synthetic", "data": "/home/someone/data", "step": 7}
-    checkpoint = write_checkpoint(folder / "best.pt", training)
-    models = folder / "models"
-    return Case(checkpoint, models, blvnet("export", "--checkpoint", checkpoint, "--out", models, "--json"))
 
 
 @pytest.fixture
-def quick(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(small_export: SmallExport, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the graph that is there already, whatever is exported: writing one takes seconds."""
-    model = onnx.load(case.folder / "model.onnx")
+    model = onnx.load(small_export.folder / "model.onnx")
     monkeypatch.setattr(exporting, "build_graph", lambda network, clip: model)
 
 
-def test_package_is_whole_and_reads_back(case: Case) -> None:
-    assert case.result.status == 0, case.result.stderr
-    assert sorted(path.name for path in case.folder.iterdir()) == ["model.json", "model.onnx"]
-    manifest = read_manifest(case.folder)
-    verify_graph(manifest, case.folder)
+def test_package_is_whole_and_reads_back(small_export: SmallExport) -> None:
+    assert small_export.result.status == 0, small_export.result.stderr
+    assert sorted(path.name for path in small_export.folder.iterdir()) == ["model.json", "model.onnx"]
+    manifest = read_manifest(small_export.folder)
+    verify_graph(manifest, small_export.folder)
     assert (manifest.name, manifest.version, manifest.architecture) == (ARCH, 1, ARCH)
     assert manifest.labels == tuple(LABELS)
     assert manifest.precision == "fp32"
@@ -83,55 +42,55 @@ def test_package_is_whole_and_reads_back(case: Case) -> None:
     ]
 
 
-def test_nothing_but_the_package_is_left_in_the_folder(case: Case) -> None:
-    assert [path.name for path in case.models.iterdir()] == [ARCH]
-    assert [path.name for path in (case.models / ARCH).iterdir()] == ["1"]
+def test_nothing_but_the_package_is_left_in_the_folder(small_export: SmallExport) -> None:
+    assert [path.name for path in small_export.models.iterdir()] == [ARCH]
+    assert [path.name for path in (small_export.models / ARCH).iterdir()] == ["1"]
 
 
-def test_manifest_says_how_near_the_graph_is(case: Case) -> None:
-    parity = read_manifest(case.folder).parity
+def test_manifest_says_how_near_the_graph_is(small_export: SmallExport) -> None:
+    parity = read_manifest(small_export.folder).parity
     assert parity["bound"] == 1e-4
     assert 0 <= parity["logits"] < 1e-5
     assert 0 <= parity["evidence"] < 1e-5
     assert (parity["clips"], parity["same_top1"], parity["batches"]) == (4, 4, [1, 3])
 
 
-def test_manifest_says_where_the_weights_came_from(case: Case) -> None:
-    provenance = read_manifest(case.folder).provenance
+def test_manifest_says_where_the_weights_came_from(small_export: SmallExport) -> None:
+    provenance = read_manifest(small_export.folder).provenance
     assert provenance["checkpoint"] == "best.pt"
-    assert provenance["checkpoint_sha256"] == sha256_of(case.checkpoint)
+    assert provenance["checkpoint_sha256"] == sha256_of(small_export.checkpoint)
     assert provenance["training"] == {"dataset": "synthetic", "step": 7}
     assert provenance["tools"]["torch"] == torch.__version__
     assert "someone" not in json.dumps(provenance)
 
 
-def test_json_is_the_only_thing_on_standard_output(case: Case) -> None:
-    document = json.loads(case.result.stdout)
-    assert document["package"] == str(case.folder)
-    assert document["parity"] == read_manifest(case.folder).parity
-    assert document["graph_bytes"] == (case.folder / "model.onnx").stat().st_size
-    assert case.result.stdout.count("\n") == 1
-    assert "comparing it with PyTorch on 4 made clips" in case.result.stderr
+def test_json_is_the_only_thing_on_standard_output(small_export: SmallExport) -> None:
+    document = json.loads(small_export.result.stdout)
+    assert document["package"] == str(small_export.folder)
+    assert document["parity"] == read_manifest(small_export.folder).parity
+    assert document["graph_bytes"] == (small_export.folder / "model.onnx").stat().st_size
+    assert small_export.result.stdout.count("\n") == 1
+    assert "comparing it with PyTorch on 4 made clips" in small_export.result.stderr
 
 
 @pytest.mark.usefixtures("quick")
-def test_next_version_goes_beside_the_last(case: Case, tmp_path: Path) -> None:
+def test_next_version_goes_beside_the_last(small_export: SmallExport, tmp_path: Path) -> None:
     models = tmp_path / "models"
     (models / ARCH / "9").mkdir(parents=True)
     (models / ARCH / ".17.half-written").mkdir()
-    result = blvnet("export", "--checkpoint", case.checkpoint, "--out", models)
+    result = blvnet("export", "--checkpoint", small_export.checkpoint, "--out", models)
     assert result.status == 0, result.stderr
     assert read_manifest(models / ARCH / "10").version == 10
     assert result.stdout.startswith(f"{models / ARCH / '10'}: {ARCH}, fp32, ")
 
 
 @pytest.mark.usefixtures("quick")
-def test_options_reach_the_manifest(case: Case, tmp_path: Path) -> None:
+def test_options_reach_the_manifest(small_export: SmallExport, tmp_path: Path) -> None:
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({f"class {index}": str(index) for index in range(CLASSES)}))
     options = ("--name", "mine", "--version", "4", "--labels", labels, "--scale", "40")
     dense = ("--sampling", "dense", "--stride", "3", "--arch", "blvnet-tam-mini", "--frames", "4")
-    result = blvnet("export", "--checkpoint", case.checkpoint, "--out", tmp_path, *options, *dense)
+    result = blvnet("export", "--checkpoint", small_export.checkpoint, "--out", tmp_path, *options, *dense)
     assert result.status == 0, result.stderr
     manifest = read_manifest(tmp_path / "mine" / "4")
     assert manifest.labels == tuple(f"class {index}" for index in range(CLASSES))
@@ -149,14 +108,21 @@ def test_clip_is_the_one_trained_on_unless_told_otherwise(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("quick")
-def test_graph_is_proved_on_the_clips_of_a_folder(case: Case, tmp_path: Path) -> None:
+def test_graph_is_proved_on_the_clips_of_a_folder(small_export: SmallExport, tmp_path: Path) -> None:
     for place in ("a/deep", "b"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "clip.mp4").write_bytes(numbered_clip(frames=6))
     (tmp_path / "notes.txt").write_text("no clip")
     models = tmp_path / "models"
     result = blvnet(
-        "export", "--checkpoint", case.checkpoint, "--out", models, "--calibration", tmp_path, "--json"
+        "export",
+        "--checkpoint",
+        small_export.checkpoint,
+        "--out",
+        models,
+        "--calibration",
+        tmp_path,
+        "--json",
     )
     assert result.status == 0, result.stderr
     assert json.loads(result.stdout)["parity"]["clip_source"] == "real clips"
@@ -164,7 +130,7 @@ def test_graph_is_proved_on_the_clips_of_a_folder(case: Case, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("quick")
 def test_graph_that_computes_something_else_is_no_package(tmp_path: Path) -> None:
-    network, _ = small_network(ARCH, size=32)
+    network, _ = small_network(ARCH, SIZE)
     bias = network.state_dict()["fc.bias"] + 0.01
     checkpoint = write_checkpoint(tmp_path / "x.pt", {"labels": LABELS}, fc__bias=bias)
     assert_fails(
@@ -264,7 +230,8 @@ def test_failure_is_one_line_and_leaves_nothing(
 
 
 def test_labels_of_other_classes_are_refused(tmp_path: Path) -> None:
-    labels = write_labels(tmp_path / "labels.txt", CLASSES + 1)
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join([*LABELS, "one more"]))
     models = tmp_path / "models"
     result = blvnet("export", "--checkpoint", own(tmp_path), "--out", models, "--labels", labels)
     assert_fails(result, models, f"labels.txt has {CLASSES + 1} labels")
@@ -283,12 +250,14 @@ def test_folder_without_clips_is_refused(tmp_path: Path) -> None:
     assert_fails(result, models, "no video file in it")
 
 
-def test_version_that_is_there_is_never_written_over(case: Case) -> None:
-    before = sha256_of(case.folder / "model.json")
-    result = blvnet("export", "--checkpoint", case.checkpoint, "--out", case.models, "--version", "1")
+def test_version_that_is_there_is_never_written_over(small_export: SmallExport) -> None:
+    before = sha256_of(small_export.folder / "model.json")
+    result = blvnet(
+        "export", "--checkpoint", small_export.checkpoint, "--out", small_export.models, "--version", "1"
+    )
     assert result.status == 1
     assert "already has version 1; leave --version out" in result.stderr
-    assert sha256_of(case.folder / "model.json") == before
+    assert sha256_of(small_export.folder / "model.json") == before
 
 
 @pytest.mark.parametrize(
