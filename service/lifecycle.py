@@ -60,13 +60,14 @@ class Lifecycle:
     async def _load(self) -> None:
         try:
             await self.recognizer.start()
+            if self.state is State.STARTING:
+                self._enter(State.SERVING)
         except BlvnetError as exc:
             self._failure = exc
             self._enter(State.FAILED, logging.ERROR)
-        else:
-            if self.state is State.STARTING:
-                self._enter(State.SERVING)
-        self._loaded.set()
+            raise
+        finally:
+            self._loaded.set()
 
     async def started(self) -> None:
         """Wait until the models are loaded.
@@ -75,8 +76,8 @@ class Lifecycle:
             BlvnetError: they cannot be; the service will never be ready.
         """
         await self._loaded.wait()
-        if self._failure is not None:
-            raise self._failure
+        assert self._loading is not None
+        await asyncio.shield(self._loading)
 
     def readiness(self) -> tuple[bool, str]:
         """Whether work is accepted, and if not, why."""
@@ -143,9 +144,9 @@ class Lifecycle:
 
     async def stop(self) -> None:
         """Let everything go; safe in every state."""
-        if self._loading is not None and not self._loading.done():
+        if self._loading is not None:
             self._loading.cancel()
-            await asyncio.wait([self._loading])
+            await asyncio.gather(self._loading, return_exceptions=True)  # `started` has told of them
         await self.recognizer.close(0)
         if self.state is not State.FAILED:
             self._enter(State.STOPPED)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from enum import IntEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service.manifest import inputs_to_json
 from service.model_store import ModelEntry as StoredModel
@@ -15,6 +15,29 @@ from service.recognizer import Recognition
 # A microsecond: what a clock and a container's time base can mean.
 MS_DIGITS = 3
 S_DIGITS = 6
+
+
+CLASSIFY_EXAMPLE: dict[str, JsonValue] = {
+    "model": {"name": "blvnet-tam-mini", "version": 1},
+    "predictions": [
+        {"label": "Moving something from left to right", "index": 4, "score": 0.97},
+        {"label": "Moving something up", "index": 7, "score": 0.02},
+    ],
+    "video": {
+        "container": "mp4",
+        "codec": "h264",
+        "width": 320,
+        "height": 240,
+        "rotation": 0,
+        "frames": 48,
+        "fps": 12.0,
+        "duration_s": 4.0,
+    },
+    "sampled": {"frames": [6, 18, 30, 42], "timestamps_s": [0.5, 1.5, 2.5, 3.5]},
+    "evidence": {"timestamps_s": [1.0, 3.0], "scores": [[0.91, 0.06], [0.99, 0.01]]},
+    "timing_ms": {"receive": 1.2, "decode": 14.8, "queue": 0.1, "inference": 21.5, "total": 38.2},
+    "request_id": "6f1f9f0c2f8e4b0f9c59ad0c9bfa0a3c",
+}
 
 
 class Crops(IntEnum):
@@ -143,6 +166,8 @@ class Classification(BaseModel):
 
 class ClassifyAnswer(Classification):
     """The answer of `/v1/classify`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": CLASSIFY_EXAMPLE})
 
     request_id: str
 

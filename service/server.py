@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ async def _serve(settings: Settings) -> None:
     with _stop_signals(service) as stopped:
         try:
             await _until_first(service.started(), stopped.wait())
-            await stopped.wait()
+            await _until_first(stopped.wait(), *serving)
         finally:
             await service.drain(settings.shutdown_grace_s)
             for server in servers:
@@ -74,14 +74,15 @@ async def _serve(settings: Settings) -> None:
             await asyncio.gather(*serving)
 
 
-async def _until_first(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait for one of `waits`, raise its error if it has one, and give the others up."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    for task in done:
-        task.result()
+async def _until_first(*waits: Awaitable[Any]) -> None:
+    """Wait for one of `waits` and raise its error, if it has one; coroutines that come later are given up."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for wait, task in zip(waits, tasks, strict=True):
+        if task.done():
+            task.result()
+        elif task is not wait:
+            task.cancel()
 
 
 class _Server(uvicorn.Server):

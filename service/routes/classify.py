@@ -46,6 +46,7 @@ async def classify(
         evidence=parameters.evidence,
     )
     with service.admit():
+        record.model = service.recognizer.manifest(query.model).name  # or it is refused, before it is read
         async with (
             until(deadline, settings.request_timeout_s),
             received_clip(request, settings.max_upload_bytes) as upload,
@@ -62,7 +63,6 @@ def _answer(service: Lifecycle, record: RequestRecord, recognition: Recognition)
     )
     answer = ClassifyAnswer(**dict(classification), request_id=record.request_id)
     stages = answer.timing_ms.stages()
-    record.model = answer.model.name
     record.stages_ms = stages
     service.metrics.stages(answer.model.name, stages)
     service.metrics.predictions.labels(answer.model.name, answer.predictions[0].label).inc()

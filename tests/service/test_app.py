@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from service.errors import BlvnetError
 from service.lifecycle import Lifecycle, State
 from service.problems import KINDS
 from service.recognizer import RecognizerState
+from service.schemas import ClassifyAnswer
 from service.settings import load_settings
 
 SECRET = "the inside of the service"
@@ -61,6 +63,7 @@ def broken(service: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(SECRET)
 
     monkeypatch.setattr(service.recognizer, "readiness", lambda: (True, ""))
+    monkeypatch.setattr(service.recognizer, "manifest", lambda _: SimpleNamespace(name="tiny"))
     monkeypatch.setattr(service.recognizer, "recognize", recognize)
 
 
@@ -93,6 +96,21 @@ def test_not_started_service_takes_no_clips(app: FastAPI) -> None:
         assert answer.json()["detail"] == "models are being loaded"
         assert int(answer.headers["Retry-After"]) >= 1
     assert get(app, "/healthz").status_code == 200
+
+
+def test_start_that_breaks_off_is_not_waited_for(
+    app: FastAPI, service: Lifecycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start() -> None:
+        raise RuntimeError(SECRET)
+
+    async def started() -> None:
+        async with app.router.lifespan_context(app):
+            await service.started()
+
+    monkeypatch.setattr(service.recognizer, "start", start)
+    with pytest.raises(RuntimeError, match=SECRET):
+        asyncio.run(started())
 
 
 def test_failed_start_is_the_reason_for_not_being_ready(tmp_path: Path) -> None:
@@ -195,6 +213,11 @@ class TestDescription:
 
         for reference in references(document):
             assert reference.rpartition("/")[2] in document["components"]["schemas"]
+
+    def test_example_of_an_answer_is_one(self, document: dict[str, Any]) -> None:
+        answer = ClassifyAnswer.model_validate(document["components"]["schemas"]["ClassifyAnswer"]["example"])
+        assert answer.evidence is not None
+        assert {len(row) for row in answer.evidence.scores} == {len(answer.predictions)}
 
     def test_query_parameters_have_their_bounds(self, document: dict[str, Any]) -> None:
         parameters = document["paths"]["/v1/classify"]["post"]["parameters"]

@@ -9,7 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,17 @@ class TestUnderLoad:
         assert {answer.json()["code"] for answer in refused} == {"overloaded"}
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
         assert {answer.status_code for answer in answers} == {200, 503}
+
+    def test_uploads_under_way_have_a_bound_too(self, tiny_models: Path, red_clip: bytes) -> None:
+        with running_server(tiny_models, QUEUE_LIMIT=1) as server, ExitStack() as uploads:
+            for _ in range(4):
+                uploads.enter_context(begin_upload(server, 1000, b"x"))
+            server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 5, "four uploads")
+            refused = server.post(red_clip)
+            assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+            uploads.close()
+            server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 1, "end of the uploads")
+            assert server.post(red_clip).status_code == 200
 
     def test_request_past_its_deadline_is_a_504(self, slow_models: Path, red_clip: bytes) -> None:
         with running_server(slow_models, REQUEST_TIMEOUT_S=0.05) as server:
