@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -295,6 +296,7 @@ class TestShutdown:
         ):
             server.process.send_signal(signal.SIGTERM)
             server.line(state="draining")
+            time.sleep(0.5)  # a server that did not wait would be gone by now
             late, probe = server.post(red_clip), server.get("/readyz")
             upload.sendall(red_clip[9:])
             assert answer_on(upload)[0] == 200
