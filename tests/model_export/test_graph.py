@@ -39,7 +39,6 @@ DEPTHWISE = {
     "blvnet-tam-mini-f3x2": 2 * 7 + 3 * 2 + 2,
     "blvnet-tam-mini-f2x2-blend5-shared": 14 + 3 * 2 + 2,
     "blvnet-50-f2x2": 0,
-    "tam-resnet-18-f3": 8,
     "tsm-resnet-18-f3": 8,
     "tam-i3d-resnet-18-f3": 8,
 }
