@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import requires, version
+from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,34 @@ def test_everything_for_development_is_pinned_to_what_is_installed() -> None:
     assert {name: version(name).partition("+")[0] for name in names} == {
         name: pins().get(name) for name in names
     }
+
+
+@pytest.mark.parametrize(
+    ("folders", "extra"),
+    [(["service"], "cpu"), (["model_export"], "train"), (["tests", "benchmarks", "examples"], "dev")],
+)
+def test_everything_imported_is_declared(folders: list[str], extra: str) -> None:
+    declared = {name for name, _ in closure("blvnet-serve", frozenset({extra}))}
+    providers = packages_distributions()
+    modules = {
+        module for folder in folders for path in (ROOT / folder).rglob("*.py") for module in imports(path)
+    }
+    foreign = modules - set(sys.stdlib_module_names) - {"service", "model_export", "tests", "benchmarks"}
+    undeclared = {
+        module
+        for module in foreign
+        if not {canonicalize_name(name) for name in providers.get(module, ())} & declared
+    }
+    assert undeclared == set()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Top-level names of the modules that a file imports anywhere."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module.partition(".")[0]
 
 
 # --- container files ---
