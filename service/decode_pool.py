@@ -355,6 +355,7 @@ class _Worker:
     """One worker process and the ways to reach it."""
 
     def __init__(self, memory_mb: int) -> None:
+        start_fork_server()
         self.outbox, inbox = socket.socketpair()
         self._inbox = Inbox(inbox)
         self.served = 0

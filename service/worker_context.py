@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from functools import cache
 from multiprocessing import context, forkserver, reduction
 from multiprocessing.connection import (  # type: ignore[attr-defined]  # typeshed leaves the last one out
     Connection,
@@ -116,14 +115,26 @@ class WorkerContext(context.ForkServerContext):
 
 
 CONTEXT = WorkerContext()
+_starting = threading.Lock()
 
 
-@cache
 def start_fork_server() -> None:
-    """Start the process that workers are forked from: the decoder loaded, no threads, no secrets."""
-    CONTEXT.set_forkserver_preload(["service.decode_worker"])
-    with _bare_environment():
-        forkserver.ensure_running()
+    """Start the process that workers are forked from, without threads and secrets; once, unless it died."""
+    with _starting:
+        if not _fork_server_lives():
+            CONTEXT.set_forkserver_preload(["service.decode_worker"])
+            with _bare_environment():
+                forkserver.ensure_running()
+
+
+def _fork_server_lives() -> bool:
+    pid: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # as above
+    if pid is None:
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
 
 
 @contextmanager
