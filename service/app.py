@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from service import openapi, problems
 from service.deps import require_key
 from service.lifecycle import Lifecycle
+from service.lingering import LingeringMiddleware
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.recognizer import Recognizer
@@ -66,6 +67,7 @@ def _bare_app(service: Lifecycle, **options: Any) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(RequestMiddleware, metrics=service.metrics)
+    app.add_middleware(LingeringMiddleware)  # around it: a request is over when it is answered
     problems.install(app)
     openapi.install(app)
     return app

@@ -138,7 +138,7 @@ def test_full_queue_refuses_before_the_upload_is_read(
 
     monkeypatch.setattr(service.recognizer, "readiness", lambda: (False, "The queue is full."))
     monkeypatch.setattr(service.recognizer, "_state", RecognizerState.READY)
-    answer = post(app, content=Unread())
+    answer = post(app, content=Unread(), headers={"Expect": "100-continue"})
     assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
 
 
