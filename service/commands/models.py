@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from service.cores import usable_cores
@@ -65,8 +65,10 @@ def _verify(package: Package) -> dict[str, Any]:
 
 
 def _print_table(entries: list[dict[str, Any]]) -> None:
-    columns = ("name", "version", "architecture", "precision", "labels", "state", "reason")
-    table = Table(*columns, box=box.SIMPLE_HEAD)
+    columns = ["name", "version", "architecture", "precision", "labels", "state"]
+    if any(entry["reason"] for entry in entries):
+        columns.append("reason")
+    table = Table(*(Column(column, overflow="fold") for column in columns), box=box.SIMPLE_HEAD)
     for entry in entries:
         cells = [Text(str(entry.get(column) or "")) for column in columns]
         cells[columns.index("state")].stylize("green" if entry["state"] == "ready" else "red")
