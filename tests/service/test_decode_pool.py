@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -291,7 +293,13 @@ async def test_a_worker_is_in_its_cage() -> None:
         assert [name for name in names if not name.startswith(("pipe:", "socket:", "/dev/null"))] == []
 
 
-async def test_a_worker_does_not_load_the_program_that_started_it() -> None:
+async def test_a_worker_does_not_load_the_program_that_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = ModuleType("__main__")
+    program.__file__ = str(tmp_path / "program.py")
+    Path(program.__file__).write_text("import onnxruntime")
+    monkeypatch.setitem(sys.modules, "__main__", program)
     async with running() as (pool, _):
         await decode_short(pool)
         (pid,) = pool.pids
