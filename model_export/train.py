@@ -221,7 +221,9 @@ class Trainer:
         self.optimizer.step()
         value = loss.item()
         if not math.isfinite(value):
-            raise BlvnetError(f"the loss at step {self.state.step + 1} is {value}; try a lower lr or --amp off")
+            raise BlvnetError(
+                f"the loss at step {self.state.step + 1} is {value}; try a lower --lr, or --amp off"
+            )
         return value
 
     def _finish_epoch(self) -> None:

@@ -14,7 +14,7 @@ from model_export.checkpoint import initialise_from
 from model_export.config import ModelConfig, Stem
 from model_export.datasets import Listing, read_listing
 from model_export.loading import CachedClips, ClipSource, DecodedClips
-from model_export.networks.names import build, parse_architecture
+from model_export.networks.names import build, parse_architecture, read_name
 from model_export.progress import counting
 from model_export.train import LAST_FILE, Half, Trainer, stopping_on_signals
 from model_export.train_config import Amp, Augmentation, TrainConfig
@@ -39,8 +39,10 @@ def train(
     weight_decay: Annotated[float, typer.Option(min=0)] = DEFAULTS.weight_decay,
     label_smoothing: Annotated[float, typer.Option(min=0, max=0.9)] = DEFAULTS.label_smoothing,
     size: Annotated[int | None, typer.Option(help="Side of the (little) input in pixels.")] = None,
-    stem: Annotated[Stem | None, typer.Option(help="Where big and little streams meet.")] = None,
-    taps: Annotated[int | None, typer.Option(help="TAM taps, odd.")] = None,
+    stem: Annotated[
+        Stem | None, typer.Option(help="Where big and little streams meet; default dual.")
+    ] = None,
+    blending_frames: Annotated[int | None, typer.Option(help="TAM taps, odd; default 3.")] = None,
     dropout: Annotated[float | None, typer.Option(min=0, max=0.99)] = None,
     augmentation: Annotated[bool, typer.Option(help="Random variants of the training clips.")] = True,
     cached: Annotated[bool, typer.Option(help="Decode once, into a cache on disk.")] = True,
@@ -83,8 +85,8 @@ def train(
         arch,
         num_classes=len(listings[0].labels),
         frames=frames,
-        taps=taps,
-        stem=stem,
+        taps=blending_frames,
+        stem=_stem(arch, stem),
         size=size,
         dropout=dropout,
     )
@@ -106,6 +108,17 @@ def train(
         console.print(f"done: {outcome.step} steps, {outcome.elapsed_s / 60:.1f} min, {best}")
     else:
         console.print(f"stopped after step {outcome.step}; the same command with --resume goes on from there")
+
+
+def _stem(arch: str, asked: Stem | None) -> Stem | None:
+    """New two-stream networks get the dual stem, where neither the name nor an option says otherwise.
+
+    A bare name stands for the published network, with the shared stem, everywhere else.
+    """
+    name = read_name(arch)
+    if asked is None and name.stem is None and name.family.two_streams:
+        return Stem.DUAL
+    return asked
 
 
 def _check_out(out: Path, resume: bool) -> None:

@@ -43,7 +43,7 @@ NETWORKS: dict[Family, Entry] = {
 }
 
 MINI_FRAMES = 16
-MINI_SIZE = 96
+MINI_SIZE = 64
 MINI_BETA = 2
 MINI_DROPOUT = 0.2  # a small network on small clips has less to forget
 
