@@ -95,8 +95,9 @@ def test_onnxruntime_agrees_with_pytorch(exported: Exported, batch: int) -> None
     session = onnxruntime.InferenceSession(exported.model.SerializeToString())
     feed = {item.name: frames.numpy() for item, frames in zip(session.get_inputs(), clips, strict=True)}
     logits, evidence = session.run(list(OUTPUTS), feed)
-    assert np.abs(evidence - wanted).max() < 1e-5 * np.abs(wanted).max()
-    np.testing.assert_allclose(logits, evidence.mean(axis=1), atol=1e-6 * np.abs(wanted).max())
+    spread = np.ptp(wanted, axis=(0, 1)).max()  # what the moments make of different frames
+    assert np.abs(evidence - wanted).max() < 1e-4 * spread
+    assert np.abs(logits - wanted.mean(axis=1)).max() < 1e-4 * spread
 
 
 def test_nothing_of_the_machine_that_exported_is_in_the_graph(exported: Exported) -> None:
