@@ -39,7 +39,6 @@ def test_serving_form_gives_the_same_evidence(name: str) -> None:
         wanted = network(*(normalise(frames) for frames in clips))
         found = for_serving(network)(*(frames.permute(0, 1, 4, 2, 3) for frames in clips))
     spread = (wanted[0] - wanted[1]).abs().max()  # what the clips make of a difference
-    print("SPREAD", name, spread / wanted.abs().max(), (found - wanted).abs().max() / spread)
     assert (found - wanted).abs().max() < 1e-4 * spread
 
 
