@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.clip.decode import DecodeLimits
+from service.clip.video import DecodeLimits
 
 
 @dataclass(frozen=True)

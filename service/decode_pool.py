@@ -38,8 +38,8 @@ from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
 from service import decode_worker
-from service.clip.decode import DecodeLimits, VideoInfo
 from service.clip.spec import ClipSpec
+from service.clip.video import DecodeLimits, VideoInfo
 from service.decode_worker import DecodeRequest, Found, Inbox, Place, places
 from service.errors import BadRequest, BlvnetError, NotReady, OverLimit, RequestError, Undecodable
 from service.observer import Observer, RestartReason

@@ -19,8 +19,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from service.clip.decode import DecodeLimits, VideoInfo, decode_clip
 from service.clip.spec import ClipSpec
+from service.clip.video import DecodeLimits, VideoInfo
 from service.errors import RequestError, Undecodable
 
 MAX_OPEN_FILES = 64
@@ -156,6 +156,10 @@ def decode(request: DecodeRequest) -> Found:
 
 
 def _decode(request: DecodeRequest) -> Found:
+    from service.clip.decode import (
+        decode_clip,
+    )  # FFmpeg: loaded in workers, whose preload it is, and only there
+
     assert _inbox is not None, "a worker decodes in its cage only"
     _, (clip, frames), _, _ = socket.recv_fds(_inbox.socket, 1, 2)
     _limit_cpu(request.cpu_s)

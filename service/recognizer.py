@@ -23,8 +23,8 @@ import numpy as np
 from service import scoring
 from service.admission import Admission
 from service.batcher import Batcher, BatcherState, Inference
-from service.clip.decode import VideoInfo
 from service.clip.geometry import CROP_COUNTS
+from service.clip.video import VideoInfo
 from service.core_config import CoreConfig
 from service.cores import usable_cores
 from service.decode_pool import Clip, Decoded, DecodePool

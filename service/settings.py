@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.clip.decode import DecodeLimits
+from service.clip.video import DecodeLimits
 from service.core_config import CoreConfig
 from service.errors import BlvnetError
 

@@ -36,7 +36,7 @@ LARGEST_MESSAGE = 16_000_000
 BELIEVED = {
     "pebble.common.types": {"Result", "ResultStatus", "RemoteException.rebuild_exception"},
     "pebble.pool.process": {"Acknowledgement", "TaskResult", "TaskProblem"},
-    "service.clip.decode": {"VideoInfo"},
+    "service.clip.video": {"VideoInfo"},
     "service.decode_worker": {"Found"},
 }
 ERROR_MODULES = ("builtins", "service.errors")
@@ -122,7 +122,7 @@ def start_fork_server() -> None:
     """Start the process that workers are forked from, without threads and secrets; once, unless it died."""
     with _starting:
         if not _fork_server_lives():
-            CONTEXT.set_forkserver_preload(["service.decode_worker"])
+            CONTEXT.set_forkserver_preload(["service.clip.decode", "service.decode_worker"])
             with _bare_environment():
                 forkserver.ensure_running()
 

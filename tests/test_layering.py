@@ -68,6 +68,7 @@ if __name__ == "__main__":
     loaded = loaded_by(code)
     assert {"fastapi", "onnxruntime"} <= loaded  # it did start
     assert loaded & TRAINING == set()
+    assert "av" not in loaded  # what reads hostile bytes is in the workers, not in the process with the keys
 
 
 @pytest.mark.parametrize("module", ["service.clip.decode", "service.decode_worker", "service.recognizer"])

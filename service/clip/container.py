@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from math import isqrt
 from pathlib import Path
 from typing import BinaryIO, Never
 
@@ -21,6 +20,7 @@ import av.container
 from av.codec.context import ThreadType
 from av.stream import Disposition
 
+from service.clip.video import DecodeLimits
 from service.errors import NotAVideo, OverLimit, Undecodable
 
 Source = Path | str | bytes | BinaryIO
@@ -56,57 +56,8 @@ CODECS = {
 # A bit of the first byte of a VP8 frame (RFC 6386, section 9.1).
 VP8_SHOW_FRAME = 0x10
 
-# Decoders round the sides of a frame up to at most so many pixels, and FFmpeg's `max_pixels` counts them.
-DECODER_PADDING = 64
-# FFmpeg's MPEG-4 decoder needs 60,000 for a frame of 16x16.
-LEAST_DECODER_PIXELS = 2**18
-
 HEAD_BYTES = 4096
 CHUNK_BYTES = 2**20
-
-
-@dataclass(frozen=True)
-class DecodeLimits:
-    """What a video may ask for. Beyond any of them decoding raises `OverLimit`, naming the field.
-
-    Attributes:
-        max_pixels: Width times height of a frame; the default takes 4K of either kind.
-        max_duration_s: From the first frame to the last.
-        max_frames: Frames to decode, whether or not they are sampled; ten minutes at 60 a second.
-        max_streams: Tracks in the file; cameras write up to eight, fonts attached to Matroska count as well.
-        max_aspect_ratio: Longer side over shorter side, because a frame is scaled before it is cropped.
-    """
-
-    max_pixels: int = 4096 * 2304
-    max_duration_s: float = 600.0
-    max_frames: int = 36_000
-    max_streams: int = 64
-    max_aspect_ratio: float = 64.0
-
-    @property
-    def padded_pixels(self) -> int:
-        """The pixels of the largest frame that passes `check_size`, padded as decoders pad each side."""
-        longest_side = isqrt(int(self.max_pixels * self.max_aspect_ratio))
-        padded = self.max_pixels + 2 * DECODER_PADDING * longest_side + DECODER_PADDING**2
-        return max(padded, LEAST_DECODER_PIXELS)
-
-    def check_size(self, width: int, height: int) -> None:
-        """Raise `OverLimit` for a frame of too many pixels, or too long and thin."""
-        if width * height > self.max_pixels:
-            raise OverLimit("pixels", width * height, self.max_pixels)
-        aspect_ratio = max(width, height) / max(1, min(width, height))
-        if aspect_ratio > self.max_aspect_ratio:
-            raise OverLimit("aspect_ratio", aspect_ratio, self.max_aspect_ratio)
-
-    def check_frames(self, frames: int) -> None:
-        """Raise `OverLimit` for too many frames."""
-        if frames > self.max_frames:
-            raise OverLimit("frames", frames, self.max_frames)
-
-    def check_duration(self, duration_s: float) -> None:
-        """Raise `OverLimit` for too long a video."""
-        if duration_s > self.max_duration_s:
-            raise OverLimit("duration_s", duration_s, self.max_duration_s)
 
 
 @dataclass(frozen=True)

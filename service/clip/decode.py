@@ -18,37 +18,18 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from service.clip.container import DecodeLimits, OpenVideo, Source, open_video, opened
+from service.clip.container import OpenVideo, Source, open_video, opened
 from service.clip.geometry import CROP_COUNTS, crop_boxes
 from service.clip.sampling import sample_indices
 from service.clip.scaling import Scaler, frame_orientation
 from service.clip.spec import ClipSpec, InputSpec
 from service.clip.timing import Timing, frame_timing
+from service.clip.video import DecodeLimits, VideoInfo
 from service.errors import InvalidParameter, Undecodable
-
-__all__ = ["DecodeLimits", "DecodedClip", "Source", "VideoInfo", "decode_clip"]
 
 # The first pass knows the number of frames of every sound file. The second corrects it for a damaged one,
 # and should the third disagree again, the file does not decode to the same frames twice.
 MAX_PASSES = 3
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What was found. Width and height are as coded; `rotation` is what brings them upright.
-
-    `rotation` is in degrees clockwise, 0, 90, 180 or 270; `frames` counts those that decode; `fps` is their
-    mean rate.
-    """
-
-    container: str
-    codec: str
-    width: int
-    height: int
-    rotation: int
-    frames: int
-    fps: float
-    duration_s: float
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from service import decode_pool
-from service.clip.decode import DecodeLimits, decode_clip
+from service.clip.decode import decode_clip
+from service.clip.video import DecodeLimits
 from service.decode_pool import DecodePool, PoolState
 from service.errors import BadRequest, NotAVideo, NotReady, OverLimit, RequestError, Undecodable
 from service.observer import Observer, RestartReason

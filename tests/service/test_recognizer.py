@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.clip.decode import DecodeLimits
+from service.clip.video import DecodeLimits
 from service.core_config import CoreConfig
 from service.errors import (
     DeadlineExceeded,

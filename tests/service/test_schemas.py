@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from service.clip.decode import VideoInfo
+from service.clip.video import VideoInfo
 from service.manifest import Manifest
 from service.model_store import ModelEntry as StoredModel
 from service.model_store import ModelState

@@ -12,7 +12,7 @@ from pebble import ProcessPool
 from pebble.common.types import Result, ResultStatus
 from pebble.pool.process import TaskResult
 
-from service.clip.decode import VideoInfo
+from service.clip.video import VideoInfo
 from service.decode_worker import Found
 from service.errors import NotAVideo, OverLimit
 from service.worker_context import CONTEXT, CheckedUnpickler, start_fork_server

@@ -7,8 +7,9 @@ import pytest
 from model_export.synthetic.classes import LABELS
 from model_export.synthetic.dataset import ClipPlan, plan, split_counts, write_clip, write_dataset
 from model_export.synthetic.split import SPLITS
-from service.clip.decode import DecodeLimits, decode_clip
+from service.clip.decode import decode_clip
 from service.clip.spec import ClipSpec, Frames, InputSpec
+from service.clip.video import DecodeLimits
 from service.errors import BlvnetError
 
 

@@ -16,9 +16,10 @@ import pytest
 from av.stream import Disposition
 
 import service.clip.decode
-from service.clip.container import FORMATS, DecodeLimits, OpenVideo, open_video
+from service.clip.container import FORMATS, OpenVideo, open_video
 from service.clip.decode import decode_clip
 from service.clip.spec import ClipSpec, Frames, InputSpec
+from service.clip.video import DecodeLimits
 from service.errors import NotAVideo, OverLimit, RequestError, Undecodable
 from tests.clips import ClipRecipe, audio_clip, hls_playlist, not_videos, numbered_clip, remuxed
 

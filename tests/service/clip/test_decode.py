@@ -10,9 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from service.clip.decode import DecodedClip, DecodeLimits, decode_clip
+from service.clip.decode import DecodedClip, decode_clip
 from service.clip.sampling import sample_indices, uniform_indices
 from service.clip.spec import ClipSpec, Frames, InputSpec, Sampling
+from service.clip.video import DecodeLimits
 from service.errors import InvalidParameter, Undecodable
 from tests.clips import (
     ClipRecipe,
