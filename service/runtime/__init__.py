@@ -2,6 +2,6 @@
 
 import os
 
-# Official builds of onnxruntime report to their maker as soon as they are imported, unless told not to. The
-# command line says so as well, before it imports anything; this is for those who use the service as a library.
+# Official builds of onnxruntime report to their maker as soon as they are imported, unless told not to.
+# The command line says so too, before it imports anything; this is for the service as a library.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
