@@ -131,6 +131,19 @@ def test_too_old_python_is_named_with_a_way_out(checkout: Path, tmp_path: Path) 
     assert not (checkout / ".venv").exists()
 
 
+def test_newer_python_is_taken_where_the_first_is_too_old(checkout: Path, tmp_path: Path) -> None:
+    fake_programs(tmp_path / "bin", "python3", "python3.13", status=1)
+    programs = fake_programs(tmp_path / "bin", "python3.12")
+    make(checkout, ".venv/bin/python", PATH=f"{programs}:{os.environ['PATH']}")
+    assert "python3.12 -m venv .venv" in (tmp_path / "calls").read_text().splitlines()
+
+
+def test_serve_starts_at_once_after_install(checkout: Path) -> None:
+    fake_programs(with_environment(checkout) / ".venv/bin", "python")
+    assert make(checkout, "install", "EXTRA=cpu").returncode == 0
+    assert make(checkout, "-n", "serve", "EXTRA=cpu").stdout.startswith("exec .venv/bin/blvnet serve")
+
+
 def test_up_adds_the_override_files_that_apply(checkout: Path) -> None:
     result = make(checkout, "-n", "up", "COMPOSE=compose", "MODELS=/srv/models", "EXTRA=gpu", "PORT=9000")
     files = "-f docker-compose.yml -f docker/compose.gpu.yml -f docker/compose.models.yml"
