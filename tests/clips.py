@@ -8,9 +8,11 @@ white for 1. Around the square it is grey.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -79,8 +81,22 @@ def encode(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> bytes:
     """A clip of the given `(H, W, 3)` uint8 RGB images."""
     with TemporaryDirectory() as folder:  # a real file, since `movflags=faststart` reads what it wrote
         path = Path(folder, "clip")
-        _write(path, images, recipe)
+        with _own_scheduling():
+            _write(path, images, recipe)
         return path.read_bytes()
+
+
+@contextmanager
+def _own_scheduling() -> Iterator[None]:
+    """Keep this thread's scheduling: SVT-AV1, run as root, makes the thread that opens it real-time.
+
+    All processes started later would inherit that, and a real-time one that spins starves the machine.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def _write(path: Path, images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> None:

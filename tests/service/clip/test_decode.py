@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -421,3 +422,9 @@ def test_numbered_images_are_not_read_when_turned_or_mirrored() -> None:
     for wrong in (image[:, ::-1], image[::-1], np.rot90(image), np.rot90(image, 2), np.rot90(image, 3)):
         with pytest.raises(ValueError, match="upright"):
             read_number(wrong)
+
+
+def test_making_clips_leaves_the_process_as_it_was() -> None:
+    before = os.sched_getscheduler(0)
+    numbered_clip(ClipRecipe(**KINDS["mp4 av1"][0], frames=2))
+    assert os.sched_getscheduler(0) == before  # a real-time test run would starve all that it starts
