@@ -18,7 +18,10 @@ from tests.observability import Prometheus
 from tests.tiny_models import colour_clip, write_package
 from tests.tools import need
 
-IMAGE = "localhost/blvnet-serve:test"
+# Of this run alone, so that two runs on one machine do not share containers.
+RUN = f"test-{os.getpid()}"
+PROJECT = f"blvnet-{RUN}"
+IMAGE = f"localhost/blvnet-serve:{RUN}"
 # What onnxruntime, FFmpeg's libraries and numpy come to, and a tenth more. Torch alone would be 700 MB.
 ADDED_BYTES_LIMIT = 350e6
 STARTED_WITHIN_S = 60
@@ -46,15 +49,16 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    """Podman with the serving image built as `IMAGE`."""
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """Podman with the serving image built as `IMAGE`; base images stay for the next time."""
     need("podman", "buildah", "mmdebstrap", package="podman buildah mmdebstrap")
     if os.geteuid() != 0:
         pytest.skip("stand-in images and container networks need root")
     folder = tmp_path_factory.mktemp("podman")
     podman = Podman(configure(folder))
     podman.build("docker/Dockerfile", IMAGE, folder, PYTHON_IMAGE=podman.base_image(PYTHON_IMAGE))
-    return podman
+    yield podman
+    podman.run("podman", "rmi", IMAGE)
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +68,16 @@ def stack(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     models.chmod(0o755)  # the service's user has to read it, and pytest's folders are for their owner
     ports = {"PORT": str(free_port()), "PROMETHEUS_PORT": str(free_port())}
     variables = ports | {
-        "TAG": "test",
+        "TAG": RUN,
         "MODELS": str(models),
         "PROMETHEUS_IMAGE": podman.base_image(PROMETHEUS_IMAGE),
     }
     with (
-        podman.compose("blvnet-test", "docker/compose.models.yml", **variables),
+        podman.compose(PROJECT, "docker/compose.models.yml", **variables),
         httpx.Client(base_url=f"http://127.0.0.1:{ports['PORT']}", timeout=30) as http,
         httpx.Client(base_url=f"http://127.0.0.1:{ports['PROMETHEUS_PORT']}") as prometheus,
     ):
-        stack = Stack(podman, "blvnet-test_service_1", http, Prometheus(prometheus))
+        stack = Stack(podman, f"{PROJECT}_service_1", http, Prometheus(prometheus))
         stack.wait_until_ready()
         yield stack
 
