@@ -37,7 +37,7 @@ from model_export.synthetic.classes import LABELS, REVERSED
 from model_export.synthetic.encode import SUFFIX, Codec, Encoding, write_video
 
 NAME = "accuracy"
-CLIPS = 528  # 24 of each label
+CLIPS = 1100  # 50 of each label
 SEED = 190_200_869  # no training command of the project uses it
 REVERSED_CRF = 18  # close to what the eye cannot tell from the original: the motion is tested, not the codec
 STAGES = ("receive", "decode", "queue", "inference", "total")

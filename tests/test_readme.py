@@ -20,7 +20,7 @@ from tests.server import RunningServer, running_server
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 # A clip or two of each label in each split: enough to see every command work, too little to learn from.
-SMALLER = {"--clips 600": "--clips 66 --split train=1,val=1,test=1"}
+SMALLER = {"--clips 600": "--clips 88 --split train=2,val=1,test=1"}
 TRAINING = ("synth", "train", "evaluate", "export")
 SCORE_TOLERANCE = 0.02  # another CPU rounds otherwise
 CHANGING = ("timing_ms", "request_id")
@@ -124,6 +124,23 @@ def test_options_exist(command: str, folder: Path) -> None:
 @pytest.mark.parametrize("command", starting_with("make"))
 def test_make_command_is_possible(command: str) -> None:
     subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_figures_are_those_of_the_benchmarks() -> None:
+    results = ROOT / "benchmarks/results"
+    accuracy = json.loads((results / "accuracy.json").read_text())
+    timing = json.loads((results / "stages.json").read_text())
+    p50 = timing["p50_ms"]
+    figures = dict(
+        re.findall(r"^\| (.+?) \| (.+?) \|", TEXT.split("\n## Accuracy and speed\n")[1], re.MULTILINE)
+    )
+    assert list(figures.values())[1:6] == [
+        f"{accuracy['top1']:.1%}".replace("%", " %"),
+        f"{accuracy['reversed']['opposite_label']:.1%}".replace("%", " %"),
+        f"{p50['total']:.0f} ms",
+        f"{p50['decode']:.0f} ms and {p50['inference']:.0f} ms",
+        f"{timing['start_s']['ready_s']:.1f} s",
+    ]
 
 
 def test_no_command_is_left_untried() -> None:
