@@ -20,6 +20,7 @@ NETWORKS = {
     "blvnet-tam-50-a2-b4-f8x2-blend5": ("--arch", "blvnet-tam-50", "--frames", 16, "--blending-frames", 5),
     "blvnet-tam-101-a2-b4-f8x2": ("--arch", "blvnet-tam-101", "--frames", 16),
     "tam-resnet-50-f8": ("--arch", "tam-resnet-50", "--frames", 8),
+    "tsn-resnet-50-f8": ("--arch", "tsn-resnet-50", "--frames", 8),
     "i3d-resnet-50-f8": ("--arch", "i3d-resnet-50", "--frames", 8),
 }
 SINGLE_STREAM = [("frames", "all")]
