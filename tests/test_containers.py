@@ -89,6 +89,11 @@ def test_image_has_no_torch_and_no_compiler(podman: Podman) -> None:
     )
 
 
+def test_image_holds_the_bundled_model(podman: Podman) -> None:
+    listed = podman.run("podman", "run", "--rm", "--network=none", IMAGE, "blvnet", "models", "--json")
+    assert [model["name"] for model in json.loads(listed)["models"]] == ["blvnet-tam-mini"]
+
+
 def test_image_is_small(podman: Podman) -> None:
     base = podman.inspect(podman.base_image(PYTHON_IMAGE))
     assert podman.inspect(IMAGE)["Size"] - base["Size"] < ADDED_BYTES_LIMIT
