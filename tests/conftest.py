@@ -45,8 +45,7 @@ def red_clip() -> bytes:
 
 @pytest.fixture(scope="session")
 def small_export(tmp_path_factory: pytest.TempPathFactory) -> SmallExport:
-    """A small network, exported for real; skips where the `train` extra is not installed."""
-    pytest.importorskip("torch")
+    """A small network, exported for real."""
     from tests.model_export.exported import export_small
 
     return export_small(tmp_path_factory.mktemp("export"))

@@ -6,20 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-torch = pytest.importorskip("torch")
-
-from model_export.checkpoint import load_network  # noqa: E402
-from model_export.networks.pixels import normalise  # noqa: E402
-from service.clip.decode import decode_clip  # noqa: E402
-from service.core_config import CoreConfig  # noqa: E402
-from service.manifest import read_manifest  # noqa: E402
-from service.recognizer import Query, Recognition, recognize_files  # noqa: E402
-from service.runtime.onnxruntime_session import OnnxRuntimeSession  # noqa: E402
-from service.runtime.signature import check_signature, warm_up  # noqa: E402
-from tests.clips import numbered_clip  # noqa: E402
-from tests.model_export.exported import SmallExport  # noqa: E402
+from model_export.checkpoint import load_network
+from model_export.networks.pixels import normalise
+from service.clip.decode import decode_clip
+from service.core_config import CoreConfig
+from service.manifest import read_manifest
+from service.recognizer import Query, Recognition, recognize_files
+from service.runtime.onnxruntime_session import OnnxRuntimeSession
+from service.runtime.signature import check_signature, warm_up
+from tests.clips import numbered_clip
+from tests.model_export.exported import SmallExport
 
 BOUND = 1e-4  # of the largest logit: the contract's bound for fp32
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("torch")
-
 from benchmarks.paper_table import CLAIMS, CLASSES, NETWORKS, PAGE, START, costs, factors, placed
 from model_export.networks.names import parse_architecture
 from model_export.profile import Profile, profile_network

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-import torch.nn.functional as F  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from model_export.checkpoint import (  # noqa: E402
+from model_export.checkpoint import (
     configure,
     fit_channels,
     inflate,
@@ -27,10 +25,10 @@ from model_export.checkpoint import (  # noqa: E402
     restore,
     save_checkpoint,
 )
-from model_export.config import Family, ModelConfig  # noqa: E402
-from model_export.layouts import CheckpointError, Layout, Naming  # noqa: E402
-from model_export.networks.names import build, parse_architecture  # noqa: E402
-from tests.golden.cases import golden  # noqa: E402
+from model_export.config import Family, ModelConfig
+from model_export.layouts import CheckpointError, Layout, Naming
+from model_export.networks.names import build, parse_architecture
+from tests.golden.cases import golden
 
 Weights = dict[str, Tensor]
 BLVNET = "blvnet-tam-50-a2-b4-f8x2"

@@ -9,16 +9,15 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from model_export import export as exporting  # noqa: E402
-from service.clip.spec import Sampling  # noqa: E402
-from service.manifest import read_manifest, sha256_of, verify_graph  # noqa: E402
-from tests.clips import numbered_clip  # noqa: E402
-from tests.model_export.command import Result, blvnet  # noqa: E402
-from tests.model_export.exported import ARCH, LABELS, SIZE, SmallExport, write_checkpoint  # noqa: E402
-from tests.model_export.networks_for_export import CLASSES, small_network  # noqa: E402
+from model_export import export as exporting
+from service.clip.spec import Sampling
+from service.manifest import read_manifest, sha256_of, verify_graph
+from tests.clips import numbered_clip
+from tests.model_export.command import Result, blvnet
+from tests.model_export.exported import ARCH, LABELS, SIZE, SmallExport, write_checkpoint
+from tests.model_export.networks_for_export import CLASSES, small_network
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from service.manifest import read_manifest  # noqa: E402
-from tests.golden.cases import BLVNET_CASES, TOLERANCE, golden  # noqa: E402
-from tests.model_export.command import blvnet  # noqa: E402
+from service.manifest import read_manifest
+from tests.golden.cases import BLVNET_CASES, TOLERANCE, golden
+from tests.model_export.command import blvnet
 
 # How a user names each network: options in the name, or beside it, taps said or read off the file.
 NETWORKS = {

@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-import onnxruntime  # noqa: E402
-from torch import nn  # noqa: E402
-
-from model_export.config import ModelConfig  # noqa: E402
-from model_export.graph import FORBIDDEN, OPSET, OUTPUTS, GraphError, build_graph, check_graph  # noqa: E402
-from model_export.networks.pixels import normalise  # noqa: E402
-from service.clip.spec import ClipSpec, Frames, InputSpec  # noqa: E402
-from tests.model_export.networks_for_export import CLASSES, noise_clips, small_network  # noqa: E402
+from model_export.config import ModelConfig
+from model_export.graph import FORBIDDEN, OPSET, OUTPUTS, GraphError, build_graph, check_graph
+from model_export.networks.pixels import normalise
+from service.clip.spec import ClipSpec, Frames, InputSpec
+from tests.model_export.networks_for_export import CLASSES, noise_clips, small_network
 
 
 @dataclass(frozen=True)

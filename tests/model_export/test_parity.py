@@ -8,16 +8,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor, nn  # noqa: E402
-
-from model_export.calibration import made_clips  # noqa: E402
-from model_export.networks.pixels import MEAN, STD  # noqa: E402
-from model_export.parity import CLIPS, Parity, ParityError, prove  # noqa: E402
-from model_export.precision import Precision  # noqa: E402
-from service.clip.spec import ClipSpec, Frames, InputSpec  # noqa: E402
+from model_export.calibration import made_clips
+from model_export.networks.pixels import MEAN, STD
+from model_export.parity import CLIPS, Parity, ParityError, prove
+from model_export.precision import Precision
+from service.clip.spec import ClipSpec, Frames, InputSpec
 
 CLIP = ClipSpec(frames=2, inputs=(InputSpec("frames", Frames.ALL, 32, 32),))
 Node = onnx.NodeProto

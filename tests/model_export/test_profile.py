@@ -6,18 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer import Typer
 from typer.testing import CliRunner, Result
 
-torch = pytest.importorskip("torch")
-
-from model_export.checkpoint import save_checkpoint  # noqa: E402
-from model_export.commands.import_info import import_info  # noqa: E402
-from model_export.commands.profile import profile  # noqa: E402
-from model_export.config import Family, ModelConfig  # noqa: E402
-from model_export.networks.names import build, parse_architecture  # noqa: E402
-from model_export.profile import STAGES, Profile, profile_network  # noqa: E402
-from tests.golden.cases import golden  # noqa: E402
+from model_export.checkpoint import save_checkpoint
+from model_export.commands.import_info import import_info
+from model_export.commands.profile import profile
+from model_export.config import Family, ModelConfig
+from model_export.networks.names import build, parse_architecture
+from model_export.profile import STAGES, Profile, profile_network
+from tests.golden.cases import golden
 
 
 def profiled(name: str, **options: int) -> Profile:

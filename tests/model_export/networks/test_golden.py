@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from model_export.checkpoint import load_network  # noqa: E402
-from model_export.networks.pixels import normalise  # noqa: E402
-from tests.golden.cases import CASES, TOLERANCE, golden  # noqa: E402
+from model_export.checkpoint import load_network
+from model_export.networks.pixels import normalise
+from tests.golden.cases import CASES, TOLERANCE, golden
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("torch")
-
 from model_export.config import ConfigError, Family, ModelConfig, Stem
 from model_export.networks.names import architectures, build, parse_architecture
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-import torch.nn.functional as F  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from model_export.config import ModelConfig, Stem  # noqa: E402
-from model_export.networks.names import architectures, build, parse_architecture  # noqa: E402
-from model_export.networks.pixels import MEAN, STD, normalise  # noqa: E402
-from model_export.networks.reference import plain  # noqa: E402
+from model_export.config import ModelConfig, Stem
+from model_export.networks.names import architectures, build, parse_architecture
+from model_export.networks.pixels import MEAN, STD, normalise
+from model_export.networks.reference import plain
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor, nn  # noqa: E402
-
-from model_export.networks.reference import PlainAggregation  # noqa: E402
-from model_export.networks.temporal import (  # noqa: E402
+from model_export.networks.reference import PlainAggregation
+from model_export.networks.temporal import (
     NoAggregation,
     TemporalAggregation,
     TemporalShift,

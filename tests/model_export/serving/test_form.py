@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from torch import nn  # noqa: E402
-
-from model_export.networks.pixels import MEAN, normalise  # noqa: E402
-from model_export.networks.temporal import TemporalAggregation, TemporalShift  # noqa: E402
-from model_export.serving.form import for_serving  # noqa: E402
-from model_export.serving.pixels import PixelConvolution  # noqa: E402
-from model_export.serving.temporal import TimeFilter  # noqa: E402
-from tests.model_export.networks_for_export import noise_clips, small_network  # noqa: E402
+from model_export.networks.pixels import MEAN, normalise
+from model_export.networks.temporal import TemporalAggregation, TemporalShift
+from model_export.serving.form import for_serving
+from model_export.serving.pixels import PixelConvolution
+from model_export.serving.temporal import TimeFilter
+from tests.model_export.networks_for_export import noise_clips, small_network
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.clip.decode import DecodedClip, decode_clip
 from service.clip.sampling import sample_indices, uniform_indices
@@ -164,8 +165,7 @@ def test_a_mirrored_display_matrix_is_undone() -> None:
 
 
 def test_orientation_is_read_beside_side_data_that_pyav_does_not_know() -> None:
-    image = pytest.importorskip("PIL.Image")
-    exif = image.Exif()
+    exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise
     file = io.BytesIO()
     with av.open(file, "w", format="mov") as container:
@@ -173,7 +173,7 @@ def test_orientation_is_read_beside_side_data_that_pyav_does_not_know() -> None:
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
         for number, coded in enumerate(coded_images(ClipRecipe(frames=4, rotation=90))):
             picture = io.BytesIO()
-            image.fromarray(coded).save(picture, "JPEG", quality=95, exif=exif)
+            Image.fromarray(coded).save(picture, "JPEG", quality=95, exif=exif)
             packet = av.Packet(picture.getvalue())
             packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
             container.mux(packet)
