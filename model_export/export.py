@@ -23,11 +23,13 @@ from model_export.labels import LabelsError, check_count, checked, read_labels
 from model_export.package import check_free, next_version, staged
 from model_export.parity import CLIPS, Clip, prove
 from model_export.precision import Precision
+from model_export.profile import GIGA, count_macs
 from model_export.progress import Say
 from service.clip.spec import ClipSpec, Sampling
 from service.errors import BlvnetError
 from service.manifest import GRAPH_FILE, Manifest, read_manifest, sha256_of, verify_graph, write_manifest
 
+GMACS_DIGITS = 6
 TOOLS = ("blvnet-serve", "torch", "onnx", "onnxscript", "onnxruntime")
 # What a checkpoint of ours says of its training that is worth showing; the trainer's folders are not.
 TRAINING_FACTS = ("dataset", "step", "best_top1")
@@ -132,6 +134,7 @@ def export(request: ExportRequest, say: Say) -> Exported:
             labels=labels,
             precision=request.precision.value,
             sha256=sha256_of(graph),
+            gmacs=round(count_macs(config) / GIGA, GMACS_DIGITS),
             parity=parity.to_json(),
             provenance=_provenance(checkpoint),
         )

@@ -100,6 +100,14 @@ def profile_network(config: ModelConfig) -> Profile:
     return Profile(config, total, stages)
 
 
+def count_macs(config: ModelConfig) -> int:
+    """Multiply-accumulates of one clip, as `Costs.gmacs` counts them."""
+    with torch.device("meta"):
+        network = build(config)
+    measured = _measure_inference(network.eval(), config)
+    return sum(sum(kinds.values()) for kinds in measured.macs.values())
+
+
 _KINDS = ("convolution", "tam", "rest")
 _aten = torch.ops.aten
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ class Manifest:
     """The checked contents of `model.json`.
 
     `parity` holds the measured differences from the PyTorch network, `provenance` where the weights came from
-    (checkpoint file name, digest, tool versions); both are shown, never interpreted.
+    (checkpoint file name, digest, tool versions); both are shown, never interpreted. `gmacs` are the network's
+    10^9 multiply-accumulates for one clip, by which speeds are judged; None where nobody counted them.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Manifest:
     labels: tuple[str, ...]
     precision: str
     sha256: str
+    gmacs: float | None = None
     parity: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -59,6 +62,7 @@ class Manifest:
             "labels": list(self.labels),
             "precision": self.precision,
             "sha256": self.sha256,
+            "gmacs": self.gmacs,
             "parity": self.parity,
             "provenance": self.provenance,
         }
@@ -157,6 +161,7 @@ def _parse(document: object) -> Manifest:
         labels=tuple(labels),
         precision=_string(document, "precision"),
         sha256=sha256,
+        gmacs=_positive(document, "gmacs"),
         parity=_object(document, "parity"),
         provenance=_object(document, "provenance"),
     )
@@ -179,6 +184,16 @@ def _integer(document: dict[str, Any], key: str, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise PackageError(f"{key} must be an integer from {low} to {high}, it is {value!r}")
     return value
+
+
+def _positive(document: dict[str, Any], key: str) -> float | None:
+    """A number above 0, or None where there is none."""
+    value = document.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise PackageError(f"{key} must be a number above 0, it is {value!r}")
+    return float(value)
 
 
 def _string(document: dict[str, Any], key: str) -> str:

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from model_export import export as exporting
+from model_export.checkpoint import read_checkpoint
+from model_export.profile import profile_network
 from service.clip.spec import Sampling
 from service.manifest import read_manifest, sha256_of, verify_graph
 from tests.clips import numbered_clip
@@ -52,6 +54,14 @@ def test_manifest_says_how_near_the_graph_is(small_export: SmallExport) -> None:
     assert 0 <= parity["logits"] < 1e-5
     assert 0 <= parity["evidence"] < 1e-5
     assert (parity["clips"], parity["same_top1"], parity["batches"]) == (4, 4, [1, 3])
+
+
+def test_manifest_says_what_the_network_costs(small_export: SmallExport) -> None:
+    config = read_checkpoint(small_export.checkpoint).config
+    assert config is not None
+    assert read_manifest(small_export.folder).gmacs == pytest.approx(
+        profile_network(config).total.gmacs, abs=1e-6
+    )
 
 
 def test_manifest_says_where_the_weights_came_from(small_export: SmallExport) -> None:

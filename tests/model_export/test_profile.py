@@ -15,7 +15,7 @@ from model_export.commands.import_info import import_info
 from model_export.commands.profile import profile
 from model_export.config import Family, ModelConfig
 from model_export.networks.names import build, parse_architecture
-from model_export.profile import STAGES, Profile, profile_network
+from model_export.profile import STAGES, Profile, count_macs, profile_network
 from tests.golden.cases import golden
 
 
@@ -27,6 +27,11 @@ def called(command: object, *arguments: str) -> Result:
     app = Typer()
     app.command()(command)  # type: ignore[type-var]
     return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_count_alone_is_that_of_the_profile() -> None:
+    config = parse_architecture("blvnet-tam-mini", num_classes=22)
+    assert count_macs(config) / 1e9 == profile_network(config).total.gmacs
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,13 @@ def test_a_reason_names_no_folder_of_the_machine(tmp_path: Path) -> None:
     assert reasons == ["model.json cannot be read as JSON"]
 
 
+@pytest.mark.parametrize("gmacs", [0, -1, True, "23.85", float("inf")])
+def test_costs_that_cannot_be_are_refused(tmp_path: Path, gmacs: object) -> None:
+    write_package(tmp_path, "tiny", gmacs=gmacs)
+    with pytest.raises(PackageError, match="gmacs must be a number above 0"):
+        loaded(tmp_path)
+
+
 def test_what_is_no_package_is_not_looked_at(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     for other in (".git/1", "walk/latest", "walk/0", "walk/007", "walk/-1"):
