@@ -29,12 +29,48 @@ Choice = TypeVar("Choice", Sampling, Frames)
 
 
 @dataclass(frozen=True)
+class GraphFile:
+    """A graph of the package that one engine loads instead of `model.onnx`; it takes and gives the same."""
+
+    file: str
+    sha256: str
+    parity: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of `graphs`."""
+        return {"file": self.file, "sha256": self.sha256, "parity": self.parity}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the PyTorch network answers to the clips of `service.clip.probe`.
+
+    Attributes:
+        probe: version of the formula that the clips are made by.
+        bound: largest difference that a loaded graph may have, relative to the largest of `logits`.
+        logits: a row of C for each probe clip.
+    """
+
+    probe: int
+    bound: float
+    logits: tuple[tuple[float, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object `reference`."""
+        return {"probe": self.probe, "bound": self.bound, "logits": [list(row) for row in self.logits]}
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The checked contents of `model.json`.
 
+    `graphs` are graphs of their own for engines, by the engine's name; the others load `model.onnx`.
+    `reference` is what the network answers to clips that every server can make; None in packages from
+    elsewhere. `gmacs` are the network's 10^9 multiply-accumulates for one clip, by which speeds are judged;
+    None where nobody counted them.
+
     `parity` holds the measured differences from the PyTorch network, `provenance` where the weights came from
-    (checkpoint file name, digest, tool versions); both are shown, never interpreted. `gmacs` are the network's
-    10^9 multiply-accumulates for one clip, by which speeds are judged; None where nobody counted them.
+    (checkpoint file name, digest, tool versions); both are shown, never interpreted.
     """
 
     name: str
@@ -44,6 +80,8 @@ class Manifest:
     labels: tuple[str, ...]
     precision: str
     sha256: str
+    graphs: dict[str, GraphFile] = field(default_factory=dict)
+    reference: Reference | None = None
     gmacs: float | None = None
     parity: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +101,8 @@ class Manifest:
             "precision": self.precision,
             "sha256": self.sha256,
             "gmacs": self.gmacs,
+            "graphs": {engine: graph.to_json() for engine, graph in self.graphs.items()},
+            "reference": None if self.reference is None else self.reference.to_json(),
             "parity": self.parity,
             "provenance": self.provenance,
         }
@@ -102,20 +142,19 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify_graph(manifest: Manifest, folder: Path) -> None:
-    """Check that `folder/model.onnx` is the file that the manifest was written for.
+    """Check that the graphs in `folder` are the files that the manifest was written for.
 
     Raises:
-        PackageError: the file is missing or its SHA-256 is another one.
+        PackageError: a file is missing or its SHA-256 is another one.
     """
-    path = folder / GRAPH_FILE
-    try:
-        digest = sha256_of(path)
-    except OSError as exc:
-        raise PackageError(f"{folder}: {GRAPH_FILE} cannot be read") from exc
-    if digest != manifest.sha256:
-        raise PackageError(
-            f"{folder}: {GRAPH_FILE} has SHA-256 {digest}, {MANIFEST_FILE} says {manifest.sha256}"
-        )
+    others = ((graph.file, graph.sha256) for graph in manifest.graphs.values())
+    for file, wanted in ((GRAPH_FILE, manifest.sha256), *others):
+        try:
+            digest = sha256_of(folder / file)
+        except OSError as exc:
+            raise PackageError(f"{folder}: {file} cannot be read") from exc
+        if digest != wanted:
+            raise PackageError(f"{folder}: {file} has SHA-256 {digest}, {MANIFEST_FILE} says {wanted}")
 
 
 def sha256_of(path: Path) -> str:
@@ -142,9 +181,6 @@ def _parse(document: object) -> Manifest:
         raise PackageError("labels must be a list of non-empty strings")
     if len(set(labels)) != len(labels):
         raise PackageError("labels must not repeat")
-    sha256 = _string(document, "sha256")
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise PackageError("sha256 is not 64 hexadecimal digits")
     name = _string(document, "name")
     if not NAME_PATTERN.fullmatch(name):
         raise PackageError(f"name {name!r} must be letters, digits, '.', '_' and '-'")
@@ -160,11 +196,49 @@ def _parse(document: object) -> Manifest:
         ),
         labels=tuple(labels),
         precision=_string(document, "precision"),
-        sha256=sha256,
+        sha256=_digest(document),
         gmacs=_positive(document, "gmacs"),
+        graphs={name: _parse_graph(item) for name, item in _object(document, "graphs").items()},
+        reference=_parse_reference(document, len(labels)),
         parity=_object(document, "parity"),
         provenance=_object(document, "provenance"),
     )
+
+
+def _parse_graph(item: object) -> GraphFile:
+    if not isinstance(item, dict):
+        raise PackageError("an entry of graphs is not an object")
+    file = _string(item, "file")
+    # A plain name: nothing outside the package's folder is ever opened.
+    if not NAME_PATTERN.fullmatch(file) or file == MANIFEST_FILE:
+        raise PackageError(f"a graph's file {file!r} must be a name of letters, digits, '.', '_' and '-'")
+    return GraphFile(file=file, sha256=_digest(item), parity=_object(item, "parity"))
+
+
+def _parse_reference(document: dict[str, Any], classes: int) -> Reference | None:
+    if document.get("reference") is None:
+        return None
+    reference = _object(document, "reference")
+    bound = _positive(reference, "bound")
+    if bound is None:
+        raise PackageError("reference has no bound")
+    rows = _list(reference, "logits")
+    if not rows or not all(isinstance(row, list) and len(row) == classes for row in rows):
+        raise PackageError(f"reference must have logits in rows of {classes}, as many as there are labels")
+    if not all(isinstance(value, int | float) and math.isfinite(value) for row in rows for value in row):
+        raise PackageError("the logits of reference must be finite numbers")
+    return Reference(
+        probe=_integer(reference, "probe", 1, 2**31 - 1),
+        bound=bound,
+        logits=tuple(tuple(float(value) for value in row) for row in rows),
+    )
+
+
+def _digest(document: dict[str, Any]) -> str:
+    sha256 = _string(document, "sha256")
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise PackageError("sha256 is not 64 hexadecimal digits")
+    return sha256
 
 
 def _parse_input(item: object) -> InputSpec:

@@ -1,0 +1,120 @@
+"""The serving form for integer and half precision kernels that keep frames channels last.
+
+onnxruntime's integer kernels do, as tensor cores do. Then (N * T, H, W, C) and (N, T, H * W, C) are the same
+memory: a TAM over all frames of a clip is one depthwise convolution on a view, with one rounding, where frames
+that are tensors of their own would round after each tap and again after each sum. The graph spells the views
+out as transpositions, which cancel against the kernels' own.
+
+Two operators are written as others, because onnxruntime has no fast integer kernel for them (together 26 of
+the 87 ms of bLVNet-TAM-50 on 2 cores):
+
+- average pooling as a depthwise convolution whose weights are all 1 / k^2,
+- enlarging twofold as two concatenations of a tensor with itself, first along the channels, where
+  (h, w, 2 c) is (h, 2 w, c), then along the rows.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model_export.networks.blvnet import BLVNet, Enlarged, SharedStem
+from model_export.networks.resnet import FrameResNet
+from model_export.serving.temporal import TimeFilter
+
+
+class ChannelsLastFilter(TimeFilter):
+    """`TimeFilter` that reaches time by a view of channels-last frames."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N * T, C, H, W) -> (N * T', C, H, W)."""
+        if x.dim() == 5:
+            return super().forward(x)
+        _, channels, height, width = x.shape
+        y = x.permute(0, 2, 3, 1).reshape(-1, self.frames, height * width, channels)
+        y = self.filter(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # [N, T', H * W, C]
+        return y.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+class BoxFilter(nn.Module):
+    """`nn.AvgPool2d` that counts its padding, on a known number of channels, as a depthwise convolution."""
+
+    def __init__(self, pool: nn.AvgPool2d, channels: int) -> None:
+        super().__init__()
+        assert pool.count_include_pad
+        assert not pool.ceil_mode
+        assert isinstance(pool.kernel_size, int)
+        self.stride, self.padding, side = pool.stride, pool.padding, pool.kernel_size
+        self.weight: Tensor
+        self.register_buffer("weight", torch.full((channels, 1, side, side), 1.0 / side**2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H', W')."""
+        return F.conv2d(
+            x, self.weight, stride=self.stride, padding=self.padding, groups=self.weight.shape[0]
+        )
+
+
+class Doubled(Enlarged):
+    """`Enlarged` that copies instead of resizing where the factor is two."""
+
+    def forward(self, small: Tensor, like: Tensor) -> Tensor:
+        """See `Enlarged`."""
+        _, channels, height, width = small.shape
+        if tuple(like.shape[2:]) != (2 * height, 2 * width):
+            return super().forward(small, like)
+        y = small.permute(0, 2, 3, 1)  # [N, H, W, C]
+        y = torch.cat((y, y), dim=3).reshape(-1, height, 2 * width * channels)
+        y = torch.cat((y, y), dim=2).reshape(-1, 2 * height, 2 * width, channels)
+        return y.permute(0, 3, 1, 2)
+
+
+class ChannelsLastBLVNet(nn.Module):
+    """bLVNet on uint8 streams (N, T / 2, H, W, 3), its modules replaced, with other first convolutions.
+
+    Args:
+        network: is taken apart.
+        first: the first convolutions of the little and the big stream, which give (N * T, C, H / 2, W / 2).
+    """
+
+    def __init__(self, network: BLVNet, first: tuple[nn.Module, nn.Module]) -> None:
+        super().__init__()
+        self.little_conv, self.big_conv = first
+        self.stem = network.stem
+        self.layers = nn.Sequential(network.layer1, network.layer2, network.layer3, network.layer4)
+        self.fc, self.moments = network.fc, network.moments
+
+    def forward(self, little: Tensor, big: Tensor) -> Tensor:
+        """Evidence (N, T / 2, classes)."""
+        stem = self.stem
+        if isinstance(stem, SharedStem):
+            frames = torch.stack((little, big), dim=2).flatten(1, 2)  # [N, T, H, W, 3], in order
+            evens, odds = stem.tam.split(F.relu(self.little_conv(frames)))
+        else:
+            evens = stem.tam(F.relu(self.little_conv(little)))
+            odds = stem.big_tam(F.relu(self.big_conv(big)))
+        x = self.layers(stem.merge(evens, odds))  # [N * T / 2, C, h, w]
+        return self.fc(x.mean(dim=(2, 3))).unflatten(0, (-1, self.moments))  # type: ignore[no-any-return]
+
+
+class ChannelsLastResNet(nn.Module):
+    """TSN-, TSM- or TAM-ResNet on uint8 frames (N, T, H, W, 3), its modules replaced.
+
+    Args:
+        network: is taken apart.
+        first: the first convolution, which gives (N * T, C, H / 2, W / 2).
+    """
+
+    def __init__(self, network: FrameResNet, first: nn.Module) -> None:
+        super().__init__()
+        self.conv1 = first
+        self.layers = nn.Sequential(
+            network.maxpool, network.layer1, network.layer2, network.layer3, network.layer4
+        )
+        self.fc, self.frames = network.fc, network.frames
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Evidence (N, T, classes)."""
+        x = self.layers(F.relu(self.conv1(frames)))
+        return self.fc(x.mean(dim=(2, 3))).unflatten(0, (-1, self.frames))  # type: ignore[no-any-return]
