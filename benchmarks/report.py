@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from service.cores import usable_cores
+from service.bench.machine import machine as _machine
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("av", "numpy", "onnxruntime")
@@ -17,12 +15,7 @@ LIBRARIES = ("av", "numpy", "onnxruntime")
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": usable_cores(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
-    }
+    return _machine(LIBRARIES)
 
 
 def write(name: str, document: dict[str, Any], text: str, folder: Path = RESULTS) -> None:
@@ -44,10 +37,3 @@ def described_machine(facts: dict[str, Any]) -> str:
     """One line that says what the figures were measured on."""
     libraries = ", ".join(f"{name} {facts[name]}" for name in LIBRARIES)
     return f"Measured on {facts['cores']} cores of {facts['cpu']}; Python {facts['python']}, {libraries}."
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

@@ -28,6 +28,7 @@ OWN_COMMANDS = {
     "serve": "service.commands.serve:serve",
     "classify": "service.commands.classify:classify",
     "models": "service.commands.models:models",
+    "bench": "service.commands.bench:bench",
 }
 ENTRY_POINT_GROUP = "blvnet.commands"
 # What is missing when an extra is, by the name under which Python imports it.

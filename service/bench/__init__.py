@@ -1,0 +1,1 @@
+"""Measuring inference side by side: contenders in processes of their own, taking turns."""

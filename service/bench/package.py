@@ -1,0 +1,183 @@
+"""A package on every engine that is installed, side by side."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.bench.contender import Arrays, Contender, Workload
+from service.bench.figures import agreement, rate_spread, rows
+from service.bench.machine import machine
+from service.bench.matrix_product import matrix_product
+from service.bench.race import Plan, Result, Watch, race
+from service.clip.probe import PROBE, PROBE_CLIPS, probe_clips
+from service.errors import PackageError
+from service.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest, read_manifest, verify_graph
+from service.model_store import find_packages
+from service.runtime.providers import open_session
+
+LIBRARIES = ("blvnet-serve", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    Attributes:
+        folder: of the package, `MODELS/NAME/VERSION`.
+        providers: which of them; empty for all that are installed.
+        threads: with so many threads each, one heat after the other.
+        batches: in batches of so many clips, ascending.
+        plan: how long to look.
+    """
+
+    folder: Path
+    providers: Sequence[str]
+    threads: Sequence[int]
+    batches: Sequence[int]
+    plan: Plan
+
+
+def measure(request: Request, watch: Watch) -> dict[str, Any]:
+    """Measure a package; the document of `blvnet bench --json`.
+
+    Raises:
+        PackageError: the package cannot be read.
+    """
+    folder = find_package(request.folder)
+    manifest = read_manifest(folder)
+    verify_graph(manifest, folder)
+    providers = request.providers or installed_providers()
+    heats = [
+        [
+            matrix_product(threads),
+            *(_contender(request, folder, manifest, name, threads) for name in providers),
+        ]
+        for threads in request.threads
+    ]
+    question = probe_clips(manifest.clip)
+    results = race(heats, repeated(question, max(request.batches)), request.plan, watch, question)
+    reference = _reference(manifest, results)
+    return {
+        "package": _described(manifest),
+        "machine": machine(LIBRARIES),
+        "plan": asdict(request.plan),
+        "reference": reference.source,
+        "matrix_product": [_product_entry(heat[0]) for heat in results],
+        "results": [entry for heat in results for entry in _entries(heat, reference)],
+    }
+
+
+def find_package(path: Path) -> Path:
+    """The folder of the package that `path` means: itself, or the highest version in it.
+
+    Raises:
+        PackageError: it is neither.
+    """
+    folder = path.resolve()
+    if (folder / MANIFEST_FILE).is_file():
+        return folder
+    if any((version / MANIFEST_FILE).is_file() for version in path.glob("*/")):
+        return next(package.folder for package in find_packages(folder.parent) if package.name == folder.name)
+    raise PackageError(f"{path}: there is no model package ({MANIFEST_FILE}) in it")
+
+
+def installed_providers() -> list[str]:
+    """Providers whose engine is installed and says that it has them."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return []
+    from service.runtime.onnxruntime_session import PROVIDERS, has_provider
+
+    return [name for name in PROVIDERS if has_provider(name)]
+
+
+def repeated(clips: Arrays, count: int) -> Arrays:
+    """`count` clips: these, over and over."""
+    return {name: array[np.arange(count) % len(array)] for name, array in clips.items()}
+
+
+def load_session(folder: Path, provider: str, threads: int) -> Workload:
+    """A package's session as a workload."""
+    session = open_session(folder / GRAPH_FILE, provider, threads)
+
+    def run(clips: Arrays) -> Arrays:
+        outputs = session.run(clips)
+        return {"logits": outputs.logits, "evidence": outputs.evidence}
+
+    return run
+
+
+def _contender(request: Request, folder: Path, manifest: Manifest, provider: str, threads: int) -> Contender:
+    return Contender(
+        name=f"{provider}, {threads} threads",
+        factory="service.bench.package:load_session",
+        options={"folder": folder, "provider": provider, "threads": threads},
+        threads=threads,
+        batches=tuple(request.batches),
+        gflop=None if manifest.gmacs is None else 2 * manifest.gmacs,
+    )
+
+
+def _described(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "architecture": manifest.architecture,
+        "precision": manifest.precision,
+        "sha256": manifest.sha256,
+        "gmacs": manifest.gmacs,
+    }
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The right answer to the probe clips, whose it is, and how far from it is still right."""
+
+    source: str | None
+    outputs: Arrays | None = None
+    bound: float | None = None
+
+
+def _reference(manifest: Manifest, heats: Sequence[Sequence[Result]]) -> _Reference:
+    """The package's own, which is PyTorch's; in packages without one the first contender's."""
+    stored = manifest.reference
+    if stored is not None and stored.probe == PROBE and len(stored.logits) == PROBE_CLIPS:
+        logits = np.array(stored.logits, np.float32)
+        return _Reference("the package's reference", {"logits": logits}, stored.bound)
+    for result in (result for heat in heats for result in heat):
+        if result.outputs:
+            return _Reference(result.contender.name, result.outputs)
+    return _Reference(None)
+
+
+def _product_entry(product: Result) -> dict[str, Any]:
+    return {"threads": product.contender.threads, "gflops": rate_spread(product), "error": product.failure}
+
+
+def _entries(heat: Sequence[Result], reference: _Reference) -> Iterator[dict[str, Any]]:
+    product, *results = heat
+    for result in results:
+        about = {
+            "provider": result.contender.options["provider"],
+            "threads": result.contender.threads,
+            "load_s": min(result.load_s, default=None),
+            "agreement": _agreement(result, reference),
+            "error": result.failure,
+        }
+        measured = list(rows(result, product))
+        yield about | {"batches": measured}
+
+
+def _agreement(result: Result, reference: _Reference) -> dict[str, Any] | None:
+    """How near the answer is, and whether that `agrees`; None for that where no bound is known."""
+    if reference.outputs is None or result.outputs is None:
+        return None
+    found = agreement(result.outputs, reference.outputs)
+    bound, difference = reference.bound, found["difference"]
+    agrees = None if bound is None else difference is not None and difference <= bound
+    return found | {"bound": bound, "agrees": agrees}

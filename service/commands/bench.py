@@ -1,0 +1,173 @@
+"""`blvnet bench`: how fast is this package here, on which engine, and are its answers right?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from service.cores import usable_cores
+
+if TYPE_CHECKING:
+    from service.bench.race import Step, Watch
+
+MEGA = 1e6
+MS = 1e3
+MAX_BATCH = 256
+
+
+def bench(
+    package: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PACKAGE", help="Folder MODELS/NAME/VERSION, or MODELS/NAME for the highest version."
+        ),
+    ],
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Only this one; can be repeated. All that are installed if not given."
+        ),
+    ] = None,
+    batches: Annotated[str, typer.Option(metavar="N,...", help="Clips in one run.")] = "1,2,4,8",
+    threads: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Threads of a run; 1 and all cores if not given.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Turns of each contender.")] = 5,
+    turn: Annotated[
+        float, typer.Option(min=0, max=3600, metavar="SECONDS", help="Shortest length of a turn.")
+    ] = 0.5,
+    loads: Annotated[int, typer.Option(min=1, max=100, help="How often each is loaded.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure a package on every installed engine, side by side.
+
+    Each contender has a process of its own, which is stopped while others run; they take turns, round after
+    round. Speed is also given as a multiple of this machine's own float32 matrix product, which takes part.
+    """
+    batch_sizes = _numbers("--batches", batches, MAX_BATCH)
+    cores = usable_cores()
+    thread_counts = _numbers("--threads", threads, cores) if threads else sorted({1, cores})
+    from service.bench.package import Request, measure
+    from service.bench.race import Plan
+
+    request = Request(package, tuple(provider or ()), thread_counts, batch_sizes, Plan(rounds, turn, loads))
+    with _watching() as watch:
+        document = measure(request, watch)
+    if as_json:
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        _print_tables(document)
+    if any(result["error"] for result in document["results"]):
+        raise typer.Exit(1)
+
+
+def _numbers(option: str, text: str, highest: int) -> list[int]:
+    """`1,2,4` -> [1, 2, 4], sorted, each once."""
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and 1 <= int(word) <= highest for word in words):
+        raise typer.BadParameter(f"{option} must be numbers from 1 to {highest} with commas, it is {text!r}.")
+    return sorted({int(word) for word in words})
+
+
+@contextmanager
+def _watching() -> Iterator[Watch]:
+    """A bar on a terminal; elsewhere a line for each contender that loads and for each round."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        yield lambda step: progress.update(task, description=step.what, completed=step.done, total=step.total)
+
+
+def _lines(console: Console) -> Watch:
+    tenth = -1
+
+    def watch(step: Step) -> None:
+        nonlocal tenth
+        before, tenth = tenth, 10 * step.done // step.total
+        if tenth > before:
+            console.print(f"{step.done} of {step.total}: {step.what}", highlight=False, soft_wrap=True)
+
+    return watch
+
+
+def _print_tables(document: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    package, machine = document["package"], document["machine"]
+    console.print(
+        f"{package['name']} {package['version']} ({package['architecture']}, {package['precision']})"
+        f" on {machine['cores']} cores of {machine['cpu']}"
+    )
+    console.print(_speeds(document))
+    console.print(_qualities(document))
+    for result in document["results"]:
+        if result["error"]:
+            console.print(Text(f"{result['provider']}: {result['error']}", style="red"))
+
+
+def _speeds(document: dict[str, Any]) -> Table:
+    """A row for each contender and batch size, the matrix product first."""
+    heads = ("threads", "batch", "ms", "quartiles", "clips/s", "GFLOP/s", "x product")
+    table = Table("engine", *(Column(head, justify="right", no_wrap=True) for head in heads), box=SIMPLE_HEAD)
+    for product in document["matrix_product"]:
+        rate = product["gflops"] and product["gflops"]["median"]
+        table.add_row("matrix product", str(product["threads"]), "", "", "", "", _number(rate, ".0f"))
+    table.add_section()
+    for result in document["results"]:
+        for entry in result["batches"]:
+            table.add_row(result["provider"], str(result["threads"]), *_figures(entry))
+        table.add_section()
+    return table
+
+
+def _figures(entry: dict[str, Any]) -> Iterator[str]:
+    latency = entry["latency_s"]
+    yield str(entry["batch"])
+    yield f"{latency['median'] * MS:.1f}"
+    yield f"{latency['lower_quartile'] * MS:.1f}-{latency['upper_quartile'] * MS:.1f}"
+    yield f"{entry['clips_per_s']:.1f}"
+    yield _number(entry["gflops"], ".0f")
+    yield _number(entry["times_matrix_product"], ".2f")
+
+
+def _qualities(document: dict[str, Any]) -> Table:
+    """A row for each contender: what does not depend on the batch, and its memory at the largest."""
+    heads = ("threads", "first answer s", "peak MB", "difference", "same top-1", "agrees")
+    table = Table("engine", *(Column(head, justify="right", no_wrap=True) for head in heads), box=SIMPLE_HEAD)
+    table.caption = f"difference, same top-1: from {document['reference']}"
+    for result in document["results"]:
+        agreement = result["agreement"] or {}
+        peak_bytes = max((entry["peak_memory_bytes"] for entry in result["batches"]), default=None)
+        table.add_row(
+            result["provider"],
+            str(result["threads"]),
+            _number(result["load_s"], ".2f"),
+            _number(peak_bytes and peak_bytes / MEGA, ".0f"),
+            _number(agreement.get("difference"), ".1e"),
+            _number(agreement.get("same_top1"), ".0%"),
+            _verdict(agreement.get("agrees")),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _verdict(agrees: bool | None) -> str | Text:
+    if agrees is None:
+        return ""
+    return "yes" if agrees else Text("no", style="red")

@@ -1,0 +1,115 @@
+"""`blvnet bench`: one document, tables, and one-line errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.clip.probe import PROBE, probe_clips
+from service.cores import usable_cores
+from service.manifest import GRAPH_FILE, Reference, read_manifest
+from service.runtime.providers import open_session
+from tests.service.test_cli import blvnet
+from tests.tiny_models import write_package
+
+BRIEFLY = ("--rounds", 1, "--turn", 0, "--threads", 1)
+
+
+def measured(*arguments: object) -> dict[str, Any]:
+    done = blvnet("bench", *arguments, *BRIEFLY, "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def test_json_has_the_package_its_rivals_and_the_matrix_product(tmp_path: Path) -> None:
+    folder = write_package(tmp_path, gmacs=0.5)
+    document = measured(folder, "--batches", "2,1")
+    assert list(document) == ["package", "machine", "plan", "reference", "matrix_product", "results"]
+    assert (document["package"]["name"], document["package"]["gmacs"]) == ("tiny", 0.5)
+    assert document["machine"]["cores"] == usable_cores()
+    [product] = document["matrix_product"]
+    result = document["results"][0]
+    assert (result["provider"], result["threads"], result["error"]) == ("cpu", 1, None)
+    assert result["agreement"] == {
+        "difference": 0,
+        "same_top1": 1,
+        "clips": 2,
+        "bound": None,
+        "agrees": None,
+    }
+    one, two = result["batches"]
+    assert (one["batch"], two["batch"]) == (1, 2)
+    assert one["gflops"] == pytest.approx(1 / one["latency_s"]["median"], rel=1e-4)
+    assert one["times_matrix_product"] == pytest.approx(one["gflops"] / product["gflops"]["median"], rel=0.5)
+    assert two["clips_per_s"] == pytest.approx(2 / two["latency_s"]["median"], rel=1e-4)
+    assert two["peak_memory_bytes"] >= one["peak_memory_bytes"] > 10e6
+    assert result["load_s"] > 0
+
+
+def test_tables_go_to_standard_output_and_progress_to_standard_error(tiny_models: Path) -> None:
+    done = blvnet("bench", tiny_models / "tiny" / "1", "--batches", 1, *BRIEFLY)
+    assert done.returncode == 0, done.stderr
+    assert "tiny 1 (colour-meter, fp32)" in done.stdout
+    for word in ("cpu", "matrix", "clips/s", "first answer s", "difference"):
+        assert word in done.stdout
+    first, *_, last = done.stderr.splitlines()
+    assert first.startswith("0 of ")
+    assert "cpu" in last
+
+
+@pytest.mark.parametrize(("wrong", "agrees"), [(0.0, True), (0.2, False)])
+def test_answers_are_held_against_the_reference_of_the_package(
+    tmp_path: Path, wrong: float, agrees: bool
+) -> None:
+    folder = write_package(tmp_path)
+    session = open_session(folder / GRAPH_FILE, "cpu", 1)
+    logits = session.run(probe_clips(read_manifest(folder).clip)).logits * (1 + wrong)
+    reference = Reference(PROBE, 0.01, tuple(map(tuple, logits.tolist())))
+    document = measured(write_package(tmp_path, "sure", reference=reference), "--batches", 1)
+    assert document["reference"] == "the package's reference"
+    found = document["results"][0]["agreement"]
+    assert (found["agrees"], found["bound"]) == (agrees, 0.01)
+    assert found["difference"] == pytest.approx(wrong / (1 + wrong), abs=1e-3)
+
+
+def test_name_folder_means_its_highest_version(tmp_path: Path) -> None:
+    for version in (2, 10):
+        write_package(tmp_path, version=version)
+    assert measured(tmp_path / "tiny", "--batches", 1)["package"]["version"] == 10
+
+
+def test_folder_without_a_package_is_one_line(tmp_path: Path) -> None:
+    done = blvnet("bench", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"blvnet: {tmp_path}: there is no model package (model.json) in it\n"
+
+
+def test_changed_graph_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    folder = write_package(tmp_path)
+    (folder / GRAPH_FILE).write_bytes(b"another graph")
+    done = blvnet("bench", folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "model.onnx has SHA-256" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batches", "one"], "--batches must be numbers from 1 to 256 with commas, it is 'one'"),
+        (["--batches", "1,,2"], "it is '1,,2'"),
+        (["--batches", "0"], "it is '0'"),
+        (["--threads", "9999"], f"--threads must be numbers from 1 to {usable_cores()} with commas"),
+        (["--rounds", "0"], "--rounds"),
+        (["--turn", "nan"], "--turn"),
+    ],
+)
+def test_bad_options_are_bad_usage(tiny_models: Path, arguments: list[str], message: str) -> None:
+    done = blvnet("bench", tiny_models / "tiny" / "1", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
