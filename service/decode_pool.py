@@ -39,6 +39,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from service import decode_worker
 from service.clip.spec import ClipSpec
+from service.clip.threads import THREADS_PER_CORE
 from service.clip.video import DecodeLimits, VideoInfo
 from service.decode_worker import DecodeRequest, Found, Inbox, Place, places
 from service.errors import BadRequest, BlvnetError, NotReady, OverLimit, RequestError, Undecodable
@@ -56,7 +57,7 @@ RESPAWN_PAUSE_S = 0.5
 # A worker that nobody waits for any more is killed, but not when it is as good as done: most clips are, and a
 # flood of callers who hang up should not cost a process each.
 PATIENCE_S = 0.2
-# More frame threads than this gained nothing on any clip, and each takes address space.
+# More cores than this gained nothing on any clip, and their threads take address space.
 MOST_THREADS = 4
 # A worker may be found dead when a clip is handed to it; the clip is then for the next one.
 HANDOVERS = 3
@@ -193,9 +194,11 @@ class DecodePool:
             await asyncio.wait(self._chores)
 
     def _request(self, spec: ClipSpec, limits: DecodeLimits, clips: int, crops: int) -> DecodeRequest:
-        """One thread for each clip is best when many are in work, more are quicker for a few."""
+        """Each clip may keep its share of the cores busy; how, see `service.clip.threads`."""
         threads = max(1, min(MOST_THREADS, self._cores // len(self._busy)))
-        cpu_s = self._timeout_s * (threads + 1)  # our own clock is the first limit to be hit
+        cpu_s = self._timeout_s * (
+            THREADS_PER_CORE * threads + 1
+        )  # our own clock is the first limit to be hit
         return DecodeRequest(spec, clips, crops, limits, threads, cpu_s)
 
     async def _decode_on(

@@ -147,12 +147,16 @@ def decode(request: DecodeRequest) -> Found:
     """
     try:
         return _decode(request)
-    except RequestError:
-        raise
+    except RequestError as exc:
+        # pebble keeps the error until the next clip is done, and its traceback would keep the decoder's
+        # memory.
+        failure = exc.with_traceback(None)
+        failure.__cause__ = failure.__context__ = None
     except MemoryError as exc:
         raise Undecodable("decoding this video takes more memory than is allowed") from exc
     except Exception as exc:
         raise RuntimeError(f"{type(exc).__name__}: {exc}") from exc
+    raise failure
 
 
 def _decode(request: DecodeRequest) -> Found:
@@ -167,8 +171,8 @@ def _decode(request: DecodeRequest) -> Found:
     with (
         open(clip, "rb") as file,  # noqa: PTH123 - a descriptor, not a path
         os.fdopen(frames, "r+b", buffering=0) as shared,
-        mmap.mmap(shared.fileno(), layout[-1].stop) as memory,
     ):
+        memory = mmap.mmap(shared.fileno(), layout[-1].stop)  # given back with the last array in it
         decoded = decode_clip(
             file,
             request.spec,
@@ -176,9 +180,8 @@ def _decode(request: DecodeRequest) -> Found:
             clips=request.clips,
             crops=request.crops,
             threads=request.threads,
+            out={place.name: place.array(memory) for place in layout},
         )
-        for place in layout:
-            memory[place.offset : place.stop] = decoded.inputs[place.name].data.cast("B")
     return Found(decoded.video, decoded.indices, decoded.timestamps_s)
 
 

@@ -32,6 +32,7 @@ CLASSIFY_EXAMPLE: dict[str, JsonValue] = {
         "frames": 48,
         "fps": 12.0,
         "duration_s": 4.0,
+        "broken_packets": 0,
     },
     "sampled": {"frames": [6, 18, 30, 42], "timestamps_s": [0.5, 1.5, 2.5, 3.5]},
     "evidence": {"timestamps_s": [1.0, 3.0], "scores": [[0.91, 0.06], [0.99, 0.01]]},
@@ -96,6 +97,9 @@ class Video(BaseModel):
     frames: int = Field(description="Frames that decode.")
     fps: float
     duration_s: float
+    broken_packets: int = Field(
+        description="Packets that the decoder refused or made a damaged frame of, of those it was given."
+    )
 
 
 class Sampled(BaseModel):

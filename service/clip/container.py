@@ -60,28 +60,39 @@ HEAD_BYTES = 4096
 CHUNK_BYTES = 2**20
 
 
-@dataclass(frozen=True)
+@dataclass
 class OpenVideo:
-    """The video stream of an open container, to be read once: not every format can go back."""
+    """The video stream of an open container, to be read once: not every format can go back.
+
+    `broken_packets` counts those that the decoder refused so far.
+    """
 
     container: str
     codec: str
+    width: int
+    height: int
+    header: bytes
     time_base: Fraction
     stated_rate: Fraction | None
     _input: av.container.InputContainer
     _stream: av.VideoStream
+    broken_packets: int = 0
+    cut_short: bool = False
 
     def packets(self) -> Iterator[av.Packet[av.VideoStream]]:
         """The stream's packets up to the end of what can be read.
 
-        Damage in the container ends the iteration: the packets before it are good. Empty packets are
-        left out, a decoder takes them for the end of the stream.
+        Damage in the container ends the iteration, and sets `cut_short`: the packets before it are good.
+        Empty packets are left out, a decoder takes them for the end of the stream.
         """
         packets = self._input.demux(self._stream)
         while True:
             try:
                 packet = next(packets)
-            except (StopIteration, av.FFmpegError):
+            except StopIteration:
+                return
+            except av.FFmpegError:
+                self.cut_short = True
                 return
             if packet.size:
                 yield packet
@@ -96,6 +107,12 @@ class OpenVideo:
             return False
         return self.codec != "vp8" or bool(memoryview(packet)[0] & VP8_SHOW_FRAME)
 
+    def use_threads(self, threads: int) -> None:
+        """Decode with so many threads; to be said before the first packet is decoded."""
+        decoder = self._stream.codec_context
+        decoder.thread_count = threads
+        decoder.thread_type = ThreadType.FRAME if threads > 1 else ThreadType.NONE
+
     def decode(self, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame]:
         """The frames that `packet` completes, in the order in which they are shown; None drains the decoder.
 
@@ -109,7 +126,12 @@ class OpenVideo:
         except av.error.MemoryError as exc:
             raise Undecodable("decoding this video takes more memory than is allowed") from exc
         except av.FFmpegError:
+            self.broken_packets += 1
             return []
+
+    def reset(self) -> None:
+        """Make a drained decoder ready to begin elsewhere."""
+        self._stream.codec_context.flush_buffers()
 
 
 @contextmanager
@@ -129,8 +151,12 @@ def opened(source: Source) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_video(file: BinaryIO, limits: DecodeLimits, threads: int = 1) -> Iterator[OpenVideo]:
-    """The first video stream of `file`, read from its beginning, ready to decode with `threads` threads.
+def open_video(file: BinaryIO, limits: DecodeLimits, *, peek: bool = True) -> Iterator[OpenVideo]:
+    """The first video stream of `file`, read from its beginning, ready to decode with one thread.
+
+    By default FFmpeg decodes a few frames to complete what the header says. Without `peek` it does not: some
+    streams are then described incompletely, but a frame of 4K, which takes a twentieth of a second, is not
+    decoded twice.
 
     Raises:
         NotAVideo: no container that we take, or one without a video stream.
@@ -140,14 +166,17 @@ def open_video(file: BinaryIO, limits: DecodeLimits, threads: int = 1) -> Iterat
     file.seek(0)
     head = file.read(HEAD_BYTES)
     file.seek(0)
-    with _open_container(file, head, limits) as container:
+    with _open_container(file, head, limits, peek) as container:
         if len(container.streams) > limits.max_streams:
             raise OverLimit("streams", len(container.streams), limits.max_streams)
         stream = _video_stream(container)
-        codec = _prepare_decoder(stream, limits, threads)
+        codec = _prepare_decoder(stream, limits)
         yield OpenVideo(
             container=_container_name(container.format.name, head),
             codec=codec,
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            header=stream.codec_context.extradata or b"",
             time_base=stream.time_base or Fraction(1),
             stated_rate=stream.average_rate,
             _input=container,
@@ -164,7 +193,9 @@ class _NamelessFile:
         self.tell = file.tell
 
 
-def _open_container(file: BinaryIO, head: bytes, limits: DecodeLimits) -> av.container.InputContainer:
+def _open_container(
+    file: BinaryIO, head: bytes, limits: DecodeLimits, peek: bool
+) -> av.container.InputContainer:
     if not head:
         raise NotAVideo("the file is empty")
     try:
@@ -173,6 +204,7 @@ def _open_container(file: BinaryIO, head: bytes, limits: DecodeLimits) -> av.con
             mode="r",
             metadata_errors="replace",
             io_open=_refuse_nested_file,
+            options={} if peek else {"codec_whitelist": "none"},  # for the look ahead alone
             container_options={
                 "format_whitelist": ",".join(FORMATS),
                 "protocol_whitelist": "none",
@@ -211,8 +243,8 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     raise NotAVideo("the file holds no video stream")
 
 
-def _prepare_decoder(stream: av.VideoStream, limits: DecodeLimits, threads: int) -> str:
-    """Set limits and threads before the first packet; return the codec's name."""
+def _prepare_decoder(stream: av.VideoStream, limits: DecodeLimits) -> str:
+    """Set limits before the first packet; return the codec's name."""
     decoder = stream.codec_context
     if decoder is None or decoder.name not in CODECS:
         raise Undecodable("the video's codec is not one that is decoded here")
@@ -220,8 +252,8 @@ def _prepare_decoder(stream: av.VideoStream, limits: DecodeLimits, threads: int)
     # A guard on memory: the bitstream may say another size than the container. Only here does FFmpeg heed it,
     # as an option of the container it has no effect.
     decoder.options = {"max_pixels": str(limits.padded_pixels)}
-    decoder.thread_count = threads
-    decoder.thread_type = ThreadType.FRAME if threads > 1 else ThreadType.NONE
+    decoder.thread_count = 1
+    decoder.thread_type = ThreadType.NONE
     return CODECS[decoder.name]
 
 

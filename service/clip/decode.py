@@ -1,16 +1,24 @@
 """A video file in, uint8 frames at the network's sizes out, with what was found and what was taken.
 
-    source ──> plan: demux, count ──> indices ──> decode every frame, scale the wanted ones ──> inputs
-                                         ^                        │
-                                         └── count again, if another number decoded than was planned
+    source ──> list the packets ──> indices ──> plan ──> decode what the wanted frames depend on ──> inputs
+                      │                                       │
+                      │ they do not tell                      │ other frames come than were foretold
+                      v                                       v
+               decode every frame in the order of the file, scale the wanted ones ──> inputs
+                                         │    ^
+                                         v    │ indices anew, if other frames decode than were counted
+                                         └────┘
 
-What a header says of frames and duration is never believed. Nothing but the wanted frames, scaled and
-cropped, stays in memory.
+Either way the pixels are those of a decoder that was fed every packet. What a header says of frames and
+duration is never believed. Nothing but the packets and the wanted frames, scaled and cropped, stays in
+memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -18,18 +26,40 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from service.clip.bitstream.coded import Unplannable
 from service.clip.container import OpenVideo, Source, open_video, opened
-from service.clip.geometry import CROP_COUNTS, crop_boxes
+from service.clip.full import FirstFrame, Pass, decode_all
+from service.clip.geometry import CROP_COUNTS
+from service.clip.packets import Listing, ReadAgain, list_packets
+from service.clip.plan import Run, Table
+from service.clip.running import Lane, decode_in_order, decode_shared
 from service.clip.sampling import sample_indices
-from service.clip.scaling import Scaler, frame_orientation
-from service.clip.spec import ClipSpec, InputSpec
+from service.clip.spec import ClipSpec
+from service.clip.threads import spread
 from service.clip.timing import Timing, frame_timing
 from service.clip.video import DecodeLimits, VideoInfo
+from service.clip.views import Take, Views, aside
 from service.errors import InvalidParameter, Undecodable
 
-# The first pass knows the number of frames of every sound file. The second corrects it for a damaged one,
-# and should the third disagree again, the file does not decode to the same frames twice.
+# The packets tell the number of frames of every sound file. A pass that finds another number, or damage in a
+# wanted frame, corrects it; should the third disagree again, the file does not decode to the same frames
+# twice.
 MAX_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What it took to decode a clip.
+
+    Attributes:
+        packets: Packets of the video.
+        decoded: How many were given to a decoder, in the pass that gave the frames.
+        full_because: Why all of them had to be; None if a plan held.
+    """
+
+    packets: int
+    decoded: int
+    full_because: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,12 +72,30 @@ class DecodedClip:
         video: What the file is.
         indices: For each temporal clip the T frames taken, counted from 0 in the order of showing.
         timestamps_s: Their times in seconds from the first frame of the video.
+        effort: What it took.
     """
 
     inputs: dict[str, NDArray[np.uint8]]
     video: VideoInfo
     indices: tuple[tuple[int, ...], ...]
     timestamps_s: tuple[tuple[float, ...], ...]
+    effort: Effort
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What the caller asked for."""
+
+    spec: ClipSpec
+    limits: DecodeLimits
+    clips: int
+    crops: int
+    cores: int
+    out: Mapping[str, NDArray[np.uint8]] | None
+
+    def views(self, indices: tuple[tuple[int, ...], ...]) -> Views:
+        """A place for the frames with these numbers."""
+        return Views(self.spec, indices, self.crops, self.out)
 
 
 def decode_clip(
@@ -58,11 +106,13 @@ def decode_clip(
     clips: int = 1,
     crops: int = 1,
     threads: int = 1,
+    out: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> DecodedClip:
     """Decode the frames that `spec` asks of a video, `clips` times over time and `crops` times over space.
 
     `source` is a path, the file's bytes, or a seekable binary file, which is read from its beginning and
-    left open. `threads` is for the decoder alone; one is best for throughput with a worker per core.
+    left open. `threads` are the cores that decoding may keep busy; how, is decided by what is to be decoded.
+    `out` are arrays of the shapes of `DecodedClip.inputs` to put the frames into, such as shared memory.
 
     Raises:
         NotAVideo: no container that we take, or no video stream in it.
@@ -75,125 +125,147 @@ def decode_clip(
         raise InvalidParameter("clips must be at least 1")
     if crops not in CROP_COUNTS:
         raise InvalidParameter("crops must be 1, 3, 5 or 10")
+    wish = _Wish(spec, limits, clips, crops, threads, out)
     with opened(source) as file:
-        frame_count = _count_frames(file, limits)
-        for _ in range(MAX_PASSES):
-            indices = sample_indices(spec, frame_count, clips)
-            views = _Views(spec, indices, crops)
-            decoded = _decode(file, views, limits, threads)
-            if decoded.frames == frame_count:
-                return _clip(decoded, views, indices)
-            frame_count = decoded.frames
-    raise Undecodable("the video decodes to other frames each time")
+        outcome = _attempt(file, wish)
+        return outcome if isinstance(outcome, DecodedClip) else _decode_fully(file, outcome, wish)
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """One pass over the video: its first frame's shape, and the timing of all its frames."""
+class _NoPlan:
+    """What is known when all has to be decoded: why, and the packets' word for frames and their size."""
 
-    container: str
-    codec: str
-    width: int
-    height: int
-    rotation: int
+    because: str
     frames: int
-    timing: Timing
+    pixels: int
 
 
-def _count_frames(file: BinaryIO, limits: DecodeLimits) -> int:
-    """How many frames the packets hold, without decoding: at least 1."""
-    with open_video(file, limits) as video:
-        timestamps: list[int] = []
-        frames = 0
-        for decoded, packet in enumerate(video.packets(), start=1):
-            limits.check_frames(decoded)
-            if not video.shows_frame(packet):
-                continue
-            frames += 1
-            if packet.pts is not None:
-                timestamps.append(packet.pts)
-        if timestamps:
-            limits.check_duration(float((max(timestamps) - min(timestamps)) * video.time_base))
-    if not frames:
-        raise Undecodable("the video holds no frame")
-    return frames
+def _attempt(file: BinaryIO, wish: _Wish) -> DecodedClip | _NoPlan:
+    """Decode by a plan, if one can be made and holds."""
+    with open_video(file, wish.limits, peek=False) as video:
+        listing = list_packets(video, wish.limits)
+        if listing.table is None:
+            return _NoPlan(listing.problem, listing.frames, listing.pixels)
+        try:
+            return _decode_planned(file, video, listing, listing.table, wish)
+        except Unplannable as exc:
+            return _NoPlan(str(exc), listing.frames, listing.pixels)
 
 
-def _decode(file: BinaryIO, views: _Views, limits: DecodeLimits, threads: int) -> _Decoded:
-    """Decode the whole video, handing the frames to `views`."""
-    pts: list[int | None] = []
-    first: VideoFrame | None = None
-    with open_video(file, limits, threads) as video:
-        for frame in _frames(video):
-            limits.check_size(frame.width, frame.height)
-            limits.check_frames(len(pts) + 1)
-            views.take(len(pts), frame)
-            pts.append(frame.pts)
-            first = first or frame
-        if first is None:
-            raise Undecodable("no frame of the video can be decoded")
-        return _Decoded(
-            container=video.container,
-            codec=video.codec,
-            width=first.width,
-            height=first.height,
-            rotation=frame_orientation(first).rotation,
-            frames=len(pts),
-            timing=frame_timing(pts, video.time_base, video.stated_rate),
-        )
+def _decode_planned(
+    file: BinaryIO, video: OpenVideo, listing: Listing, table: Table, wish: _Wish
+) -> DecodedClip:
+    """Decode no more than the wanted frames depend on, and the first, which tells what the video is.
+
+    Raises:
+        Unplannable: other frames come than the packets foretell.
+    """
+    indices = sample_indices(wish.spec, len(table.frames), wish.clips)
+    views = wish.views(indices)
+    found: list[FirstFrame] = []
+
+    def take(number: int, frame: VideoFrame) -> None:
+        if number == 0:
+            found.append(FirstFrame.of(frame))
+        views.take(number, frame)
+
+    runs = table.plan(views.wanted | {0})
+    packets = listing.packets
+    with _lanes(file, video, listing, table, runs, wish, take) as lanes:
+        if packets and len(lanes) > 1:
+            decode_shared(runs, lanes, packets)
+        elif packets:
+            decode_in_order(runs, lanes[0], packets)
+        else:
+            with open_video(file, wish.limits, peek=False) as again:
+                decode_in_order(runs, lanes[0], ReadAgain(again))
+    timing = frame_timing(table.timestamps, video.time_base, video.stated_rate)
+    effort = Effort(len(table.rows), sum(len(run.packets) for run in runs))
+    return _clip(views, indices, _video_info(video, found[0], timing), timing, effort)
 
 
-def _frames(video: OpenVideo) -> Iterator[VideoFrame]:
-    """Every frame that decodes, in the order in which they are shown."""
-    for packet in video.packets():
-        yield from video.decode(packet)
-    yield from video.decode(None)
+@contextmanager
+def _lanes(
+    file: BinaryIO,
+    video: OpenVideo,
+    listing: Listing,
+    table: Table,
+    runs: Sequence[Run],
+    wish: _Wish,
+    take: Take,
+) -> Iterator[list[Lane]]:
+    """The decoders for a plan's runs: that of `video`, and others of the same file where they help."""
+    costs = [run.cost for run in runs]
+    shared = listing.packets is not None and listing.independent
+    chosen = spread(wish.cores, listing.pixels, costs if shared else [sum(costs)])
+    numbers = {pts: number for number, pts in enumerate(table.timestamps)}
+    with ExitStack() as stack:
+        # All are opened before any decodes: they share the file's position.
+        others = [open_video(file, wish.limits, peek=False) for _ in range(chosen.lanes - 1)]
+        videos = [video, *(stack.enter_context(other) for other in others)]
+        for each in videos:
+            each.use_threads(chosen.threads)
+        if chosen.aside:
+            take = stack.enter_context(aside(take))
+        yield [Lane(each, wish.limits, numbers, take) for each in videos]
 
 
-class _Views:
-    """The network's inputs, filled as frames come by; a frame that no input wants is not even converted."""
+def _decode_fully(file: BinaryIO, known: _NoPlan, wish: _Wish) -> DecodedClip:
+    """Decode every packet.
 
-    def __init__(self, spec: ClipSpec, indices: tuple[tuple[int, ...], ...], crops: int) -> None:
-        self._crops = crops
-        self._scalers = {item.scale: Scaler(item.scale) for item in spec.inputs}
-        self._places: dict[int, list[tuple[InputSpec, int, int]]] = {}
-        self.inputs = {
-            item.name: np.empty((len(indices) * crops, *item.shape(spec.frames)), np.uint8)
-            for item in spec.inputs
-        }
-        for item in spec.inputs:
-            for clip, taken in enumerate(indices):
-                for moment, index in enumerate(taken[item.of(spec.frames)]):
-                    self._places.setdefault(index, []).append((item, clip, moment))
+    A wanted frame that is damaged gives its place to the nearest that is not, the earlier of two.
 
-    def take(self, index: int, frame: VideoFrame) -> None:
-        """Put frame `index` of the video wherever it belongs; scaled once for each scale that is wanted."""
-        scaled: dict[int, NDArray[np.uint8]] = {}
-        for item, clip, moment in self._places.get(index, ()):
-            if item.scale not in scaled:
-                scaled[item.scale] = self._scalers[item.scale].scaled(frame)
-            image = scaled[item.scale]
-            height, width, _ = image.shape
-            views = self.inputs[item.name][clip * self._crops : (clip + 1) * self._crops, moment]
-            for view, crop in zip(views, crop_boxes(width, height, item.size, self._crops), strict=True):
-                cut = image[crop.top : crop.top + item.size, crop.left : crop.left + item.size]
-                view[...] = cut[:, ::-1] if crop.mirrored else cut
+    Raises:
+        Undecodable: no frame is whole, or fewer are than packets are broken.
+    """
+    threads = spread(wish.cores, known.pixels, [1]).threads
+    frame_count, damaged = known.frames, frozenset[int]()
+    for _ in range(MAX_PASSES):
+        indices = _whole(sample_indices(wish.spec, frame_count, wish.clips), frame_count, damaged)
+        views = wish.views(indices)
+        found = decode_all(file, wish.limits, threads, views.take)
+        if found.frames == frame_count and not views.wanted & found.damaged:
+            video = _video_info(found, found.first, found.timing, found.broken_packets)
+            return _clip(
+                views, indices, video, found.timing, Effort(found.packets, found.packets, known.because)
+            )
+        frame_count, damaged = found.frames, found.damaged
+    raise Undecodable("the video decodes to other frames each time")
 
 
-def _clip(decoded: _Decoded, views: _Views, indices: tuple[tuple[int, ...], ...]) -> DecodedClip:
-    timing = decoded.timing
-    return DecodedClip(
-        inputs=views.inputs,
-        video=VideoInfo(
-            container=decoded.container,
-            codec=decoded.codec,
-            width=decoded.width,
-            height=decoded.height,
-            rotation=decoded.rotation,
-            frames=decoded.frames,
-            fps=timing.fps,
-            duration_s=timing.duration_s,
-        ),
-        indices=indices,
-        timestamps_s=tuple(tuple(timing.times_s[index] for index in taken) for taken in indices),
+def _whole(
+    indices: tuple[tuple[int, ...], ...], frames: int, damaged: frozenset[int]
+) -> tuple[tuple[int, ...], ...]:
+    """The indices, those of damaged frames replaced by the nearest of the others, the earlier of two."""
+    if not damaged:
+        return indices
+    whole = [index for index in range(frames) if index not in damaged]
+
+    def nearest(index: int) -> int:
+        after = bisect_left(whole, index)
+        return min(whole[max(0, after - 1) : after + 1], key=lambda other: abs(other - index))
+
+    return tuple(tuple(nearest(index) for index in taken) for taken in indices)
+
+
+def _video_info(
+    video: OpenVideo | Pass, first: FirstFrame, timing: Timing, broken_packets: int = 0
+) -> VideoInfo:
+    return VideoInfo(
+        container=video.container,
+        codec=video.codec,
+        width=first.width,
+        height=first.height,
+        rotation=first.rotation,
+        frames=len(timing.times_s),
+        fps=timing.fps,
+        duration_s=timing.duration_s,
+        broken_packets=broken_packets,
     )
+
+
+def _clip(
+    views: Views, indices: tuple[tuple[int, ...], ...], video: VideoInfo, timing: Timing, effort: Effort
+) -> DecodedClip:
+    timestamps_s = tuple(tuple(timing.times_s[index] for index in taken) for taken in indices)
+    return DecodedClip(views.inputs, video, indices, timestamps_s, effort)

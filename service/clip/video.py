@@ -65,7 +65,8 @@ class VideoInfo:
     """What was found. Width and height are as coded; `rotation` is what brings them upright.
 
     `rotation` is in degrees clockwise, 0, 90, 180 or 270; `frames` counts those that decode; `fps` is their
-    mean rate.
+    mean rate; `broken_packets` counts those of the packets given to the decoder that it refused, or made a
+    damaged frame of.
     """
 
     container: str
@@ -76,3 +77,4 @@ class VideoInfo:
     frames: int
     fps: float
     duration_s: float
+    broken_packets: int = 0

@@ -72,7 +72,7 @@ def test_classification_shows_what_the_core_found() -> None:
         ],
         "video": {
             "container": "mp4", "codec": "h264", "width": 96, "height": 64, "rotation": 90, "frames": 40,
-            "fps": 25.0, "duration_s": 1.6,
+            "fps": 25.0, "duration_s": 1.6, "broken_packets": 0,
         },
         "sampled": {"frames": [2, 7], "timestamps_s": [0.08, 0.3]},
         "evidence": {"timestamps_s": [0.19], "scores": [[0.75, 0.25]]},

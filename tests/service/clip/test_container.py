@@ -16,6 +16,7 @@ import pytest
 from av.stream import Disposition
 
 import service.clip.decode
+import service.clip.full
 from service.clip.container import FORMATS, OpenVideo, open_video
 from service.clip.decode import decode_clip
 from service.clip.spec import ClipSpec, Frames, InputSpec
@@ -415,26 +416,30 @@ def test_frames_are_limited_however_they_are_packed() -> None:
 @pytest.mark.parametrize(
     ("data", "passes"),
     [
-        (numbered_clip(), 2),
-        (numbered_clip(container="webm", codec="libvpx"), 2),
-        (hidden_vp8(), 2),
-        (trimmed(), 2),
+        (numbered_clip(), 1),
+        (numbered_clip(container="webm", codec="libvpx"), 1),
+        (hidden_vp8(), 1),
+        (trimmed(), 1),
+        (numbered_clip(container="gif", codec="gif", pix_fmt="rgb8"), 2),
         (joined_midway(), 3),
     ],
-    ids=["H.264", "VP8", "VP8 with frames that are not shown", "trimmed by an edit list", "joined midway"],
+    ids=["H.264", "VP8", "VP8 with hidden frames", "trimmed by an edit list", "no plan", "joined midway"],
 )
-def test_a_sound_file_is_counted_and_decoded_once(
+def test_a_sound_file_is_read_once_or_if_no_plan_can_be_made_twice(
     data: bytes, passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[int] = []
+    opened: list[bool] = []
 
-    def counting(file: BinaryIO, limits: DecodeLimits, threads: int = 1) -> AbstractContextManager[OpenVideo]:
-        opened.append(threads)
-        return open_video(file, limits, threads)
+    def counting(
+        file: BinaryIO, limits: DecodeLimits, *, peek: bool = True
+    ) -> AbstractContextManager[OpenVideo]:
+        opened.append(peek)
+        return open_video(file, limits, peek=peek)
 
-    monkeypatch.setattr(service.clip.decode, "open_video", counting)
+    for module in (service.clip.decode, service.clip.full):
+        monkeypatch.setattr(module, "open_video", counting)
     decode_clip(data, SPEC)
-    assert len(opened) == passes
+    assert opened == [False] + [True] * (passes - 1)
 
 
 MUTABLE = {

@@ -47,7 +47,7 @@ def test_answer_has_what_the_contract_says(client: httpx.Client) -> None:
     assert [list(item) for item in answer["predictions"]] == [["label", "index", "score"]] * 2
     assert answer["video"] == {
         "container": "mp4", "codec": "h264", "width": 96, "height": 64, "rotation": 0, "frames": 24,
-        "fps": 25.0, "duration_s": 0.96,
+        "fps": 25.0, "duration_s": 0.96, "broken_packets": 0,
     }  # fmt: skip
     assert answer["sampled"]["frames"] == [1, 4, 7, 10, 13, 16, 19, 22]
     assert answer["sampled"]["timestamps_s"] == [0.04, 0.16, 0.28, 0.4, 0.52, 0.64, 0.76, 0.88]

@@ -1,0 +1,47 @@
+"""Bits of a header: fixed lengths and Exp-Golomb codes (ITU-T H.264, clause 9.1)."""
+
+from __future__ import annotations
+
+from service.clip.bitstream.coded import Unplannable
+
+EMULATION_PREVENTION = b"\0\0\3"
+
+
+class Bits:
+    """Reads bits from the front of some bytes."""
+
+    __slots__ = ("_left", "_value")
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
+
+    def u(self, count: int) -> int:
+        """The next `count` bits as an unsigned number.
+
+        Raises:
+            Unplannable: there are not so many left.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise Unplannable("a header is cut off")
+        return self._value >> self._left & (1 << count) - 1
+
+    def flag(self) -> bool:
+        """The next bit."""
+        return self.u(1) == 1
+
+    def ue(self) -> int:
+        """The next unsigned Exp-Golomb code."""
+        zeros = self._left - (self._value & (1 << self._left) - 1).bit_length()
+        return self.u(2 * zeros + 1) - 1
+
+    def se(self) -> int:
+        """The next signed Exp-Golomb code."""
+        code = self.ue()
+        return (code + 1) // 2 if code % 2 else -(code // 2)
+
+
+def unescaped(data: bytes) -> bytes:
+    """The payload of a NAL unit without its emulation prevention."""
+    return data.replace(EMULATION_PREVENTION, b"\0\0")

@@ -1,0 +1,71 @@
+"""What is to be known of a packet before it is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+
+class Unplannable(Exception):
+    """Why one cannot tell what a video's packets decode to; everything then has to be decoded.
+
+    No error of the video's: many sound files are so.
+    """
+
+
+class Entry(IntEnum):
+    """Whether decoding can begin at a packet.
+
+    At an open one it can, but for the leading pictures: they follow in the file, are shown earlier, and may
+    refer to what came before. A closed one resets the decoder, so that nothing behind it depends on anything
+    before it.
+    """
+
+    NONE = 0
+    OPEN = 1
+    CLOSED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """One packet, as its codec has it.
+
+    Attributes:
+        order: The decoder gives its frames in rising order of this, over the whole stream.
+        entry: Whether decoding can begin here.
+        shown: Whether it gives a frame; the others are there to be referred to.
+        layer: Pictures refer to those of their own and lower layers only; 0 is the lowest.
+        referenced: Whether pictures of the same layer may refer to it.
+    """
+
+    order: int
+    entry: Entry = Entry.NONE
+    shown: bool = True
+    layer: int = 0
+    referenced: bool = True
+
+
+class Reader(Protocol):
+    """Reads the packets of one stream, each once, in the order of the file.
+
+    `independent`: whether a second decoder can begin at any entry; otherwise decoders keep something that
+    only earlier packets say.
+    """
+
+    independent: bool
+
+    def read(self, packet: memoryview) -> Coded:
+        """What the packet is.
+
+        Raises:
+            Unplannable: it cannot be told for this packet, and so not for the stream.
+        """
+        ...
+
+    def reorder_depth(self) -> int | None:
+        """How many frames the decoder holds back to bring them in order, as the stream declares it.
+
+        None if it does not: the decoder then guesses, and may lose frames to the guess.
+        """
+        ...
