@@ -1,0 +1,293 @@
+"""Containers, codecs and timings of every kind: planned decoding gives the pixels of a full one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import av
+import pytest
+
+from service.clip.decode import decode_clip
+from service.clip.sampling import uniform_indices
+from service.clip.spec import ClipSpec
+from tests.clips import ClipRecipe, numbered_clip, read_numbers, remuxed
+from tests.service.clip.exactness import ALL, assert_exact
+from tests.service.clip.fields import field_coded_clip
+from tests.service.clip.test_container import hidden_vp8, joined_midway, repeated_by_edit_list, superframes
+
+X264 = {"preset": "veryfast", "qp": "4", "bf": "3", "b_strategy": "0", "g": "12", "threads": "1"}
+NO_B = X264 | {"bf": "0"}
+FIXED = "scenecut=0:"
+X265 = "log-level=none:pools=none:keyint=12:min-keyint=12:scenecut=0:"
+EVERYDAY: dict[str, Any] = {"frames": 60}
+STILL = {"width": 352, "height": 288}  # for encoders that make next to nothing of small pictures
+
+
+def h264(container: str = "mp4", *, params: str = "", **changes: Any) -> Callable[[], bytes]:
+    options = changes.pop("options", X264) | {"x264-params": FIXED + params}
+    return lambda: numbered_clip(
+        ClipRecipe(**EVERYDAY | {"container": container, "options": options} | changes)
+    )
+
+
+def hevc(container: str = "mp4", *, params: str = "") -> Callable[[], bytes]:
+    options = {"preset": "veryfast", "x265-params": X265 + "lossless=1:" + params}
+    return lambda: numbered_clip(frames=60, codec="libx265", container=container, options=options)
+
+
+def coded(container: str, codec: str, **changes: Any) -> Callable[[], bytes]:
+    return lambda: numbered_clip(ClipRecipe(**EVERYDAY | {"container": container, "codec": codec} | changes))
+
+
+def late(container: str) -> Callable[[], bytes]:
+    """Begins an hour late."""
+    return h264(
+        container,
+        times=tuple(range(90_000, 90_060)),
+        time_base=Fraction(1, 25),
+        container_options={"avoid_negative_ts": "disabled"},
+    )
+
+
+def trimmed(options: dict[str, str]) -> Callable[[], bytes]:
+    """An edit list cuts the first 17 frames off: more than a group of pictures."""
+    return h264(
+        options=options,
+        times=tuple(range(-17, 43)),
+        time_base=Fraction(1, 25),
+        container_options={"avoid_negative_ts": "disabled", "use_editlist": "1"},
+    )
+
+
+def uneven(container: str, codec: str = "libx264", **changes: Any) -> Callable[[], bytes]:
+    times = tuple(int(1000 * (index / 30 if index < 20 else 5 + index / 10)) for index in range(60))
+    return coded(container, codec, times=times, time_base=Fraction(1, 1000), **changes)
+
+
+def grown() -> bytes:
+    """A transport stream whose frames get larger midway, in the middle of its time."""
+    file = io.BytesIO()
+    sizes = ((96, 64, 0), (128, 96, 30))
+    with av.open(file, "w", format="mpegts") as target:
+        stream = None
+        for width, height, offset in sizes:
+            part = numbered_clip(
+                frames=30, width=width, height=height, options=NO_B | {"x264-params": FIXED}, container="ts"
+            )
+            with av.open(io.BytesIO(part), "r") as source:
+                template = source.streams.video[0]
+                stream = stream or target.add_stream_from_template(template)
+                for index, packet in enumerate(p for p in source.demux(template) if p.size):
+                    copy = av.Packet(bytes(memoryview(packet)))
+                    copy.stream, copy.time_base = stream, Fraction(1, 25)
+                    copy.pts = copy.dts = index + offset
+                    copy.is_keyframe = packet.is_keyframe
+                    target.mux(copy)
+    return file.getvalue()
+
+
+def without_pts(data: bytes, container: str) -> bytes:
+    """The clip with timestamps of decoding alone, as where they are for the decoder to find out."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data), "r") as source, av.open(file, "w", format=container) as target:
+        template = source.streams.video[0]
+        stream = target.add_stream_from_template(template)
+        for index, packet in enumerate(packet for packet in source.demux(template) if packet.size):
+            copy = av.Packet(bytes(memoryview(packet)))
+            copy.stream, copy.time_base, copy.is_keyframe = stream, Fraction(1, 25), packet.is_keyframe
+            copy.pts = copy.dts = index
+            target.mux(copy)
+    return file.getvalue()
+
+
+def parameters_once() -> bytes:
+    """A transport stream that says its parameters at its beginning only, though it has five groups."""
+
+    def strip(index: int, packet: bytearray) -> bytearray:
+        if not index:
+            return packet
+        units = bytes(packet).split(b"\0\0\1")
+        kept = [unit for unit in units if unit and unit[0] & 31 not in {7, 8}]
+        return bytearray(b"".join(b"\0\0\1" + unit.rstrip(b"\0") for unit in kept if unit != b"\0"))
+
+    return remuxed(h264("ts", options=NO_B)(), strip, "mpegts")
+
+
+def several_to_a_packet(options: dict[str, str]) -> bytes:
+    """A transport stream that gives a time to every third picture only."""
+    file = io.BytesIO()
+    waiting: list[Any] = []
+    with (
+        av.open(io.BytesIO(h264("ts", options=options)()), "r") as source,
+        av.open(file, "w", "mpegts") as target,
+    ):
+        template = source.streams.video[0]
+        stream = target.add_stream_from_template(template)
+        for packet in (packet for packet in source.demux(template) if packet.size):
+            waiting.append(packet)
+            if len(waiting) == 3:
+                joined = av.Packet(b"".join(bytes(memoryview(part)) for part in waiting))
+                joined.stream, joined.time_base = stream, packet.time_base
+                joined.pts, joined.dts = waiting[0].pts, waiting[0].dts
+                joined.is_keyframe = waiting[0].is_keyframe
+                target.mux(joined)
+                waiting.clear()
+    return file.getvalue()
+
+
+def fields(container: str, *, packet_per_field: bool = False) -> Callable[[], bytes]:
+    return lambda: field_coded_clip(60, container=container, packet_per_field=packet_per_field)
+
+
+# What is planned: the clip, and how many of its packets at least must not be decoded for 2 frames of it.
+PLANNED: dict[str, tuple[Callable[[], bytes], int]] = {
+    "mp4 H.264, B-frames": (h264(), 40),
+    "mp4 H.264, no B-frames": (h264(options=NO_B), 36),
+    "mp4 H.264, B pyramid": (h264(params="b-pyramid=normal:ref=4:bframes=7:"), 40),
+    "mp4 H.264, one group": (h264(options=X264 | {"g": "250"}), 30),
+    "mp4 H.264, all intra": (h264(options=NO_B | {"g": "1"}), 56),
+    "mp4 H.264, four slices a picture": (h264(params="slices=4:"), 40),
+    "mp4 H.264, MBAFF": (h264(params="interlaced=1:", height=96), 36),
+    "mp4 H.264, fields, two to a packet": (fields("mp4"), 40),
+    "mkv H.264, fields, two to a packet": (fields("matroska"), 40),
+    "mp4 H.264, intra refresh": (h264(options=NO_B, params="intra-refresh=1:"), 10),
+    "mkv H.264, cut off": (lambda: h264("mkv")()[:-300], 30),
+    "ts H.264, parameters at the beginning alone": (parameters_once, 10),
+    "mp4 H.264, one frame": (h264(frames=1), 0),
+    "mp4 H.264, two frames": (h264(frames=2), 0),
+    "mp4 H.264, lossless": (h264(options=X264 | {"qp": "0"}), 40),
+    "mp4 H.264, 4:4:4 of 10 bit": (h264(pix_fmt="yuv444p10le"), 40),
+    "mp4 H.264, weighted prediction": (h264(params="weightp=2:weightb=1:ref=3:"), 40),
+    "mp4 H.264, open GOP": (h264(params="open-gop=1:"), 20),
+    "mp4 H.264, fragmented": (h264(container_options={"movflags": "frag_keyframe+empty_moov"}), 40),
+    "mp4 H.264, index first": (h264(container_options={"movflags": "faststart"}), 40),
+    "mp4 H.264, trimmed": (trimmed(X264), 25),
+    "mp4 H.264, trimmed, no B-frames": (trimmed(NO_B), 20),
+    "mp4 H.264, repeated by an edit list": (lambda: repeated_by_edit_list(h264(options=NO_B)(), 3), 120),
+    "mp4 H.264, turned": (h264(rotation=90), 40),
+    "mp4 H.264, variable rate": (uneven("mp4", options=X264), 20),
+    "mov H.264": (h264("mov"), 40),
+    "mkv H.264": (h264("mkv"), 40),
+    "mkv H.264, open GOP": (h264("mkv", params="open-gop=1:"), 20),
+    "mkv H.264, variable rate": (uneven("mkv", options=X264), 20),
+    "mkv H.264, an hour late": (late("mkv"), 40),
+    "ts H.264": (h264("ts"), 40),
+    "ts H.264, an hour late": (late("ts"), 40),
+    "ts H.264, size changes": (grown, 20),
+    "flv H.264": (h264("flv"), 40),
+    "flv H.264, an hour late": (late("flv"), 40),
+    "avi H.264, no B-frames": (h264("avi", options=NO_B), 36),
+    "mp4 HEVC": (hevc(params="open-gop=0:bframes=3:"), 36),
+    "mp4 HEVC, open GOP": (hevc(params="open-gop=1:bframes=3:"), 20),
+    "mp4 HEVC, B pyramid": (hevc(params="open-gop=0:bframes=7:b-pyramid=1:ref=4:"), 36),
+    "mp4 HEVC, temporal layers": (hevc(params="open-gop=0:bframes=3:temporal-layers=3:"), 36),
+    "mp4 HEVC, intra": (hevc(params="keyint=1:"), 56),
+    "mkv HEVC": (hevc("mkv", params="open-gop=0:bframes=3:"), 36),
+    "ts HEVC, open GOP": (hevc("ts", params="open-gop=1:bframes=3:"), 20),
+    "webm VP8": (coded("webm", "libvpx", options={"g": "12", "keyint_min": "12"}), 30),
+    "webm VP8, hidden frames": (hidden_vp8, 0),
+    "webm VP8, alternate reference frames": (
+        coded(
+            "webm",
+            "libvpx",
+            options={"deadline": "good", "auto-alt-ref": "1", "lag-in-frames": "16", "g": "24"},
+        ),
+        0,
+    ),
+    "webm VP9": (coded("webm", "libvpx-vp9", options={"g": "12", "keyint_min": "12"}), 30),
+    "webm VP9, hidden frames": (
+        coded(
+            "webm",
+            "libvpx-vp9",
+            options={"deadline": "good", "auto-alt-ref": "1", "lag-in-frames": "16", "g": "24"},
+        ),
+        12,
+    ),
+    "webm VP9, variable rate": (uneven("webm", "libvpx-vp9", options={"g": "12", "keyint_min": "12"}), 20),
+    "mp4 AV1": (coded("mp4", "libsvtav1", width=128, height=96, options={"g": "12"}), 20),
+    "mkv AV1": (coded("mkv", "libsvtav1", width=128, height=96, options={"g": "12"}), 20),
+    "ts MPEG-2": (coded("ts", "mpeg2video", options={"g": "12", "bf": "2"}), 30),
+    "ts MPEG-2, no B-frames": (coded("ts", "mpeg2video", options={"g": "12"}), 30),
+    "mpeg MPEG-2": (coded("mpeg", "mpeg2video", options={"g": "12", "bf": "2"}), 30),
+    "mpeg MPEG-1": (
+        coded("mpeg", "mpeg1video", options={"g": "12", "bf": "2", "qscale": "2", "flags": "qscale"}),
+        30,
+    ),
+    "mp4 MPEG-4": (coded("mp4", "mpeg4", options={"g": "12"}), 30),
+    "mp4 MPEG-4, B-frames": (coded("mp4", "mpeg4", options={"g": "12", "bf": "2"}), 30),
+    "mkv MPEG-4, B-frames": (coded("mkv", "mpeg4", options={"g": "12", "bf": "2"}), 30),
+    "avi MPEG-4": (coded("avi", "mpeg4", options={"g": "12"}), 30),
+    "avi Motion JPEG": (coded("avi", "mjpeg", pix_fmt="yuvj420p"), 56),
+    "mov Motion JPEG": (coded("mov", "mjpeg", pix_fmt="yuvj420p"), 56),
+    "mov ProRes": (coded("mov", "prores_ks", pix_fmt="yuv422p10le"), 56),
+    "mkv FFV1": (coded("mkv", "ffv1", pix_fmt="bgr0", options={"g": "1"}), 56),
+    "odd sizes": (
+        coded("webm", "libvpx-vp9", width=97, height=65, options={"g": "12", "keyint_min": "12"}),
+        30,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PLANNED)
+def test_planned_frames_are_those_of_a_full_decode(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, dropped = PLANNED[kind]
+    found = assert_exact(make(), monkeypatch)
+    assert found.reasons == {None}
+    assert found.dropped["2 frames"] >= dropped
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PLANNED if "size" not in kind and "cut" not in kind])
+def test_planned_frames_show_their_numbers(kind: str) -> None:
+    clip = decode_clip(PLANNED[kind][0](), ClipSpec(5, ALL))
+    shown, meant = read_numbers(clip.inputs["frames"][0]), uniform_indices(clip.video.frames, 5)
+    if "trimmed" in kind:
+        meant = tuple(index + 60 - clip.video.frames for index in meant)
+    if "repeated" in kind:
+        meant = tuple(index % 60 for index in meant)
+    if "hidden" not in kind or "VP8" not in kind:
+        assert tuple(shown) == meant
+
+
+# What is decoded in full, and why.
+UNPLANNED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "gif": (coded("gif", "gif", pix_fmt="rgb8"), "a codec whose packets are not read"),
+    "avi raw": (coded("avi", "rawvideo", pix_fmt="bgr24"), "a codec whose packets are not read"),
+    "flv Sorenson": (coded("flv", "flv1", **STILL), "a codec whose packets are not read"),
+    "mkv FFV1, frames that refer to others": (
+        coded("mkv", "ffv1", pix_fmt="bgr0", options={"g": "12", "level": "1", "context": "1"}),
+        "pictures that refer to others, in a codec where they should not",
+    ),
+    "avi H.264, B-frames": (h264("avi"), "timestamps that do not rise in the order of showing"),
+    "mp4 H.264, times of decoding for times of showing": (
+        lambda: without_pts(h264()(), "mp4"),
+        "timestamps that do not rise in the order of showing",
+    ),
+    "ts H.264, B-frames, times missing": (
+        lambda: several_to_a_packet(X264),
+        "packets without a timestamp",
+    ),
+    "ts H.264, times missing": (lambda: several_to_a_packet(NO_B), "packets without a timestamp"),
+    "ts H.264, a packet for each field": (
+        fields("mpegts", packet_per_field=True),
+        "fields in packets of their own",
+    ),
+    "webm VP9, two frames a packet": (superframes, "several pictures in a packet"),
+    "ts H.264, joined midway": (joined_midway, "a stream that does not begin with a keyframe"),
+    "mp4 H.264, two streams in a row": (
+        lambda: h264("ts")() + h264("ts", width=128)(),
+        "timestamps that do not rise in the order of showing",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNPLANNED)
+def test_what_cannot_be_planned_is_decoded_in_full_and_says_why(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, reason = UNPLANNED[kind]
+    found = assert_exact(make(), monkeypatch)
+    assert found.reasons == {reason}
+    assert set(found.dropped.values()) == {0}
