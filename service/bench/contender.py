@@ -23,7 +23,7 @@ class Contender:
     """One way to compute something.
 
     Attributes:
-        name: what it is called; in one race no two have the same.
+        name: what it is called; in one heat no two have the same.
         factory: `module:function`, called with `options` in the contender's process; gives a `Workload`.
         options: for the factory; anything that pickles.
         threads: how many it computes with, for the libraries that are told by an environment variable.
@@ -37,6 +37,11 @@ class Contender:
     threads: int
     batches: tuple[int, ...] = (1,)
     gflop: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name with its threads, for those who watch."""
+        return f"{self.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
     @property
     def environment(self) -> dict[str, str]:

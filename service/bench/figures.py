@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,38 @@ from numpy.typing import NDArray
 from service.bench.contender import Arrays
 from service.bench.race import Result
 from service.bench.spread import Spread
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The right answer to a question, whose it is, and how far from it is still right; None: not known."""
+
+    source: str | None
+    outputs: Arrays | None = None
+    bound: float | None = None
+
+
+def entry(result: Result, product: Result, reference: Reference) -> dict[str, Any]:
+    """All that is reported of a contender.
+
+    Args:
+        result: of the contender.
+        product: of the matrix product that ran in its heat.
+        reference: the right answer to the question that it was asked.
+    """
+    return {
+        "contender": result.contender.name,
+        "threads": result.contender.threads,
+        "load_s": rounded(min(result.load_s, default=None)),
+        "agreement": _held_against(reference, result.outputs),
+        "error": result.failure,
+        "batches": list(rows(result, product)),
+    }
+
+
+def product_entry(product: Result) -> dict[str, Any]:
+    """All that is reported of the matrix product in a heat."""
+    return {"threads": product.contender.threads, "gflops": rate_spread(product), "error": product.failure}
 
 
 def rate(result: Result, batch: int) -> float | None:
@@ -73,6 +106,16 @@ def agreement(outputs: Arrays, reference: Arrays) -> dict[str, Any]:
 def rounded(value: float | None, digits: int = 6) -> float | None:
     """To so many figures; None for what is no finite number, which JSON does not have."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
+
+
+def _held_against(reference: Reference, outputs: Arrays | None) -> dict[str, Any] | None:
+    """How near the answer is, and whether that `agrees`."""
+    if reference.outputs is None or outputs is None:
+        return None
+    found = agreement(outputs, reference.outputs)
+    bound, difference = reference.bound, found["difference"]
+    agrees = None if bound is None else difference is not None and difference <= bound
+    return found | {"bound": bound, "agrees": agrees}
 
 
 def _relative(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:

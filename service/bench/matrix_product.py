@@ -14,7 +14,7 @@ NAME = "matrix product"
 def matrix_product(threads: int) -> Contender:
     """The product of two square float32 matrices in numpy, as a contender whose batch is one product."""
     return Contender(
-        name=f"{NAME}, {threads} threads",
+        name=NAME,
         factory="service.bench.matrix_product:load",
         options={},
         threads=threads,

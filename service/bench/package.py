@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from service.bench.contender import Arrays, Contender, Workload
-from service.bench.figures import agreement, rate_spread, rows
+from service.bench.figures import Reference, entry, product_entry
 from service.bench.machine import machine
 from service.bench.matrix_product import matrix_product
 from service.bench.race import Plan, Result, Watch, race
@@ -52,12 +52,8 @@ def measure(request: Request, watch: Watch) -> dict[str, Any]:
     folder = find_package(request.folder)
     manifest = read_manifest(folder)
     verify_graph(manifest, folder)
-    providers = request.providers or installed_providers()
     heats = [
-        [
-            matrix_product(threads),
-            *(_contender(request, folder, manifest, name, threads) for name in providers),
-        ]
+        [matrix_product(threads), *contenders(folder, request.providers, threads, request.batches)]
         for threads in request.threads
     ]
     question = probe_clips(manifest.clip)
@@ -68,8 +64,8 @@ def measure(request: Request, watch: Watch) -> dict[str, Any]:
         "machine": machine(LIBRARIES),
         "plan": asdict(request.plan),
         "reference": reference.source,
-        "matrix_product": [_product_entry(heat[0]) for heat in results],
-        "results": [entry for heat in results for entry in _entries(heat, reference)],
+        "matrix_product": [product_entry(product) for product, *_ in results],
+        "results": [entry(result, product, reference) for product, *heat in results for result in heat],
     }
 
 
@@ -96,6 +92,28 @@ def installed_providers() -> list[str]:
     return [name for name in PROVIDERS if has_provider(name)]
 
 
+def contenders(
+    folder: Path, providers: Sequence[str], threads: int, batches: Sequence[int]
+) -> list[Contender]:
+    """A package on each of the providers, or on all that are installed where none is named.
+
+    Raises:
+        PackageError: its manifest cannot be read.
+    """
+    gmacs = read_manifest(folder).gmacs
+    return [
+        Contender(
+            name=provider,
+            factory="service.bench.package:load_session",
+            options={"folder": folder, "provider": provider, "threads": threads},
+            threads=threads,
+            batches=tuple(batches),
+            gflop=None if gmacs is None else 2 * gmacs,
+        )
+        for provider in providers or installed_providers()
+    ]
+
+
 def repeated(clips: Arrays, count: int) -> Arrays:
     """`count` clips: these, over and over."""
     return {name: array[np.arange(count) % len(array)] for name, array in clips.items()}
@@ -112,17 +130,6 @@ def load_session(folder: Path, provider: str, threads: int) -> Workload:
     return run
 
 
-def _contender(request: Request, folder: Path, manifest: Manifest, provider: str, threads: int) -> Contender:
-    return Contender(
-        name=f"{provider}, {threads} threads",
-        factory="service.bench.package:load_session",
-        options={"folder": folder, "provider": provider, "threads": threads},
-        threads=threads,
-        batches=tuple(request.batches),
-        gflop=None if manifest.gmacs is None else 2 * manifest.gmacs,
-    )
-
-
 def _described(manifest: Manifest) -> dict[str, Any]:
     return {
         "name": manifest.name,
@@ -134,50 +141,13 @@ def _described(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """The right answer to the probe clips, whose it is, and how far from it is still right."""
-
-    source: str | None
-    outputs: Arrays | None = None
-    bound: float | None = None
-
-
-def _reference(manifest: Manifest, heats: Sequence[Sequence[Result]]) -> _Reference:
+def _reference(manifest: Manifest, heats: Sequence[Sequence[Result]]) -> Reference:
     """The package's own, which is PyTorch's; in packages without one the first contender's."""
     stored = manifest.reference
     if stored is not None and stored.probe == PROBE and len(stored.logits) == PROBE_CLIPS:
         logits = np.array(stored.logits, np.float32)
-        return _Reference("the package's reference", {"logits": logits}, stored.bound)
+        return Reference("the package's reference", {"logits": logits}, stored.bound)
     for result in (result for heat in heats for result in heat):
         if result.outputs:
-            return _Reference(result.contender.name, result.outputs)
-    return _Reference(None)
-
-
-def _product_entry(product: Result) -> dict[str, Any]:
-    return {"threads": product.contender.threads, "gflops": rate_spread(product), "error": product.failure}
-
-
-def _entries(heat: Sequence[Result], reference: _Reference) -> Iterator[dict[str, Any]]:
-    product, *results = heat
-    for result in results:
-        about = {
-            "provider": result.contender.options["provider"],
-            "threads": result.contender.threads,
-            "load_s": min(result.load_s, default=None),
-            "agreement": _agreement(result, reference),
-            "error": result.failure,
-        }
-        measured = list(rows(result, product))
-        yield about | {"batches": measured}
-
-
-def _agreement(result: Result, reference: _Reference) -> dict[str, Any] | None:
-    """How near the answer is, and whether that `agrees`; None for that where no bound is known."""
-    if reference.outputs is None or result.outputs is None:
-        return None
-    found = agreement(result.outputs, reference.outputs)
-    bound, difference = reference.bound, found["difference"]
-    agrees = None if bound is None else difference is not None and difference <= bound
-    return found | {"bound": bound, "agrees": agrees}
+            return Reference(result.contender.title, result.outputs)
+    return Reference(None)

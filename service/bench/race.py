@@ -75,7 +75,7 @@ def race(
     """Measure contenders against each other, one heat after the other; one that fails drops out.
 
     Args:
-        heats: who runs against whom; each contender has a name of its own.
+        heats: who runs against whom; each contender of a heat has a name of its own.
         clips: inputs, as many clips as the largest batch has.
         plan: how long to look.
         watch: told at the beginning of each step.
@@ -162,7 +162,7 @@ class _Runner:
         return self._process
 
     def _begin(self, what: str) -> None:
-        self._steps.begin(f"{self._contender.name}: {what}")
+        self._steps.begin(f"{self._contender.title}: {what}")
         self._steps_left -= 1
 
     @contextmanager

@@ -115,7 +115,7 @@ def _print_tables(document: dict[str, Any]) -> None:
     console.print(_qualities(document))
     for result in document["results"]:
         if result["error"]:
-            console.print(Text(f"{result['provider']}: {result['error']}", style="red"))
+            console.print(Text(f"{result['contender']}: {result['error']}", style="red"))
 
 
 def _speeds(document: dict[str, Any]) -> Table:
@@ -128,7 +128,7 @@ def _speeds(document: dict[str, Any]) -> Table:
     table.add_section()
     for result in document["results"]:
         for entry in result["batches"]:
-            table.add_row(result["provider"], str(result["threads"]), *_figures(entry))
+            table.add_row(result["contender"], str(result["threads"]), *_figures(entry))
         table.add_section()
     return table
 
@@ -152,7 +152,7 @@ def _qualities(document: dict[str, Any]) -> Table:
         agreement = result["agreement"] or {}
         peak_bytes = max((entry["peak_memory_bytes"] for entry in result["batches"]), default=None)
         table.add_row(
-            result["provider"],
+            result["contender"],
             str(result["threads"]),
             _number(result["load_s"], ".2f"),
             _number(peak_bytes and peak_bytes / MEGA, ".0f"),

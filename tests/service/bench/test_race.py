@@ -92,8 +92,8 @@ def test_steps_are_counted_to_the_end_whoever_drops_out() -> None:
     heats = [[contender("doubling", "a")], [contender("unavailable"), contender("doubling", "b", (1, 2))]]
     race(heats, clips(2), BRIEFLY, steps.append)
     assert [step.done for step in steps] == list(range(len(steps)))
-    assert (steps[0].what, steps[0].total) == ("a: loading", 4 + 4 + 7)
-    assert (steps[-1].what, steps[-1].total) == ("b: round 2 of 2, batch 2", len(steps))
+    assert (steps[0].what, steps[0].total) == ("a, 1 thread: loading", 4 + 4 + 7)
+    assert (steps[-1].what, steps[-1].total) == ("b, 1 thread: round 2 of 2, batch 2", len(steps))
 
 
 def test_libraries_are_told_how_many_threads() -> None:

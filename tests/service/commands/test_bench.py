@@ -33,7 +33,7 @@ def test_json_has_the_package_its_rivals_and_the_matrix_product(tmp_path: Path) 
     assert document["machine"]["cores"] == usable_cores()
     [product] = document["matrix_product"]
     result = document["results"][0]
-    assert (result["provider"], result["threads"], result["error"]) == ("cpu", 1, None)
+    assert (result["contender"], result["threads"], result["error"]) == ("cpu", 1, None)
     assert result["agreement"] == {
         "difference": 0,
         "same_top1": 1,
