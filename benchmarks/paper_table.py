@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.report import RESULTS, table, write
+from benchmarks.report import RESULTS, placed, table, write
 from model_export.networks.names import parse_architecture
 from model_export.profile import Profile, profile_network
 from model_export.progress import counting
@@ -56,7 +56,7 @@ def main(
     text = f"{costs(profiles, NETWORKS)}\n{factors(profiles)}"
     document: dict[str, Any] = {"networks": [profile.to_json() for profile in profiles.values()]}
     write("paper_table", document, text, results)
-    page.write_text(placed(page.read_text(encoding="utf-8"), text), encoding="utf-8")
+    page.write_text(placed(page.read_text(encoding="utf-8"), text, START, END), encoding="utf-8")
 
 
 def costs(profiles: dict[str, Profile], names: Sequence[str]) -> str:
@@ -104,19 +104,6 @@ def factors(profiles: dict[str, Profile]) -> str:
             )
         )
     return table(head, rows)
-
-
-def placed(page: str, text: str) -> str:
-    """The page with `text` between its marks.
-
-    Raises:
-        ValueError: the page has no marks.
-    """
-    before, start, rest = page.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ValueError("the page has no place for the tables")
-    return f"{before}{START}\n{text}\n{END}{after}"
 
 
 if __name__ == "__main__":

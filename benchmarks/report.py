@@ -33,6 +33,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, ruler, *rows))
 
 
+def placed(page: str, text: str, start: str, end: str) -> str:
+    """The page with `text` between its two marks.
+
+    Raises:
+        ValueError: the page has no marks.
+    """
+    before, found_start, rest = page.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found_start and found_end):
+        raise ValueError("the page has no place for the tables")
+    return f"{before}{start}\n{text}\n{end}{after}"
+
+
 def described_machine(facts: dict[str, Any]) -> str:
     """One line that says what the figures were measured on."""
     libraries = ", ".join(f"{name} {facts[name]}" for name in LIBRARIES)

@@ -35,7 +35,7 @@ def entry(result: Result, product: Result, reference: Reference) -> dict[str, An
     return {
         "contender": result.contender.name,
         "threads": result.contender.threads,
-        "load_s": rounded(min(result.load_s, default=None)),
+        "load_s": rounded(Spread.of(result.load_s).median if result.load_s else None),
         "agreement": _held_against(reference, result.outputs),
         "error": result.failure,
         "batches": list(rows(result, product)),

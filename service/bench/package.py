@@ -120,8 +120,13 @@ def repeated(clips: Arrays, count: int) -> Arrays:
 
 
 def load_session(folder: Path, provider: str, threads: int) -> Workload:
-    """A package's session as a workload."""
-    session = open_session(folder / GRAPH_FILE, provider, threads)
+    """A package as a workload."""
+    return load_graph(folder / GRAPH_FILE, provider, threads)
+
+
+def load_graph(graph: Path, provider: str, threads: int) -> Workload:
+    """A graph as a workload, loaded as a server loads it."""
+    session = open_session(graph, provider, threads)
 
     def run(clips: Arrays) -> Arrays:
         outputs = session.run(clips)

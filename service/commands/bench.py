@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from service.cores import usable_cores
-
-if TYPE_CHECKING:
-    from service.bench.race import Step, Watch
 
 MEGA = 1e6
 MS = 1e3
@@ -58,10 +53,11 @@ def bench(
     cores = usable_cores()
     thread_counts = _numbers("--threads", threads, cores) if threads else sorted({1, cores})
     from service.bench.package import Request, measure
+    from service.bench.progress import watching
     from service.bench.race import Plan
 
     request = Request(package, tuple(provider or ()), thread_counts, batch_sizes, Plan(rounds, turn, loads))
-    with _watching() as watch:
+    with watching(Console(stderr=True)) as watch:
         document = measure(request, watch)
     if as_json:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -77,31 +73,6 @@ def _numbers(option: str, text: str, highest: int) -> list[int]:
     if not all(word.strip().isdecimal() and 1 <= int(word) <= highest for word in words):
         raise typer.BadParameter(f"{option} must be numbers from 1 to {highest} with commas, it is {text!r}.")
     return sorted({int(word) for word in words})
-
-
-@contextmanager
-def _watching() -> Iterator[Watch]:
-    """A bar on a terminal; elsewhere a line for each contender that loads and for each round."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(console)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=None)
-        yield lambda step: progress.update(task, description=step.what, completed=step.done, total=step.total)
-
-
-def _lines(console: Console) -> Watch:
-    tenth = -1
-
-    def watch(step: Step) -> None:
-        nonlocal tenth
-        before, tenth = tenth, 10 * step.done // step.total
-        if tenth > before:
-            console.print(f"{step.done} of {step.total}: {step.what}", highlight=False, soft_wrap=True)
-
-    return watch
 
 
 def _print_tables(document: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.paper_table import CLAIMS, CLASSES, NETWORKS, PAGE, START, costs, factors, placed
+from benchmarks.paper_table import CLAIMS, CLASSES, END, NETWORKS, PAGE, START, costs, factors
+from benchmarks.report import placed
 from model_export.networks.names import parse_architecture
 from model_export.profile import Profile, profile_network
 
@@ -29,10 +30,10 @@ def test_page_has_the_factor_that_the_code_counts(monkeypatch: pytest.MonkeyPatc
 
 def test_tables_replace_those_before_them_and_nothing_else() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert placed(placed(page, "old"), "new") == placed(page, "new")
-    assert placed(page, "new").startswith(page.partition(START)[0])
+    assert placed(placed(page, "old", START, END), "new", START, END) == placed(page, "new", START, END)
+    assert placed(page, "new", START, END).startswith(page.partition(START)[0])
 
 
 def test_page_without_a_place_for_tables_is_left_alone() -> None:
     with pytest.raises(ValueError, match="no place"):
-        placed("# Networks\n", "table")
+        placed("# Networks\n", "table", START, END)

@@ -1,0 +1,213 @@
+"""How near the machine's limit inference is: PyTorch, plain export and our graphs on every engine.
+
+    python -m benchmarks.inference [--networks NAME ...] [--full | --quick] [--missing]
+
+Networks have made weights (`benchmarks.plain`), as speed does not depend on them. For each network these
+compete: its plain form (`model_export.networks.reference`) in eager PyTorch, by `torch.compile`, and in
+onnxruntime as torch's exporter writes it; and packages as `blvnet export` writes them, in every precision, on
+every installed engine. All run in turns (`service.bench.race`), and with them the machine's matrix product.
+
+Results are written after each network, so a run that was interrupted is carried on with `--missing`.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks import inference_pictures, inference_report, report
+from benchmarks.inference_networks import MAIN, NETWORKS, Prepared, contenders, prepare, write_clips
+from benchmarks.operators import operator_times
+from model_export.precision import BOUNDS, Precision
+from service.bench.figures import Reference, entry, product_entry
+from service.bench.machine import machine
+from service.bench.matrix_product import matrix_product
+from service.bench.package import installed_providers, repeated
+from service.bench.progress import watching
+from service.bench.race import Plan, Result, race
+from service.cores import usable_cores
+from service.manifest import GRAPH_FILE, read_manifest
+
+NAME = "inference"
+LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch")
+PAGE = Path(__file__).parents[1] / "docs" / "inference.md"
+START, END = f"<!-- written by python -m benchmarks.{NAME} -->\n", "<!-- end -->\n"
+FULL_BATCHES = (1, 2, 4, 8)
+GPU = ("cuda", "tensorrt")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured of a network.
+
+    Attributes:
+        batches: sizes of batches.
+        threads: one heat for each.
+        compiled: whether `torch.compile` takes part, which takes a minute or more for each batch size.
+        plan: how long to look.
+    """
+
+    batches: tuple[int, ...]
+    threads: tuple[int, ...]
+    compiled: bool
+    plan: Plan
+
+
+def main(
+    networks: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this one; can be repeated.")
+    ] = None,
+    batches: Annotated[
+        list[int] | None, typer.Option(min=1, metavar="N", help="Clips in one run; can be repeated.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, metavar="N", help="Threads of a run; can be repeated.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="All batches, one thread and all, torch.compile everywhere: hours.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Short turns and few; for development.")] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Only networks that have no result yet, or not this extent.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the result files.")] = report.RESULTS,
+    page: Annotated[
+        Path, typer.Option(help="Page with the place for the tables; pictures lie beside it.")
+    ] = PAGE,
+) -> None:
+    """Measure every way to run the networks, side by side; by default one clip on all cores."""
+    chosen = _chosen(networks)
+    document = _stored(out)
+    for name in chosen:
+        extent = _extent(name, batches, threads, full=full, quick=quick)
+        if missing and document["networks"].get(name, {}).get("extent") == _as_json(extent):
+            continue
+        networks_so_far = document["networks"] | {name: measure(name, extent)}
+        document["networks"] = {
+            known: networks_so_far[known] for known in NETWORKS if known in networks_so_far
+        }
+        write(document, out, page)
+
+
+def measure(name: str, extent: Extent) -> dict[str, Any]:
+    """Measure one network; its entry in the results."""
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as scratch, watching(console) as watch:
+        folder, clips = Path(scratch) / "network", Path(scratch) / "clips"
+        folder.mkdir()
+        write_clips(clips)
+        prepared = prepare(name, precisions(), folder, clips, partial(console.print, highlight=False))
+        heats = [
+            [
+                matrix_product(threads),
+                *contenders(prepared, threads, extent.batches, compiled=extent.compiled),
+            ]
+            for threads in extent.threads
+        ]
+        inputs = repeated(prepared.question, max(extent.batches))
+        results = race(heats, inputs, extent.plan, watch, prepared.question)
+        return _described(prepared, extent, results)
+
+
+def _described(prepared: Prepared, extent: Extent, results: list[list[Result]]) -> dict[str, Any]:
+    return {
+        "machine": machine(LIBRARIES),
+        "extent": _as_json(extent),
+        "gmacs": prepared.gflop / 2,
+        "matrix_product": [product_entry(product) for product, *_ in results],
+        "results": [
+            entry(result, product, _reference(prepared, result))
+            for product, *heat in results
+            for result in heat
+        ],
+        "not_exported": {str(precision): reason for precision, reason in prepared.failures.items()},
+        "operators": _operators(prepared, max(extent.threads)),
+    }
+
+
+def write(document: dict[str, Any], out: Path, page: Path) -> None:
+    """Write what there is so far: results, tables on the page, pictures beside it."""
+    main_network = document["networks"].get(MAIN)
+    if main_network is not None:
+        document["ratios"] = [ratio.to_json() for ratio in inference_report.ratios(main_network)]
+        inference_pictures.draw(MAIN, main_network, page.parent)
+    text = inference_report.markdown(document)
+    report.write(NAME, document, f"# Inference\n\n{text}", out)
+    page.write_text(report.placed(page.read_text(encoding="utf-8"), text, START, END), encoding="utf-8")
+
+
+def precisions() -> list[Precision]:
+    """Those that are worth a package on this machine: float16 is for GPUs."""
+    has_gpu = bool(set(GPU) & set(installed_providers()))
+    return [precision for precision in BOUNDS if precision is not Precision.FP16 or has_gpu]
+
+
+def _chosen(networks: Sequence[str] | None) -> list[str]:
+    unknown = sorted(set(networks or []) - set(NETWORKS))
+    if unknown:
+        raise typer.BadParameter(f"there is no {', '.join(unknown)}; there are: {', '.join(NETWORKS)}")
+    return list(networks or NETWORKS)
+
+
+def _extent(
+    name: str, batches: Sequence[int] | None, threads: Sequence[int] | None, *, full: bool, quick: bool
+) -> Extent:
+    """As asked for; else one clip on all cores, which for all networks takes a quarter of an hour."""
+    cores = usable_cores()
+    every = tuple(sorted({1, cores}, reverse=True))
+    return Extent(
+        batches=tuple(sorted(set(batches or (FULL_BATCHES if full else (1,))))),
+        threads=tuple(threads or (every if full else (cores,))),
+        compiled=full or (name == MAIN and not quick),
+        plan=_plan(name, full=full, quick=quick),
+    )
+
+
+def _reference(prepared: Prepared, result: Result) -> Reference:
+    """PyTorch's answer; how far from it is right, a package says for itself."""
+    folder = result.contender.options.get("folder")
+    stored = read_manifest(folder).reference if folder else None
+    return replace(prepared.reference, bound=stored.bound if stored else None)
+
+
+def _plan(name: str, *, full: bool, quick: bool) -> Plan:
+    if quick:
+        return Plan(rounds=2, turn_s=0.1)
+    if name == MAIN:
+        return Plan(rounds=7, turn_s=0.5, loads=3)
+    return Plan(rounds=5 if full else 3, turn_s=0.5)
+
+
+def _as_json(extent: Extent) -> dict[str, Any]:
+    """Without tuples, which JSON gives back as lists."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(extent)))
+    return found
+
+
+def _operators(prepared: Prepared, threads: int) -> dict[str, dict[str, float]]:
+    """Seconds of one clip by operator: of the plain export, and of each package's graph for onnxruntime."""
+    graphs = {"plain": prepared.plain}
+    graphs |= {str(precision): folder / GRAPH_FILE for precision, folder in prepared.packages.items()}
+    clips = repeated(prepared.question, 1)
+    return {name: operator_times(graph, clips, threads) for name, graph in graphs.items()}
+
+
+def _stored(out: Path) -> dict[str, Any]:
+    """The results that are there."""
+    path = out / f"{NAME}.json"
+    if not path.exists():
+        return {"networks": {}}
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,155 @@
+"""The networks of the inference benchmark, and what competes for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plain import export_plain, load_eager, write_made_checkpoint
+from model_export.config import ModelConfig
+from model_export.export import ExportRequest, export
+from model_export.networks.names import parse_architecture
+from model_export.precision import Precision
+from model_export.profile import GIGA, count_macs
+from model_export.synthetic.classes import LABELS
+from model_export.synthetic.dataset import plan, write_dataset
+from service.bench.contender import Arrays, Contender
+from service.bench.figures import Reference
+from service.bench.package import contenders as package_contenders
+from service.clip.probe import probe_clips
+from service.errors import BlvnetError
+
+MAIN = "blvnet-tam-50-a2-b4-f8x2"
+NETWORKS = (
+    "blvnet-tam-mini-f8x2",
+    MAIN,
+    "blvnet-tam-50-a2-b4-f16x2",
+    "blvnet-tam-101-a2-b4-f8x2",
+    "tam-resnet-50-f8",
+    "i3d-resnet-50-f8",
+)
+CLASSES = 174  # Something-Something
+EAGER, COMPILED, PLAIN = (
+    "PyTorch eager, plain form",
+    "PyTorch compiled, plain form",
+    "onnxruntime, plain export",
+)
+CLIPS_A_LABEL = 2  # to calibrate with
+# Weights are made and know nothing, so nothing is judged by how much of that int8 keeps.
+ANY_DROP = 100.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network on disk, in every form that competes.
+
+    Attributes:
+        config: the network's.
+        gflop: 10^9 operations of one clip.
+        checkpoint: its weights.
+        plain: the plain export.
+        packages: what `blvnet export` wrote.
+        failures: precisions that could not be exported, and why.
+        reference: what PyTorch answers to the probe clips.
+    """
+
+    config: ModelConfig
+    gflop: float
+    checkpoint: Path
+    plain: Path
+    reference: Reference
+    packages: dict[Precision, Path] = field(default_factory=dict)
+    failures: dict[Precision, str] = field(default_factory=dict)
+
+    @property
+    def question(self) -> Arrays:
+        """The probe clips."""
+        return probe_clips(self.config.clip_spec())
+
+
+def write_clips(folder: Path) -> None:
+    """A few made clips of each label to calibrate with, as `blvnet synth` makes them."""
+    plans = plan(CLIPS_A_LABEL * len(LABELS), seed=1, shares={"train": 1.0})
+    for _ in write_dataset(folder, plans, jobs=1):
+        pass
+
+
+def prepare(name: str, precisions: Sequence[Precision], folder: Path, clips: Path, say: Say) -> Prepared:
+    """Make weights for a network and write all its forms into `folder`.
+
+    Args:
+        name: of the network.
+        precisions: of the packages.
+        folder: an empty one.
+        clips: to calibrate with.
+        say: told each step.
+    """
+    config = parse_architecture(name, num_classes=CLASSES)
+    checkpoint, plain = folder / "made.pt", folder / "plain.onnx"
+    say(f"{name}: making weights")
+    write_made_checkpoint(
+        checkpoint, config, labels=[*LABELS, *(f"other {n}" for n in range(CLASSES - len(LABELS)))]
+    )
+    say(f"{name}: plain export")
+    export_plain(checkpoint, plain)
+    reference = load_eager(checkpoint, threads=1)(probe_clips(config.clip_spec()))
+    prepared = Prepared(
+        config, 2 * count_macs(config) / GIGA, checkpoint, plain, Reference("eager PyTorch", reference)
+    )
+    for precision in precisions:
+        say(f"{name}: exporting {precision}")
+        try:
+            prepared.packages[precision] = _exported(prepared, precision, folder, clips)
+        except BlvnetError as exc:
+            prepared.failures[precision] = exc.message
+    return prepared
+
+
+def contenders(
+    prepared: Prepared, threads: int, batches: Sequence[int], *, compiled: bool
+) -> list[Contender]:
+    """All that compete for a network with so many threads."""
+    plain = Contender(
+        name=EAGER,
+        factory="benchmarks.plain:load_eager",
+        options={"checkpoint": prepared.checkpoint, "threads": threads},
+        threads=threads,
+        batches=tuple(batches),
+        gflop=prepared.gflop,
+    )
+    found = [plain]
+    if compiled:
+        options = {**plain.options, "cache": prepared.checkpoint.parent}
+        found.append(replace(plain, name=COMPILED, factory="benchmarks.plain:load_compiled", options=options))
+    found.append(
+        replace(
+            plain,
+            name=PLAIN,
+            factory="service.bench.package:load_graph",
+            options={"graph": prepared.plain, "provider": "cpu", "threads": threads},
+        )
+    )
+    for precision, folder in prepared.packages.items():
+        ours = package_contenders(folder, (), threads, batches)
+        found += [replace(contender, name=f"{contender.name}, {precision} package") for contender in ours]
+    return found
+
+
+def _exported(prepared: Prepared, precision: Precision, folder: Path, clips: Path) -> Path:
+    needs_clips: dict[str, Any] = {"calibration": clips, "max_drop": ANY_DROP}
+    request = ExportRequest(
+        checkpoint=prepared.checkpoint,
+        models=folder / "models",
+        name=str(precision),
+        precision=precision,
+        **(needs_clips if precision is Precision.INT8 else {}),
+    )
+    return export(request, say=_nothing).folder
+
+
+def _nothing(_: str) -> None:
+    """The steps of an export are no steps of this."""

@@ -1,0 +1,217 @@
+"""The inference benchmark's tables and the ratios that are to be shown, from its JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.inference_networks import EAGER, MAIN, PLAIN
+from benchmarks.report import table
+
+MS = 1e3
+MEGA = 1e6
+SHOWN_OPERATORS = 8
+ONE_CLIP = 1
+
+Network = Mapping[str, Any]
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A figure that is to reach a floor, or to stay below a ceiling; None where it was not measured."""
+
+    what: str
+    value: float | None
+    limit: float
+    at_most: bool = False
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether it does."""
+        if self.value is None:
+            return None
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        """With the limit by its kind."""
+        kind = "at_most" if self.at_most else "at_least"
+        return {"what": self.what, "value": self.value, kind: self.limit, "holds": self.holds}
+
+
+def ratios(network: Network) -> list[Ratio]:
+    """What is to be shown of the 50-layer network: one clip on all cores."""
+    float32, int8 = ours(network, "cpu", "fp32"), ours(network, "cpu", "int8")
+    plain, eager, best = named(network, PLAIN), named(network, EAGER), fastest(network)
+    chosen = "the fastest that agrees" if best is None else f"the fastest that agrees ({best['contender']})"
+    return [
+        Ratio("fp32 graph in onnxruntime: rate over the matrix product's", multiple(float32), 0.92),
+        Ratio("fp32 graph over the plain export, both in onnxruntime", faster(float32, plain), 1.35),
+        Ratio("int8 graph in onnxruntime: rate over the matrix product's", multiple(int8), 1.9),
+        Ratio(f"{chosen}: rate over the matrix product's", multiple(best), 3.0),
+        Ratio(f"{chosen}: over eager PyTorch of the plain form", faster(best, eager), 7.0),
+        Ratio(
+            "fp32 graph in onnxruntime: load to first answer, s",
+            load_s(float32),
+            2.0,
+            at_most=True,
+        ),
+    ]
+
+
+def named(network: Network, name: str) -> Entry | None:
+    """The contender of that name with the most threads."""
+    return _first(network, lambda entry: entry["contender"] == name)
+
+
+def ours(network: Network, engine: str, precision: str) -> Entry | None:
+    """Our package of a precision on an engine, with the most threads."""
+    return _first(network, lambda entry: entry["contender"] == f"{engine}, {precision} package")
+
+
+def fastest(network: Network) -> Entry | None:
+    """Of our packages the fastest whose answer is within its package's bound: what `auto` is to find."""
+    right = (
+        entry
+        for entry in _all_cores(network)
+        if (entry["agreement"] or {}).get("agrees") and latency_s(entry) is not None
+    )
+    return min(right, key=lambda entry: latency_s(entry) or 0.0, default=None)
+
+
+def latency_s(entry: Entry | None, batch: int = ONE_CLIP) -> float | None:
+    """Median seconds of a batch."""
+    row = _row(entry, batch)
+    return None if row is None else float(row["latency_s"]["median"])
+
+
+def load_s(entry: Entry | None) -> float | None:
+    """Seconds from the graph to the first answer."""
+    return None if entry is None else entry["load_s"]
+
+
+def multiple(entry: Entry | None, batch: int = ONE_CLIP) -> float | None:
+    """Rate as a multiple of the matrix product's."""
+    row = _row(entry, batch)
+    return None if row is None else row["times_matrix_product"]
+
+
+def faster(entry: Entry | None, other: Entry | None) -> float | None:
+    """How many times faster one clip is than with the other."""
+    mine, its = latency_s(entry), latency_s(other)
+    return None if mine is None or its is None else its / mine
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """All tables; the pictures are named as `inference_pictures` writes them."""
+    networks: Mapping[str, Network] = document["networks"]
+    parts = []
+    if MAIN in networks:
+        parts.append(f"### What it comes to: {MAIN}, one clip\n\n{ratio_table(ratios(networks[MAIN]))}")
+        parts.append(f"### Where the time goes: {MAIN}, one clip\n\n{operator_table(networks[MAIN])}")
+    parts += [f"### {name}\n\n{network_text(network)}" for name, network in networks.items()]
+    return "\n".join(parts)
+
+
+def ratio_table(found: list[Ratio]) -> str:
+    """A row for each."""
+    rows = [
+        (
+            ratio.what,
+            _number(ratio.value, ".2f"),
+            f"{'at most' if ratio.at_most else 'at least'} {ratio.limit:g}",
+            {True: "yes", False: "**no**", None: "not measured"}[ratio.holds],
+        )
+        for ratio in found
+    ]
+    return table(("", "measured", "limit", "holds"), rows)
+
+
+def operator_table(network: Network) -> str:
+    """Milliseconds by operator, a column for each graph."""
+    profiles: Mapping[str, Mapping[str, float]] = network["operators"]
+    rows = [
+        (operator, *(_number(shown.get(operator, 0.0) * MS, ".1f") for shown in profiles.values()))
+        for operator in most_costly(profiles, SHOWN_OPERATORS)
+    ]
+    rest = [sum(shown.values()) - sum(shown.get(row[0], 0.0) for row in rows) for shown in profiles.values()]
+    rows.append(("all others", *(_number(seconds * MS, ".1f") for seconds in rest)))
+    rows.append(("in all", *(_number(sum(shown.values()) * MS, ".1f") for shown in profiles.values())))
+    heads = ("plain export, ms" if name == "plain" else f"{name} graph, ms" for name in profiles)
+    return table(("operator", *heads), rows)
+
+
+def most_costly(profiles: Mapping[str, Mapping[str, float]], count: int) -> list[str]:
+    """The operators that take most of the time in any of the graphs."""
+    worst: dict[str, float] = {}
+    for profile in profiles.values():
+        for operator, seconds in profile.items():
+            worst[operator] = max(worst.get(operator, 0.0), seconds)
+    return sorted(worst, key=lambda operator: -worst[operator])[:count]
+
+
+def network_text(network: Network) -> str:
+    """What was measured of one network."""
+    products = [
+        f"{product['gflops']['median']:.0f} GFLOP/s with {_threads(product['threads'])}"
+        for product in network["matrix_product"]
+        if product["gflops"]
+    ]
+    head: tuple[str, ...] = ("", "threads", "batch", "ms", "quartiles", "clips/s", "GFLOP/s", "x product")
+    head += ("first answer, s", "peak MB", "difference")
+    lines = [
+        f"{network['gmacs']:.2f} GMACs a clip. Matrix product: {', '.join(products)}.",
+        "",
+        table(head, (row for entry in network["results"] for row in _rows(entry))),
+    ]
+    lines += [
+        f"- {entry['contender']}, {_threads(entry['threads'])}: {entry['error']}\n"
+        for entry in network["results"]
+        if entry["error"]
+    ]
+    lines += [f"- {precision} package: {reason}\n" for precision, reason in network["not_exported"].items()]
+    return "\n".join(lines)
+
+
+def _rows(entry: Entry) -> Iterator[tuple[str, ...]]:
+    difference = (entry["agreement"] or {}).get("difference")
+    for row in entry["batches"]:
+        latency = row["latency_s"]
+        yield (
+            entry["contender"],
+            str(entry["threads"]),
+            str(row["batch"]),
+            f"{latency['median'] * MS:.1f}",
+            f"{latency['lower_quartile'] * MS:.1f} to {latency['upper_quartile'] * MS:.1f}",
+            f"{row['clips_per_s']:.1f}",
+            _number(row["gflops"], ".0f"),
+            _number(row["times_matrix_product"], ".2f"),
+            _number(entry["load_s"], ".2f"),
+            f"{row['peak_memory_bytes'] / MEGA:.0f}",
+            _number(difference, ".0e"),
+        )
+
+
+def _first(network: Network, wanted: Callable[[Entry], bool]) -> Entry | None:
+    return next((entry for entry in _all_cores(network) if wanted(entry)), None)
+
+
+def _all_cores(network: Network) -> Iterator[Entry]:
+    """Entries with the most threads."""
+    most = max(entry["threads"] for entry in network["results"])
+    return (entry for entry in network["results"] if entry["threads"] == most)
+
+
+def _row(entry: Entry | None, batch: int) -> Mapping[str, Any] | None:
+    if entry is None:
+        return None
+    return next((row for row in entry["batches"] if row["batch"] == batch), None)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,180 @@
+"""The inference benchmark: rivals that compute the same, and tables that say what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import typer
+
+from benchmarks import inference, inference_report, plain
+from benchmarks.inference_networks import COMPILED, EAGER, MAIN, NETWORKS, PLAIN
+from benchmarks.operators import operator_times, seconds_by_operator
+from benchmarks.report import RESULTS, placed
+from model_export.networks.names import parse_architecture
+from service.clip.probe import probe_clips
+
+SMALL = parse_architecture("blvnet-tam-mini-f2x2", num_classes=5, size=32)
+PAGE = "# Page\n" + inference.START + inference.END
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "made.pt"
+    plain.write_made_checkpoint(path, SMALL, labels=list("abcde"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def graph(checkpoint: Path) -> Path:
+    plain.export_plain(checkpoint, checkpoint.with_name("plain.onnx"))
+    return checkpoint.with_name("plain.onnx")
+
+
+def test_made_weights_are_always_the_same_and_of_a_sensible_size() -> None:
+    first, second = (plain.made_network(SMALL).state_dict() for _ in range(2))
+    assert all((first[name] == second[name]).all() for name in first)
+    deviations = [value.sqrt() for name, value in first.items() if name.endswith("running_var")]
+    assert all(0 < float(value.max()) < 100 for value in deviations)
+
+
+def test_plain_export_computes_what_eager_pytorch_does(checkpoint: Path, graph: Path) -> None:
+    clips = probe_clips(SMALL.clip_spec())
+    wanted = plain.load_eager(checkpoint, threads=1)(clips)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    for name, found in zip(("logits", "evidence"), session.run(["logits", "evidence"], clips), strict=True):
+        np.testing.assert_allclose(found, wanted[name], rtol=1e-4, atol=1e-4)
+
+
+def test_compiling_without_a_compiler_says_so(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(plain.NoCompiler, match="needs a C\\+\\+ compiler"):
+        plain.load_compiled(checkpoint, 1, tmp_path)
+
+
+def test_operators_of_a_graph_are_timed(graph: Path) -> None:
+    times = operator_times(graph, probe_clips(SMALL.clip_spec(), 1), threads=1)
+    assert {"Conv", "Pad", "ReduceSum"} <= set(times)  # taps shifted and summed
+    assert all(seconds >= 0 for seconds in times.values())
+    assert list(times.values()) == sorted(times.values(), reverse=True)
+
+
+def test_first_runs_of_a_profile_do_not_count() -> None:
+    def run(start: int, dur: int) -> list[dict[str, Any]]:
+        node = {"cat": "Node", "name": "x_kernel_time", "args": {"op_name": "Conv"}, "ts": start, "dur": dur}
+        return [{"cat": "Session", "name": "model_run", "ts": start, "dur": dur}, node]
+
+    events = [*run(0, 900_000), *run(1_000_000, 900_000), *run(2_000_000, 2_000), *run(3_000_000, 4_000)]
+    assert seconds_by_operator(events) == {"Conv": pytest.approx(0.003)}
+
+
+def entry(contender: str, ms: float, multiple: float, *, agrees: bool | None = None, threads: int = 2) -> Any:
+    latency = {"median": ms / 1e3, "lower_quartile": ms / 1e3, "upper_quartile": ms / 1e3}
+    row = {
+        "batch": 1,
+        "latency_s": latency,
+        "clips_per_s": 1e3 / ms,
+        "gflops": 1.0,
+        "times_matrix_product": multiple,
+        "peak_memory_bytes": 10**8,
+    }
+    return {
+        "contender": contender,
+        "threads": threads,
+        "load_s": 1.5,
+        "agreement": {"difference": 1e-6, "agrees": agrees},
+        "error": None,
+        "batches": [row],
+    }
+
+
+def network(*entries: Any) -> Any:
+    return {
+        "gmacs": 23.85,
+        "matrix_product": [{"threads": 2, "gflops": {"median": 400.0}}],
+        "results": entries,
+        "not_exported": {"int8": "no clips"},
+        "operators": {"plain": {"Conv": 0.2, "Pad": 0.1}, "fp32": {"Conv": 0.15, "Reorder": 0.01}},
+    }
+
+
+def test_ratios_are_those_of_one_clip_on_all_cores() -> None:
+    found = inference_report.ratios(
+        network(
+            entry(EAGER, 700, 0.2),
+            entry(PLAIN, 300, 0.5),
+            entry("cpu, fp32 package", 999, 0.1, agrees=True, threads=1),
+            entry("cpu, fp32 package", 150, 1.0, agrees=True),
+            entry("cpu, int8 package", 80, 2.0, agrees=True),
+            entry("openvino, int8 package", 70, 2.2, agrees=True),
+            entry("openvino bf16, fp32 package", 50, 3.3, agrees=False),
+        )
+    )
+    assert [ratio.value for ratio in found] == pytest.approx([1.0, 2.0, 2.0, 2.2, 10.0, 1.5])
+    assert [ratio.holds for ratio in found] == [True, True, True, False, True, True]
+    assert "(openvino, int8 package)" in found[3].what
+
+
+def test_ratios_of_what_was_not_measured_hold_neither_way() -> None:
+    found = inference_report.ratios(network(entry(EAGER, 700, 0.2)))
+    assert {ratio.holds for ratio in found} == {None}
+    assert "not measured" in inference_report.ratio_table(found)
+
+
+def test_operator_table_adds_up() -> None:
+    table = inference_report.operator_table(network())
+    assert table.splitlines()[2:] == [
+        "| Conv | 200.0 | 150.0 |",
+        "| Pad | 100.0 | 0.0 |",
+        "| Reorder | 0.0 | 10.0 |",
+        "| all others | 0.0 | 0.0 |",
+        "| in all | 300.0 | 160.0 |",
+    ]
+
+
+def test_unknown_network_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(typer.BadParameter, match=f"there is no nonesuch; there are: .*{MAIN}"):
+        inference.main(networks=["nonesuch"])
+
+
+def test_a_network_is_measured_written_and_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    mini = NETWORKS[0]
+    options: dict[str, Any] = {"networks": [mini], "batches": [2, 1], "threads": [1], "quick": True}
+    inference.main(**options, out=tmp_path, page=page)
+    document = json.loads((tmp_path / "inference.json").read_text())
+    measured = document["networks"][mini]
+    assert measured["gmacs"] == pytest.approx(0.23, abs=0.01)
+    by_name = {entry["contender"]: entry for entry in measured["results"]}
+    assert {EAGER, PLAIN, "cpu, fp32 package"} <= set(by_name)
+    assert COMPILED not in by_name
+    assert all([row["batch"] for row in entry["batches"]] == [1, 2] for entry in by_name.values())
+    assert by_name["cpu, fp32 package"]["agreement"]["difference"] < 1e-4
+    assert {"Pad", "ReduceSum"} <= set(measured["operators"]["plain"])
+    assert "Pad" not in measured["operators"]["fp32"]
+    assert f"### {mini}" in page.read_text()
+
+    monkeypatch.setattr(inference, "measure", None)  # calling it would fail
+    inference.main(**options, missing=True, out=tmp_path, page=page)
+
+
+def test_page_has_the_tables_of_the_results() -> None:
+    document = json.loads((RESULTS / "inference.json").read_text())
+    page = inference.PAGE.read_text()
+    text = inference_report.markdown(document)
+    assert placed(page, text, inference.START, inference.END) == page
+
+
+def test_pictures_are_small() -> None:
+    for name in ("inference-latency.png", "inference-operators.png"):
+        assert 5_000 < (inference.PAGE.parent / name).stat().st_size < 200_000
