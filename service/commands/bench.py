@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from service.cores import usable_cores
+from service.settings import Provider
 
 MEGA = 1e6
 MS = 1e3
@@ -28,7 +29,7 @@ def bench(
         ),
     ],
     provider: Annotated[
-        list[str] | None,
+        list[Provider] | None,
         typer.Option(
             metavar="NAME", help="Only this one; can be repeated. All that are installed if not given."
         ),

@@ -76,6 +76,16 @@ def test_answers_are_held_against_the_reference_of_the_package(
     assert found["difference"] == pytest.approx(wrong / (1 + wrong), abs=1e-3)
 
 
+def test_provider_that_cannot_be_had_is_named_and_the_others_are_measured(tiny_models: Path) -> None:
+    providers = ("--provider", "tensorrt", "--provider", "cpu")
+    done = blvnet("bench", tiny_models / "tiny" / "1", *providers, "--batches", 1, *BRIEFLY, "--json")
+    assert done.returncode == 1
+    tensorrt, cpu = json.loads(done.stdout)["results"]
+    assert "provider tensorrt is not part of the installed onnxruntime" in tensorrt["error"]
+    assert (tensorrt["batches"], tensorrt["load_s"]) == ([], None)
+    assert (cpu["error"], len(cpu["batches"])) == (None, 1)
+
+
 def test_name_folder_means_its_highest_version(tmp_path: Path) -> None:
     for version in (2, 10):
         write_package(tmp_path, version=version)
@@ -105,6 +115,7 @@ def test_changed_graph_is_refused_before_anything_runs(tmp_path: Path) -> None:
         (["--batches", "0"], "it is '0'"),
         (["--threads", "9999"], f"--threads must be numbers from 1 to {usable_cores()} with commas"),
         (["--rounds", "0"], "--rounds"),
+        (["--provider", "abacus"], "'abacus' is not one of 'auto', 'cpu'"),
         (["--turn", "nan"], "--turn"),
     ],
 )
