@@ -197,7 +197,8 @@ def _lanes(
     """The decoders for a plan's runs: that of `video`, and others of the same file where they help."""
     costs = [run.cost for run in runs]
     shared = listing.packets is not None and listing.independent
-    chosen = spread(wish.cores, listing.pixels, costs if shared else [sum(costs)])
+    wanted = sum(len(run.targets) for run in runs) / sum(len(run.packets) for run in runs)
+    chosen = spread(wish.cores, listing.pixels, costs if shared else [sum(costs)], wanted)
     numbers = {pts: number for number, pts in enumerate(table.timestamps)}
     with ExitStack() as stack:
         # All are opened before any decodes: they share the file's position.

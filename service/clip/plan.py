@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from service.clip.bitstream.coded import Coded, Entry, Unplannable
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A packet of the table: what the container says of it, and what it says of itself.
 
     `pts` is in units of the stream's time base, `position` the byte of the file where it begins, if known. A
@@ -45,12 +45,14 @@ class Run:
 
     Attributes:
         packets: Their numbers in the file, rising; the first is an entry.
+        targets: Those of the wanted frames among them.
         reset: Whether the decoder has to be emptied and reset before, if it decoded anything.
         expected: The timestamps of the frames that must come out, in this order, and no others.
         cost: What decoding takes, in units that only compare: bytes and pictures count.
     """
 
     packets: tuple[int, ...]
+    targets: frozenset[int]
     reset: bool
     expected: tuple[int, ...]
     cost: int
@@ -87,10 +89,10 @@ class Table:
 
     def plan(self, wanted: Collection[int]) -> tuple[Run, ...]:
         """The runs that decode the frames `wanted`, numbered from 0 in the order of showing."""
-        targets = {self.frames[number] for number in wanted}
+        targets = frozenset(self.frames[number] for number in wanted)
         return tuple(self._run(span, targets) for span in self._spans(targets))
 
-    def _spans(self, targets: set[int]) -> Iterator[range]:
+    def _spans(self, targets: frozenset[int]) -> Iterator[range]:
         """Stretches of whole groups to be decoded in one go, for each that holds a target.
 
         A target that is a leading picture of an open group needs the group before as well.
@@ -109,14 +111,14 @@ class Table:
                 spans.append(range(start, group.stop))
         yield from spans
 
-    def _run(self, span: range, targets: set[int]) -> Run:
+    def _run(self, span: range, targets: frozenset[int]) -> Run:
         packets = tuple(self._needed(span, targets))
         given = sorted(self.rows[number].pts for number in packets if self.rows[number].given)
         cost = sum(self.rows[number].size + BYTES_PER_PICTURE for number in packets)
         reset = self.rows[span.start].coded.entry is Entry.OPEN
-        return Run(packets, reset, tuple(given), cost)
+        return Run(packets, targets & frozenset(packets), reset, tuple(given), cost)
 
-    def _needed(self, span: range, targets: set[int]) -> list[int]:
+    def _needed(self, span: range, targets: frozenset[int]) -> list[int]:
         """The packets of `span` that its targets depend on, themselves included.
 
         From the last target backwards: a picture is needed if one of its layer that is needed may refer to

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Unplannable(Exception):
@@ -27,8 +26,7 @@ class Entry(IntEnum):
     CLOSED = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Coded:
+class Coded(NamedTuple):
     """One packet, as its codec has it.
 
     Attributes:

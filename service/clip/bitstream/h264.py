@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.clip.bitstream.bits import Bits, unescaped
 from service.clip.bitstream.coded import Coded, Entry, Unplannable
@@ -44,8 +45,7 @@ class _Pps:
     redundant_slices: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Slice:
+class _Slice(NamedTuple):
     intra: bool
     field: bool
     bottom: bool

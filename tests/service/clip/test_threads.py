@@ -11,7 +11,7 @@ from service.clip import decode, views
 from service.clip.decode import decode_clip
 from service.clip.plan import Run, Table
 from service.clip.spec import ClipSpec
-from service.clip.threads import MOST_LANES, MOST_THREADS, Spread, spread
+from service.clip.threads import MOST_THREADS, Spread, spread
 from service.errors import InvalidParameter
 from tests.clips import ClipRecipe, numbered_clip
 from tests.service.clip.exactness import ALL
@@ -33,19 +33,20 @@ def test_even_runs_are_shared_out(pixels: int) -> None:
 
 
 def test_uneven_runs_are_decoded_by_frame_threads() -> None:
-    assert spread(2, HD, [250, 50]) == Spread(threads=4)
+    assert spread(2, HD, [250, 50]) == Spread(lanes=2, threads=2)
     assert spread(2, HD, [1]) == Spread(threads=4)
 
 
-def test_small_frames_get_a_thread_for_scaling() -> None:
-    assert spread(2, SMALL, [250, 50]) == Spread(aside=True)
+def test_small_frames_get_no_frame_threads_but_one_for_scaling_where_that_is_much_of_the_work() -> None:
+    assert spread(2, SMALL, [250, 50]) == Spread(lanes=2)
+    assert spread(2, SMALL, [250], wanted=0.5) == Spread(aside=True)
+    assert spread(2, SMALL, [250], wanted=0.1) == Spread()
 
 
 def test_many_cores_do_not_make_many_threads() -> None:
     for costs in ([1], [9, 1], [1] * 100):
         chosen = spread(64, HD, costs)
-        assert chosen.lanes <= MOST_LANES
-        assert chosen.threads <= MOST_THREADS
+        assert chosen.lanes * chosen.threads <= MOST_THREADS
 
 
 CLIPS = {
@@ -102,7 +103,7 @@ def test_frames_that_fail_to_come_end_the_plan_in_every_lane(
 
     def plan(table: Table, wanted: frozenset[int]) -> tuple[Run, ...]:
         *runs, last = original(table, wanted)
-        return *runs, Run(last.packets, last.reset, (*last.expected, 10**9), last.cost)
+        return *runs, Run(last.packets, last.targets, last.reset, (*last.expected, 10**9), last.cost)
 
     monkeypatch.setattr(Table, "plan", plan)
     monkeypatch.setattr(decode, "spread", lambda *_: way)
