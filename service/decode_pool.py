@@ -1,62 +1,41 @@
-"""Worker processes that decode clips, and what happens when one is slow, dies, or is no longer wanted.
+"""Worker processes that decode clips, and the queue in front of them.
 
-Each worker is a pebble pool of one process: pebble starts it, hands it a task, notices its death and its
-timeouts, and kills it. After anything out of the ordinary a worker is not repaired but replaced, so that no
-worker is ever in a state that a fresh one could not be in.
+    decode ──> idle worker ──> clip and shared memory, as descriptors ──> frames in the memory
+                   ^                                                          │
+                   └──── released when all went well, else replaced <─────────┘
 
-    decode ──> idle worker ──> descriptors by socket, task by pebble ──> frames in shared memory
-                   ^                                                        │
-                   └──── released when all went well, else replaced <───────┘
-
-A clip and its frames travel as file descriptors, so that the messages stay small and a worker needs no access
-to any file.
+After anything out of the ordinary a worker is not repaired but replaced, so that no worker is ever in a
+state that a fresh one could not be in. `service.pool_worker` has the life of one worker; here is what happens
+between them, all of it on the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import mmap
-import os
-import signal
-import socket
-import stat
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator, Mapping
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pebble import ProcessExpired, ProcessPool
 
-from service import decode_worker
 from service.clip.spec import ClipSpec
 from service.clip.threads import THREADS_PER_CORE
 from service.clip.video import DecodeLimits, VideoInfo
-from service.decode_worker import DecodeRequest, Found, Inbox, Place, places
-from service.errors import BadRequest, BlvnetError, NotReady, OverLimit, RequestError, Undecodable
+from service.decode_worker import DecodeRequest, Found, Ready, places
+from service.errors import BlvnetError, NotReady, OverLimit, RequestError, Undecodable
 from service.observer import Observer, RestartReason
-from service.worker_context import CONTEXT, start_fork_server
-
-Clip = Path | bytes | BinaryIO
-"""A clip's file, by path or open (it needs a descriptor), or its bytes."""
+from service.pool_worker import ALIVE, NeverBegun, PoolWorker, WorkerDied, WorkerState
+from service.shared_files import Clip, opened_clip, shared_memory
 
 # A fork of the server costs some 10 ms, so workers can be short-lived: whatever a clip left behind in one
 # (memory that FFmpeg did not give back, or worse) does not stay.
 CLIPS_PER_WORKER = 200
-START_TIMEOUT_S = 30.0
 RESPAWN_PAUSE_S = 0.5
-# A worker that nobody waits for any more is killed, but not when it is as good as done: most clips are, and a
-# flood of callers who hang up should not cost a process each.
-PATIENCE_S = 0.2
 # More cores than this gained nothing on any clip, and their threads take address space.
 MOST_THREADS = 4
 # A worker may be found dead when a clip is handed to it; the clip is then for the next one.
@@ -97,42 +76,57 @@ class DecodePool:
         memory_mb: address space that decoding may take in a worker, in MB of 10^6 bytes.
         cores: what the machine has, to give a lone clip more than one thread.
         observer: told of every worker that is replaced.
+        clock: seconds, for the times that are told; time limits are the event loop's timers.
     """
 
     def __init__(
-        self, *, workers: int, timeout_s: float, memory_mb: int, cores: int, observer: Observer
+        self,
+        *,
+        workers: int,
+        timeout_s: float,
+        memory_mb: int,
+        cores: int,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._size = workers
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
         self._cores = cores
         self._observer = observer
-        self._idle: list[_Worker] = []
-        self._busy: set[_Worker] = set()
-        self._waiters: deque[asyncio.Future[_Worker]] = deque()
-        self._chores: set[asyncio.Task[None]] = set()
+        self._clock = clock
+        self._all: set[PoolWorker] = set()
+        self._idle: list[PoolWorker] = []
+        self._waiters: deque[asyncio.Future[PoolWorker]] = deque()
+        self._hiring: set[asyncio.Task[None]] = set()
+        self._fences: tuple[str, ...] | None = None
         self.state = PoolState.NEW
         self.failing = False  # the last worker that should have started did not
 
     @property
     def workers(self) -> int:
         """Processes that are alive and ready."""
-        return len(self._idle) + len(self._busy)
+        return len(self.pids)
 
     @property
     def pids(self) -> frozenset[int]:
         """Process ids of the workers that are alive and ready."""
-        return frozenset(worker.pid for worker in (*self._idle, *self._busy))
+        return frozenset(worker.pid for worker in self._all if worker.state in ALIVE)
 
     @property
     def busy_pids(self) -> frozenset[int]:
         """Process ids of those that are decoding."""
-        return frozenset(worker.pid for worker in self._busy)
+        return self.pids - {worker.pid for worker in self._idle}
 
     @property
     def waiting(self) -> int:
         """Clips for which no worker is free."""
         return len(self._waiters)
+
+    @property
+    def fences(self) -> tuple[str, ...]:
+        """The kernel's fences around the workers: of `seccomp` and `landlock` those that it has."""
+        return self._fences or ()
 
     async def start(self) -> None:
         """Start all workers and wait until they are ready.
@@ -140,14 +134,12 @@ class DecodePool:
         Raises:
             BlvnetError: one does not start; the log says why.
         """
-        self.state = PoolState.RUNNING
-        start_fork_server()
-        spawning = [self._do(self._adopt()) for _ in range(self._size)]
-        await asyncio.wait(spawning)
-        for failure in filter(None, (task.exception() for task in spawning)):
+        self._enter(PoolState.RUNNING)
+        hiring = [self._hire(self._adopt()) for _ in range(self._size)]
+        await asyncio.wait(hiring)
+        for failure in filter(None, (task.exception() for task in hiring)):
             await self.close()
-            raise BlvnetError(f"decode workers do not start: {failure!r}") from failure
-        logger.info("%d decode workers are ready", self.workers)
+            raise BlvnetError(f"decode workers do not start: {failure}") from failure
 
     async def decode(
         self, clip: Clip, spec: ClipSpec, limits: DecodeLimits, *, clips: int = 1, crops: int = 1
@@ -160,306 +152,189 @@ class DecodePool:
         """
         waited_s = 0.0
         for _ in range(HANDOVERS):
-            asked_s = time.monotonic()
+            asked_s = self._clock()
             worker = await self._acquire()
-            began_s = time.monotonic()
+            began_s = self._clock()
             waited_s += began_s - asked_s
             request = self._request(spec, limits, clips, crops)
             try:
-                found, memory = await self._decode_on(worker, clip, request)
-            except _NeverBegun:
+                found, inputs = await self._decode_on(worker, clip, request)
+            except NeverBegun:
                 continue
+            except WorkerDied as exc:
+                raise self._verdict(exc.reason, self._clock() - began_s) from exc
             return Decoded(
-                inputs={place.name: place.array(memory) for place in places(spec, request.views)},
+                inputs=inputs,
                 video=found.video,
                 indices=found.indices,
                 timestamps_s=found.timestamps_s,
                 queue_ms=waited_s * 1e3,
-                decode_ms=(time.monotonic() - began_s) * 1e3,
+                decode_ms=(self._clock() - began_s) * 1e3,
             )
         raise NotReady("The decode workers are being replaced.", RESPAWN_PAUSE_S)
 
     async def close(self) -> None:
         """Fail what waits, kill the workers, whatever they do, and wait for their end."""
-        self.state = PoolState.CLOSED
+        self._enter(PoolState.CLOSED)
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(_shutting_down())
-        for worker in (*self._idle, *self._busy):
-            self._do(self._stop(worker))
-        self._idle.clear()
-        self._busy.clear()
-        while self._chores:
-            await asyncio.wait(self._chores)
+        while self._all or self._hiring:
+            for worker in list(self._all):
+                worker.kill(RestartReason.CANCELLED)
+            await asyncio.gather(*(worker.gone() for worker in list(self._all)))
+            if self._hiring:
+                await asyncio.wait(self._hiring)
 
     def _request(self, spec: ClipSpec, limits: DecodeLimits, clips: int, crops: int) -> DecodeRequest:
         """Each clip may keep its share of the cores busy; how, see `service.clip.threads`."""
-        threads = max(1, min(MOST_THREADS, self._cores // len(self._busy)))
-        cpu_s = self._timeout_s * (
-            THREADS_PER_CORE * threads + 1
-        )  # our own clock is the first limit to be hit
+        threads = max(1, min(MOST_THREADS, self._cores // len(self.busy_pids)))
+        # Our own clock is to be the first limit that is hit.
+        cpu_s = self._timeout_s * (THREADS_PER_CORE * threads + 1)
         return DecodeRequest(spec, clips, crops, limits, threads, cpu_s)
 
     async def _decode_on(
-        self, worker: _Worker, clip: Clip, request: DecodeRequest
-    ) -> tuple[Found, mmap.mmap]:
-        """Decode on `worker`, which is released or replaced afterwards, whatever happens."""
-        began_s = time.monotonic()
+        self, worker: PoolWorker, clip: Clip, request: DecodeRequest
+    ) -> tuple[Found, Mapping[str, NDArray[np.uint8]]]:
+        """Decode on a reserved worker; whatever happens, it is free again or replaced afterwards."""
+        layout = places(request.spec, request.views)
         try:
-            with _opened(clip) as clip_fd, _shared(places(request.spec, request.views)) as (fd, memory):
-                task = worker.submit((clip_fd, fd), request, self._timeout_s)
+            with opened_clip(clip) as clip_fd, shared_memory(layout[-1].stop) as (memory_fd, memory):
+                answer = worker.submit(request, (clip_fd, memory_fd), self._timeout_s)
         except RequestError:
-            self._release(worker)
+            worker.release()
             raise
-        except (OSError, RuntimeError) as exc:  # its socket or its pool is closed
-            self._replace(worker, RestartReason.CRASHED)
-            raise _NeverBegun from exc
-        answer = asyncio.wrap_future(task)
+        except NeverBegun:
+            worker.kill(RestartReason.CRASHED)
+            raise
         try:
-            await asyncio.wait([answer])
-        except asyncio.CancelledError:
-            self._do(self._abandon(worker, answer))
+            found = await answer
+        except BaseException as exc:
+            memory.close()  # the traceback would keep it for a while
+            if isinstance(exc, asyncio.CancelledError):
+                worker.abandon()
             raise
-        if answer.cancelled():
-            raise _shutting_down()
-        failure = answer.exception()
-        if failure is None or isinstance(failure, RequestError):
-            self._release(worker)
-            return answer.result(), memory
-        reason = _reason(failure)
-        self._replace(worker, reason)
-        raise self._verdict(reason, failure, time.monotonic() - began_s) from failure
+        return found, {place.name: place.array(memory) for place in layout}
 
-    async def _abandon(self, worker: _Worker, answer: asyncio.Future[Found]) -> None:
-        """Free a worker whose caller has gone."""
-        await asyncio.wait([answer], timeout=PATIENCE_S)
+    def _verdict(self, reason: RestartReason, took_s: float) -> RequestError:
+        """What the end of a worker means for its clip."""
         if self.state is PoolState.CLOSED:
-            return
-        if answer.done() and (answer.exception() is None or isinstance(answer.exception(), RequestError)):
-            self._release(worker)
-        else:
-            self._replace(worker, RestartReason.CANCELLED)
-
-    def _verdict(self, reason: RestartReason, failure: BaseException, took_s: float) -> Exception:
-        """What a failure of the worker means for its clip."""
-        if isinstance(failure, BrokenProcessPool):
-            logger.warning("the way to a decode worker broke: %r", failure.__cause__ or failure)
-            return _NeverBegun()
+            return _shutting_down()
         if reason is RestartReason.TIMEOUT:
             return OverLimit("decode_s", took_s, self._timeout_s)
-        if reason is RestartReason.ERROR:
-            logger.error("a decode worker raised what it should not", exc_info=failure)
         return Undecodable("The decoder broke off on this video.")
 
-    async def _acquire(self) -> _Worker:
-        """A worker, now busy; first come, first served."""
+    async def _acquire(self) -> PoolWorker:
+        """A reserved worker; first come, first served."""
         if self.state is not PoolState.RUNNING:
             raise _shutting_down()
         if self._idle:
             worker = self._idle.pop()
-        else:
-            waiter: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                worker = await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
-                    self._put_back(waiter.result())  # it came in the very moment of cancelling
-                else:
-                    self._waiters.remove(waiter)
-                raise
-        self._busy.add(worker)
-        return worker
+            worker.reserve()
+            return worker
+        waiter: asyncio.Future[PoolWorker] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                waiter.result().release()  # it came in the very moment of cancelling
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
 
-    def _release(self, worker: _Worker) -> None:
-        """All went well: the worker takes the next clip, unless it has had its number of them."""
-        if worker.served >= CLIPS_PER_WORKER:
-            self._replace(worker, RestartReason.RECYCLED)
-        else:
-            self._busy.discard(worker)
-            self._put_back(worker)
+    def _on_change(self, worker: PoolWorker) -> None:
+        """A worker has moved on: give it a clip, or find another in its place."""
+        match worker.state:
+            case WorkerState.IDLE if self.state is PoolState.CLOSED:
+                worker.kill(RestartReason.CANCELLED)
+            case WorkerState.IDLE if worker.served >= CLIPS_PER_WORKER:
+                worker.kill(RestartReason.RECYCLED)
+            case WorkerState.IDLE:
+                self._take_in(worker)
+            case WorkerState.ENDING:
+                self._let_go(worker)
+            case WorkerState.DEAD:
+                self._all.discard(worker)
 
-    def _put_back(self, worker: _Worker) -> None:
-        """Hand an idle worker to the next one waiting."""
-        if self.state is PoolState.CLOSED:
-            self._do(self._stop(worker))
-            return
-        if worker.dead:
-            self._replace(worker, RestartReason.KILLED)
-            return
+    def _take_in(self, worker: PoolWorker) -> None:
+        """Hand an idle worker to the clip that has waited longest."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
+                worker.reserve()
                 waiter.set_result(worker)
                 return
         self._idle.append(worker)
 
-    def _replace(self, worker: _Worker, reason: RestartReason) -> None:
-        """Stop a worker for good and start another in its place."""
-        self._busy.discard(worker)
+    def _let_go(self, worker: PoolWorker) -> None:
+        """Start another worker for one that is ending."""
         if worker in self._idle:
             self._idle.remove(worker)
-        self._do(self._stop(worker))
-        if self.state is PoolState.RUNNING:
-            level = logging.DEBUG if reason is RestartReason.RECYCLED else logging.WARNING
-            logger.log(level, "decode worker %d is replaced: %s", worker.pid, reason.value)
-            self._observer.worker_restart(reason)
-            self._do(self._respawn())
+        if worker.fences is None or self.state is not PoolState.RUNNING:
+            return  # it never started, which whoever hired it deals with; or none is wanted
+        assert worker.reason is not None
+        level = logging.DEBUG if worker.reason is RestartReason.RECYCLED else logging.WARNING
+        logger.log(level, "decode worker %d is replaced: %s", worker.pid, worker.reason.value)
+        self._observer.worker_restart(worker.reason)
+        self._hire(self._respawn())
 
     async def _respawn(self) -> None:
         while self.state is PoolState.RUNNING:
             try:
                 await self._adopt()
-            except START_FAILURES as exc:
+            except (OSError, WorkerDied) as exc:
                 self.failing = True
-                logger.error("a decode worker does not start, trying again: %r", exc)
+                logger.error("a decode worker does not start, trying again: %s", exc)
                 await asyncio.sleep(RESPAWN_PAUSE_S)
             else:
                 return
 
     async def _adopt(self) -> None:
-        """Start a worker and let it take clips."""
-        worker = await self._spawn()
-        self.failing = False
-        self._put_back(worker)
+        """Start a worker and wait until it takes clips.
 
-    async def _spawn(self) -> _Worker:
-        worker = await asyncio.to_thread(_Worker, self._memory_mb)
-        try:
-            worker.pid = await asyncio.wrap_future(worker.ready())
-        except START_FAILURES:
-            await asyncio.to_thread(worker.stop)
-            raise
-        worker.detach()
-        asyncio.get_running_loop().add_reader(worker.outbox, self._on_death, worker)
-        return worker
-
-    def _on_death(self, worker: _Worker) -> None:
-        """The worker's end of the socket closed. If it was busy, pebble reports the exit code to its task."""
-        asyncio.get_running_loop().remove_reader(worker.outbox)
-        worker.dead = True
-        if worker in self._idle:
-            self._replace(worker, RestartReason.KILLED)
-
-    async def _stop(self, worker: _Worker) -> None:
-        asyncio.get_running_loop().remove_reader(worker.outbox)
-        await asyncio.to_thread(worker.stop)
-
-    def _do(self, chore: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine beside the requests; `close` waits for all of them."""
-        task = asyncio.get_running_loop().create_task(chore)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
-        return task
-
-
-class _Worker:
-    """One worker process and the ways to reach it."""
-
-    def __init__(self, memory_mb: int) -> None:
-        start_fork_server()
-        self.outbox, inbox = socket.socketpair()
-        self._inbox = Inbox(inbox)
-        self.served = 0
-        self.dead = False
-        self.pid = 0
-        self._pool = ProcessPool(
-            1,
-            initializer=decode_worker.enter_cage,
-            initargs=(self._inbox, memory_mb),
-            context=CONTEXT,
-        )
-        self._ready: Future[int] = self._pool.schedule(decode_worker.ready, timeout=START_TIMEOUT_S)
-        self._task: Future[Any] = self._ready
-
-    def ready(self) -> Future[int]:
-        """Done when the process is in its cage."""
-        return self._ready
-
-    def detach(self) -> None:
-        """Close our copy of the worker's end of the socket: from now on its death closes it.
-
-        That also keeps pebble from starting another process behind our back: it could not hand it the socket.
+        Raises:
+            OSError: there is no process, socket or memory for it.
+            WorkerDied: it ended before it was ready.
         """
-        self._inbox.socket.close()
+        worker = await PoolWorker.start(self._memory_mb, self._on_change)
+        self._all.add(worker)
+        if self.state is PoolState.CLOSED:
+            worker.kill(RestartReason.CANCELLED)
+        await worker.ready()
+        self.failing = False
+        assert worker.fences is not None
+        self._tell_fences(worker.fences)
 
-    def submit(self, descriptors: tuple[int, int], request: DecodeRequest, timeout_s: float) -> Future[Found]:
-        """Send a clip and a place for its frames, and the task to go with them."""
-        self.served += 1
-        socket.send_fds(self.outbox, [b"\0"], descriptors)
-        task: Future[Found] = self._pool.schedule(decode_worker.decode, args=(request,), timeout=timeout_s)
-        self._task = task
+    def _tell_fences(self, found: Ready) -> None:
+        """Log, once, what stands around the workers."""
+        fences = {"seccomp": found.seccomp, "landlock": found.landlock}
+        standing = tuple(name for name, stands in fences.items() if stands)
+        if standing == self._fences:
+            return
+        self._fences = standing
+        if missing := sorted(fences.keys() - set(standing)):
+            logger.warning("decode workers lack %s: this kernel has none", " and ".join(missing))
+        if standing:
+            logger.info("decode workers are confined by %s", " and ".join(standing))
+
+    def _hire(self, hiring: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a worker beside the requests; `close` waits for it."""
+        task = asyncio.get_running_loop().create_task(hiring)
+        self._hiring.add(task)
+        task.add_done_callback(self._hired)
         return task
 
-    def stop(self) -> None:
-        """Kill the process and wait for its end; blocks for a tenth of a second."""
-        self._task.cancel()  # pebble forgets the tasks of a pool that is stopped
-        self._pool.stop()  # type: ignore[no-untyped-call]  # pebble's types leave it out
-        self._pool.join()
-        self.outbox.close()
-        self._inbox.socket.close()
+    def _hired(self, task: asyncio.Task[None]) -> None:
+        self._hiring.discard(task)
+        if not task.cancelled():
+            task.exception()  # `start` reports it, if it is still there to do so
 
-
-# How it shows that a worker does not start: it died, and its pool could tell how or not; it took too long;
-# there was no process, thread or socket to be had.
-START_FAILURES = (ProcessExpired, BrokenProcessPool, TimeoutError, OSError, RuntimeError)
-
-
-class _NeverBegun(Exception):
-    """The worker was gone before it began, so its clip is as good as new."""
-
-
-def _reason(failure: BaseException) -> RestartReason:
-    match failure:
-        case ProcessExpired(exitcode=code) if code == -signal.SIGKILL:
-            return RestartReason.KILLED
-        case ProcessExpired() | BrokenProcessPool():
-            return RestartReason.CRASHED
-        case TimeoutError():
-            return RestartReason.TIMEOUT
-        case _:
-            return RestartReason.ERROR
+    def _enter(self, state: PoolState) -> None:
+        logger.info("the decode pool is %s, %d workers", state.value, self.workers)
+        self.state = state
 
 
 def _shutting_down() -> NotReady:
     return NotReady("The service is shutting down.")
-
-
-@contextmanager
-def _opened(clip: Clip) -> Iterator[int]:
-    """A descriptor of the clip with a position of its own, for reading only."""
-    if isinstance(clip, bytes):
-        descriptor = os.memfd_create("clip")
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(clip)
-    else:
-        path = clip if isinstance(clip, Path) else Path(f"/proc/self/fd/{clip.fileno()}")
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # or a named pipe would hold us up
-        except OSError as exc:
-            raise BadRequest(f"The clip cannot be opened: {exc.strerror}.") from exc
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BadRequest("The clip is not a file.")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _shared(layout: tuple[Place, ...]) -> Iterator[tuple[int, mmap.mmap]]:
-    """Memory for the frames: a descriptor to send, and our read-only view of it, which outlives it.
-
-    Its size is sealed: a worker that shrank it could make us touch memory that is gone, and die of it.
-    """
-    size = layout[-1].stop
-    descriptor = os.memfd_create("frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(descriptor, size)
-        fcntl.fcntl(
-            descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        )
-        yield descriptor, mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
-    finally:
-        os.close(descriptor)

@@ -27,12 +27,13 @@ from service.clip.geometry import CROP_COUNTS
 from service.clip.video import VideoInfo
 from service.core_config import CoreConfig
 from service.cores import usable_cores
-from service.decode_pool import Clip, Decoded, DecodePool
+from service.decode_pool import Decoded, DecodePool
 from service.errors import DeadlineExceeded, InvalidParameter, NotReady, RequestError
 from service.manifest import Manifest
 from service.model_store import Model, ModelEntry, ModelStore
 from service.observer import Observer
 from service.runtime.providers import open_session
+from service.shared_files import Clip
 
 MAX_TOP_K = 100
 MAX_CLIPS = 10

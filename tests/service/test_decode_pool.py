@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import ModuleType
@@ -281,17 +283,22 @@ async def test_a_worker_is_in_its_cage() -> None:
         process = Path(f"/proc/{pid}")
         status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
         assert status["NoNewPrivs"] == "1"
-        assert not int(status["SigCgt"], 16) & 1 << signal.SIGTERM - 1  # it ends at once, in mid-decoder
+        for number in (signal.SIGTERM, signal.SIGINT):  # sent to all processes at once; the service decides
+            assert int(status["SigIgn"], 16) & 1 << number - 1
+        assert (status["Seccomp"], pool.fences) == ("2", ("seccomp", "landlock"))
+        if os.geteuid() == 0:
+            assert set(status["Uid"].split()) == {"65534"}
+            assert int(status["CapEff"], 16) == 0
         assert (process / "cwd").readlink().name.endswith("(deleted)")
         assert list((process / "cwd").iterdir()) == []
         limits = (process / "limits").read_text().splitlines()
         hard = {line[:26].strip(): line[26:].split()[1] for line in limits[1:]}
         assert hard["Max file size"] == hard["Max core file size"] == "0"
-        assert hard["Max open files"] == "64"
+        assert hard["Max open files"] == "16"
         assert 500e6 < int(hard["Max address space"]) < 1500e6
         assert {(process / "fd" / str(stream)).readlink() for stream in range(3)} == {Path(os.devnull)}
         names = [os.readlink(link) for link in (process / "fd").iterdir()]  # noqa: PTH115
-        assert [name for name in names if not name.startswith(("pipe:", "socket:", "/dev/null"))] == []
+        assert sorted(name.partition(":")[0] for name in names) == ["/dev/null"] * 3 + ["socket"]
 
 
 async def test_a_worker_does_not_load_the_program_that_started_it(
@@ -337,6 +344,62 @@ async def test_a_start_that_is_called_off_leaves_no_process() -> None:
             await start
         await pool.close()
         assert children_of(fork_server) == other.pids
+
+
+async def test_a_pool_is_whole_again_after_every_worker_was_killed_at_once() -> None:
+    async with running(workers=3) as (pool, recorder):
+        before = pool.pids
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: recorder.restarts.total() == 3 and pool.workers == 3)
+        assert pool.pids.isdisjoint(before)
+    assert recorder.restarts == {RestartReason.KILLED: 3}
+
+
+async def test_a_worker_that_raises_what_it_should_not_is_replaced() -> None:
+    nonsense: Any = "no way of sampling"
+    async with running() as (pool, recorder):
+        with pytest.raises(Undecodable, match="broke off"):
+            await pool.decode(SHORT_CLIP, replace(TWO_STREAMS, sampling=nonsense), LIMITS)
+        await decode_short(pool)
+    assert recorder.restarts == {RestartReason.ERROR: 1}
+
+
+async def test_nothing_is_left_of_many_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_pool, "CLIPS_PER_WORKER", 3)
+    async with running(workers=2) as (pool, recorder):
+
+        async def round_of_clips() -> None:
+            for _ in range(5):
+                clips = [asyncio.create_task(decode_short(pool)) for _ in range(8)]
+                clips += [asyncio.create_task(pool.decode(b"text", TWO_STREAMS, LIMITS))]
+                await asyncio.sleep(0.01)
+                clips[0].cancel()
+                for pid in list(pool.pids)[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                await asyncio.gather(*clips, return_exceptions=True)
+            await until(lambda: pool.workers == 2)
+
+        await asyncio.create_task(round_of_clips())
+        gc.collect()  # what asyncio leaves behind
+        (fork_server,) = {parent_of(pid) for pid in pool.pids}
+        before = held(os.getpid()), held(fork_server)
+        await asyncio.create_task(round_of_clips())
+        gc.collect()
+        await until(lambda: children_of(fork_server) == pool.pids)
+        assert (held(os.getpid()), held(fork_server)) == before
+        assert set(recorder.restarts) >= {RestartReason.KILLED, RestartReason.RECYCLED}
+    assert not children_of(fork_server)
+
+
+def held(pid: int) -> Counter[str]:
+    """Kinds of open descriptors of a process, and its mappings of shared memory."""
+    kinds: Counter[str] = Counter()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that the listing itself takes
+            kinds[os.readlink(link).partition(":")[0]] += 1  # noqa: PTH115 - what it names is no path
+    kinds["mapped"] = Path(f"/proc/{pid}/maps").read_text().count("memfd:")
+    return kinds
 
 
 def parent_of(pid: int) -> int:

@@ -240,7 +240,8 @@ async def test_requests_past_the_queue_limit_are_refused_at_once(models: Path) -
 async def test_closing_finishes_what_was_accepted_and_takes_nothing_new(models: Path) -> None:
     async with running(models) as recognizer:
         accepted = [asyncio.create_task(recognizer.recognize(RED_CLIP, Query())) for _ in range(10)]
-        await until(lambda: recognizer.inflight == 10)
+        await asyncio.sleep(0)  # each of them begins
+        assert recognizer.inflight == 10
         closing = asyncio.create_task(recognizer.close(grace_s=60))
         await until(lambda: recognizer.state is RecognizerState.DRAINING)
         assert recognizer.readiness() == (False, "The service is shutting down.")
