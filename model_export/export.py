@@ -1,33 +1,44 @@
 """From a checkpoint to a model package: network, labels, graph, proof, manifest, in that order.
 
-checkpoint ──> network ──> its serving form ──> ONNX graph ──┐
-                  │                                          ├──> package
-                  └──────────> proof on the same clips ──────┘
+checkpoint ──> network ──> graphs for onnxruntime and OpenVINO ──┐
+                  │                                              ├──> package
+                  └────────> proof on the same clips ────────────┘
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-import onnx
 from torch import nn
 
 from model_export.calibration import made_clips, read_clips
 from model_export.checkpoint import Checkpoint, load_network
 from model_export.config import ModelConfig, Stem
-from model_export.graph import OPSET, build_graph
+from model_export.graph import OPSET
+from model_export.graphs import OPENVINO_FILE, Judgement, Source, write_graphs
 from model_export.labels import LabelsError, check_count, checked, read_labels
 from model_export.package import check_free, next_version, staged
-from model_export.parity import CLIPS, Clip, prove
-from model_export.precision import Precision
+from model_export.parity import CLIPS, Parity, probe_logits
+from model_export.precision import BOUNDS, CALIBRATION_CLIPS, MAX_DROP, Precision
 from model_export.profile import GIGA, count_macs
 from model_export.progress import Say
+from service.clip.probe import PROBE
 from service.clip.spec import ClipSpec, Sampling
 from service.errors import BlvnetError
-from service.manifest import GRAPH_FILE, Manifest, read_manifest, sha256_of, verify_graph, write_manifest
+from service.manifest import (
+    GRAPH_FILE,
+    GraphFile,
+    Manifest,
+    Reference,
+    read_manifest,
+    sha256_of,
+    verify_graph,
+    write_manifest,
+)
 
 GMACS_DIGITS = 6
 TOOLS = ("blvnet-serve", "torch", "onnx", "onnxscript", "onnxruntime")
@@ -54,8 +65,12 @@ class ExportRequest:
         labels: a label file (`labels`).
         name: of the model; the architecture's where None.
         version: of the package; the next one where None.
-        precision: of the graph.
-        calibration: folder of clips to prove the graph with; clips are made on the spot where None.
+        precision: of the graphs.
+        calibration: folder of clips to prove the graphs with, and to measure ranges with for int8; clips are
+            made on the spot where None.
+        calibration_clips: most clips to measure ranges with.
+        validation: folder of clips to judge int8 by; the calibration's where None.
+        max_drop: points of top-1 that int8 may lose.
         sampling: how frames are spread over a clip; as trained, else uniform.
         stride: distance of frames with dense sampling.
         scale: shorter side in pixels before the crop to `size`; as trained, else `size`.
@@ -73,6 +88,9 @@ class ExportRequest:
     version: int | None = None
     precision: Precision = Precision.FP32
     calibration: Path | None = None
+    calibration_clips: int = CALIBRATION_CLIPS
+    validation: Path | None = None
+    max_drop: float = MAX_DROP
     sampling: Sampling | None = None
     stride: int | None = None
     scale: int | None = None
@@ -119,13 +137,9 @@ def export(request: ExportRequest, say: Say) -> Exported:
     name = request.name or config.architecture
     version = next_version(request.models, name) if request.version is None else request.version
     check_free(request.models, name, version)
-    clips, source = _clips(request, clip)
+    source = _source(request, network, clip)
     with staged(request.models, name, version) as folder:
-        say("writing the graph")
-        graph = folder / GRAPH_FILE
-        onnx.save(build_graph(network, clip), graph)
-        say(f"comparing it with PyTorch on {CLIPS} {source}")
-        parity = prove(network, graph, clip, clips, source, request.precision)
+        parities = write_graphs(source, folder, _judgement(request, labels), say)
         manifest = Manifest(
             name=name,
             version=version,
@@ -133,13 +147,15 @@ def export(request: ExportRequest, say: Say) -> Exported:
             clip=clip,
             labels=labels,
             precision=request.precision.value,
-            sha256=sha256_of(graph),
+            sha256=sha256_of(folder / GRAPH_FILE),
             gmacs=round(count_macs(config) / GIGA, GMACS_DIGITS),
-            parity=parity.to_json(),
+            parity=parities[GRAPH_FILE].to_json(),
+            graphs={"openvino": _graph_file(folder / OPENVINO_FILE, parities[OPENVINO_FILE])},
+            reference=_reference(network, clip, request.precision),
             provenance=_provenance(checkpoint),
         )
         _write_checked(manifest, folder)
-        graph_bytes = graph.stat().st_size
+        graph_bytes = sum((folder / file).stat().st_size for file in parities)
     parameters = sum(weight.numel() for weight in network.parameters())
     return Exported(request.models / name / str(version), manifest, graph_bytes, parameters)
 
@@ -191,11 +207,39 @@ def _clip(request: ExportRequest, checkpoint: Checkpoint, config: ModelConfig) -
     return config.clip_spec(sampling, stride, scale)
 
 
-def _clips(request: ExportRequest, spec: ClipSpec) -> tuple[list[Clip], str]:
-    """Clips to prove the graph with, and what they are called."""
+def _source(request: ExportRequest, network: nn.Module, clip: ClipSpec) -> Source:
+    """The network with the clips to prove and to calibrate with."""
     if request.calibration is None:
-        return made_clips(spec, CLIPS), "made clips"
-    return read_clips(request.calibration, spec, CLIPS), "real clips"
+        if request.precision is Precision.INT8:
+            raise ExportError("int8 needs clips to measure ranges with: add --calibration DIR")
+        proof, name = made_clips(clip, CLIPS), "made clips"
+        return Source(network, clip, request.precision, proof, name)
+    proof = read_clips(request.calibration, clip, CLIPS)
+    calibration = (
+        read_clips(request.calibration, clip, request.calibration_clips, repeat=False)
+        if request.precision is Precision.INT8
+        else []
+    )
+    return Source(network, clip, request.precision, proof, "real clips", calibration)
+
+
+def _judgement(request: ExportRequest, labels: Sequence[str]) -> Judgement | None:
+    """What an int8 package is judged by: the clips of --validation, else those of --calibration."""
+    folder = request.validation or request.calibration
+    if request.precision is not Precision.INT8 or folder is None:
+        return None
+    return Judgement(folder, labels, request.max_drop)
+
+
+def _graph_file(path: Path, parity: Parity) -> GraphFile:
+    return GraphFile(file=path.name, sha256=sha256_of(path), parity=parity.to_json())
+
+
+def _reference(network: nn.Module, clip: ClipSpec, precision: Precision) -> Reference:
+    """What the PyTorch network answers to the probe clips, for servers to ask again."""
+    logits = probe_logits(network, clip)
+    rows = tuple(tuple(float(f"{value:.7g}") for value in row) for row in logits)
+    return Reference(probe=PROBE, bound=BOUNDS[precision].logits, logits=rows)
 
 
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -19,13 +19,13 @@ import torch
 from onnx_ir.passes import common as common_passes
 from torch import Tensor, nn
 
-from model_export.serving.form import for_serving
+from model_export.serving.form import Form, for_serving
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
 # The exporter's own operator set, so nothing is converted, and nothing here needs a newer one.
 OPSET = 18
-OUTPUTS = ("logits", "evidence")
+LOGITS, EVIDENCE = OUTPUTS = ("logits", "evidence")
 BATCH = "N"
 
 # Operators of shapes computed at run time, of control flow, and of training; check_graph refuses them.
@@ -43,23 +43,23 @@ class GraphError(BlvnetError):
 class ServingGraph(nn.Module):
     """uint8 inputs (N, T_b, S, S, 3) -> logits (N, C) and evidence (N, T', C)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, form: Form) -> None:
         super().__init__()
-        self.network = for_serving(network)
+        self.network = for_serving(network, form)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        evidence = self.network(*(frames.permute(0, 1, 4, 2, 3) for frames in inputs))
+        evidence = self.network(*inputs)
         return evidence.mean(dim=1), evidence
 
 
-def build_graph(network: nn.Module, clip: ClipSpec) -> onnx.ModelProto:
+def build_graph(network: nn.Module, clip: ClipSpec, form: Form = Form.BLOCKED) -> onnx.ModelProto:
     """The graph of `network` (normalised streams -> evidence), with `clip`'s inputs as they come decoded.
 
     Raises:
         GraphError: the graph is not valid ONNX, or breaks one of the rules of `check_graph`.
     """
-    model = _exported(ServingGraph(network).eval(), clip)
+    model = _exported(ServingGraph(network, form).eval(), clip)
     _constant_resizes(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
@@ -112,22 +112,22 @@ def _constant_resizes(model: ir.Model) -> None:
             continue
         source, result = node.inputs[0], node.outputs[0]
         assert source is not None
-        small, large = _height_width(source), _height_width(result)
+        small, large = _sides(source), _sides(result)
         if all(after % before == 0 for before, after in zip(small, large, strict=True)):
             factors = [1.0, 1.0, *(after / before for before, after in zip(small, large, strict=True))]
             inputs = [source, None, _constant(model, f"{result.name}.scales", np.array(factors, np.float32))]
         else:
-            node.attributes["axes"] = ir.AttrInt64s("axes", [2, 3])
+            node.attributes["axes"] = ir.AttrInt64s("axes", list(range(2, 2 + len(large))))
             inputs = [source, None, None, _constant(model, f"{result.name}.sizes", np.array(large, np.int64))]
         _replace_inputs(node, inputs)
 
 
-def _height_width(value: ir.Value) -> tuple[int, int]:
+def _sides(value: ir.Value) -> tuple[int, ...]:
+    """The axes behind batch and channels: height and width, with time in front in a volume."""
     assert value.shape is not None
-    height, width = value.shape[2], value.shape[3]
-    assert isinstance(height, int)
-    assert isinstance(width, int)
-    return height, width
+    sides = tuple(side for side in value.shape[2:] if isinstance(side, int))
+    assert len(sides) == len(value.shape) - 2
+    return sides
 
 
 def _constant(

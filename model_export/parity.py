@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from model_export.accuracy_gate import Accuracy
+from model_export.calibration import Clip
 from model_export.graph import OUTPUTS
 from model_export.networks.pixels import normalise
-from model_export.precision import BOUNDS, Precision
+from model_export.precision import BOUNDS, Bounds, Precision
+from service.clip.probe import probe_clips
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
 BATCHES = (1, 3)  # 3 differs from the exporter's example batch of 2 and from every power of 2
 CLIPS = sum(BATCHES)
 ERRORS_ONLY = 3
-
-Clip = Mapping[str, NDArray[np.uint8]]  # input name -> (T_b, size, size, 3)
 
 
 class ParityError(BlvnetError):
@@ -34,7 +35,8 @@ class ParityError(BlvnetError):
 class Parity:
     """Largest differences found, each relative to the largest magnitude of that output.
 
-    `source` says what the clips were; `top1` in how many of them both sides have the same best label.
+    `source` says what the clips were; `top1` in how many of them both sides have the same best label;
+    `accuracy` what rounding costs, where that was judged.
     """
 
     source: str
@@ -42,23 +44,30 @@ class Parity:
     logits: float
     evidence: float
     top1: int
-    bound: float
+    bounds: Bounds
+    accuracy: Accuracy | None = None
 
     @property
     def holds(self) -> bool:
-        """Whether both differences are within the bound; not if any output was not a number."""
-        return self.logits <= self.bound and self.evidence <= self.bound
+        """Whether both differences are within their bounds; not if any output was not a number."""
+        return self.logits <= self.bounds.logits and self.evidence <= self.bounds.evidence
+
+    def judged(self, accuracy: Accuracy) -> Parity:
+        """This, with what rounding costs."""
+        return replace(self, accuracy=accuracy)
 
     def to_json(self) -> dict[str, Any]:
         """The `parity` object of the manifest."""
         return {
-            "bound": self.bound,
+            "bound": self.bounds.logits,
+            "evidence_bound": self.bounds.evidence,
             "logits": float(f"{self.logits:.3g}"),
             "evidence": float(f"{self.evidence:.3g}"),
             "same_top1": self.top1,
             "clips": self.clips,
             "clip_source": self.source,
             "batches": list(BATCHES),
+            **({} if self.accuracy is None else {"accuracy": self.accuracy.to_json()}),
         }
 
 
@@ -77,7 +86,7 @@ def prove(
     """
     assert len(clips) == CLIPS
     reference = [_in_torch(network, spec, [clip]) for clip in clips]
-    session = _session(graph)
+    session = open_graph(graph)
     measured: list[tuple[NDArray[np.float32], ...]] = []
     for size in BATCHES:
         batch = _batch(spec, clips[len(measured) : len(measured) + size])
@@ -89,14 +98,22 @@ def prove(
         logits=_difference(reference, measured, OUTPUTS.index("logits")),
         evidence=_difference(reference, measured, OUTPUTS.index("evidence")),
         top1=sum(int(a[0].argmax() == b[0].argmax()) for a, b in zip(reference, measured, strict=True)),
-        bound=BOUNDS[precision],
+        bounds=BOUNDS[precision],
     )
     if not parity.holds:
         raise ParityError(
             "the exported graph differs from the PyTorch network, relative to the largest output: logits by "
-            f"{parity.logits:.2g}, evidence by {parity.evidence:.2g}; {precision} allows {parity.bound:g}"
+            f"{parity.logits:.2g}, evidence by {parity.evidence:.2g}; {precision} allows {parity.bounds}"
         )
     return parity
+
+
+def probe_logits(network: nn.Module, spec: ClipSpec) -> NDArray[np.float32]:
+    """(count, C): what the network answers to the probe clips, which a server asks again when it loads."""
+    streams = probe_clips(spec)
+    with torch.inference_mode():
+        evidence = network(*(normalise(torch.from_numpy(streams[item.name])) for item in spec.inputs))
+        return np.asarray(evidence.mean(dim=1).numpy(), np.float32)
 
 
 def _in_torch(network: nn.Module, spec: ClipSpec, clips: Sequence[Clip]) -> tuple[NDArray[np.float32], ...]:
@@ -110,7 +127,8 @@ def _batch(spec: ClipSpec, clips: Sequence[Clip]) -> dict[str, NDArray[np.uint8]
     return {item.name: np.stack([clip[item.name] for clip in clips]) for item in spec.inputs}
 
 
-def _session(graph: Path) -> onnxruntime.InferenceSession:
+def open_graph(graph: Path | bytes) -> onnxruntime.InferenceSession:
+    """A graph in onnxruntime on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

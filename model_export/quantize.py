@@ -4,28 +4,37 @@ Weights are signed, symmetric and scaled per channel; activations are unsigned w
 tensor, from the smallest and largest value that the calibration clips gave. Pairs of QuantizeLinear and
 DequantizeLinear say in the graph where values are rounded; runtimes fuse them with what lies between.
 
-Two things differ from what the quantiser does by itself. The classifier stays in float32: it takes no time, and
-its outputs would be rounded to 256 levels. And pixels, which are integers from 0 to 255, are not rounded again
-to what a calibration found of them: they enter with scale 1 and zero point 0, without a detour through floats.
+Two things differ from what the quantiser does by itself. The classifier stays in float32: it takes no time,
+and its outputs would be rounded to 256 levels. And pixels, which are integers from 0 to 255, are not rounded
+again to what a calibration found of them: they enter with scale 1 and zero point 0, without a detour through
+floats.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnx_ir.passes import common as common_passes
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from model_export.calibration import Clip
 
 CLASSIFIER = {"Gemm", "MatMul"}
-
-Clip = Mapping[str, NDArray[np.uint8]]  # input name -> (T_b, size, size, 3)
 
 
 def quantize(graph: onnx.ModelProto, clips: Iterable[Clip]) -> onnx.ModelProto:
@@ -45,11 +54,20 @@ def quantize(graph: onnx.ModelProto, clips: Iterable[Clip]) -> onnx.ModelProto:
         )
         model = onnx.load(target)
     _pixels_as_they_are(model)
-    model.producer_name, model.producer_version = graph.producer_name, graph.producer_version
-    return model
+    return _cleaned(model, graph)
 
 
-class _Batches(CalibrationDataReader):
+def _cleaned(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what is left over of the pixels' ranges, and with the names of the graph that was quantised."""
+    cleaned = ir.from_proto(model)
+    common_passes.RemoveUnusedNodesPass()(cleaned)
+    common_passes.RemoveUnusedOpsetsPass()(cleaned)
+    common_passes.ClearMetadataAndDocStringPass()(cleaned)
+    cleaned.producer_name, cleaned.producer_version = original.producer_name, None
+    return ir.to_proto(cleaned)
+
+
+class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Clips one by one, as batches of one."""
 
     def __init__(self, clips: Iterable[Clip]) -> None:
@@ -83,7 +101,10 @@ def _pixels_as_they_are(model: onnx.ModelProto) -> None:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
     model.graph.initializer.extend(
-        [numpy_helper.from_array(np.float32(1.0), "pixel.scale"), numpy_helper.from_array(np.uint8(0), "pixel.zero")]
+        [
+            numpy_helper.from_array(np.array(1.0, np.float32), "pixel.scale"),
+            numpy_helper.from_array(np.array(0, np.uint8), "pixel.zero"),
+        ]
     )
     for cast in [node for node in nodes if node.op_type == "Cast" and _is_float(node)]:
         rounders = consumers[cast.output[0]]

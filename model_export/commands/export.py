@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from model_export.config import Stem
-from model_export.precision import BOUNDS, Precision
+from model_export.precision import CALIBRATION_CLIPS, MAX_DROP, Precision
 from model_export.progress import Say
 from service.clip.spec import Sampling
 
@@ -37,8 +37,25 @@ def export(
     blending_frames: Annotated[int | None, typer.Option(help="TAM taps, odd.")] = None,
     precision: Annotated[Precision, typer.Option(help="Arithmetic of the graph.")] = Precision.FP32,
     calibration: Annotated[
-        Path | None, typer.Option(help="Folder of clips to check the graph with; default made-up ones.")
+        Path | None,
+        typer.Option(
+            help="Folder of clips to check the graphs with, and to measure ranges with for int8; default "
+            "made-up ones, but not for int8."
+        ),
     ] = None,
+    calibration_clips: Annotated[
+        int, typer.Option(min=1, help="Most clips to measure ranges with, for int8.")
+    ] = CALIBRATION_CLIPS,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of clips to judge int8 by, in folders named after their labels; default "
+            "--calibration."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=100, help="Points of top-1 that int8 may lose.")
+    ] = MAX_DROP,
     sampling: Annotated[Sampling | None, typer.Option(help="How frames are spread over a clip.")] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Distance of frames with --sampling dense.")
@@ -49,7 +66,7 @@ def export(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export a checkpoint to ONNX, prove the graph against PyTorch, and write a model package."""
-    _check_usage(precision, sampling, stride)
+    _check_usage(precision, calibration, validation, sampling, stride)
     from model_export.export import ExportRequest  # torch and the exporter take seconds to import
     from model_export.export import export as export_package
 
@@ -66,6 +83,9 @@ def export(
         version=version,
         precision=precision,
         calibration=calibration,
+        calibration_clips=calibration_clips,
+        validation=validation,
+        max_drop=max_drop,
         sampling=sampling,
         stride=stride,
         scale=scale,
@@ -78,12 +98,19 @@ def export(
         typer.echo(_summary(exported))
 
 
-def _check_usage(precision: Precision, sampling: Sampling | None, stride: int | None) -> None:
-    if precision not in BOUNDS:
-        possible = ", ".join(BOUNDS)
+def _check_usage(
+    precision: Precision,
+    calibration: Path | None,
+    validation: Path | None,
+    sampling: Sampling | None,
+    stride: int | None,
+) -> None:
+    if precision is Precision.INT8 and calibration is None:
         raise typer.BadParameter(
-            f"{precision} cannot be exported yet, only {possible}", param_hint="--precision"
+            "int8 needs clips to measure ranges with: add --calibration DIR", param_hint="--precision"
         )
+    if precision is not Precision.INT8 and validation is not None:
+        raise typer.BadParameter("it belongs to --precision int8", param_hint="--validation")
     if stride is not None and sampling is not Sampling.DENSE:
         raise typer.BadParameter("it belongs to --sampling dense", param_hint="--stride")
 

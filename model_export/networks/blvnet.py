@@ -179,6 +179,7 @@ class BigLittleStage(nn.Module):
         self.little_e = nn.Sequential(
             nn.Conv2d(narrow.outputs, stage.outputs, 1, bias=False), nn.BatchNorm2d(stage.outputs)
         )
+        self.enlarged = Enlarged()
         self.relu = nn.ReLU(inplace=True)
         self.fusion = _branch(stage.outputs, Stage(1, stage.width, stage.outputs), stride, last_relu=True)
 
@@ -186,8 +187,16 @@ class BigLittleStage(nn.Module):
         """The next stage's merged features."""
         little, big = self.tam.split_merged(merged)
         little = self.little_e(self.little(little))
-        big = F.interpolate(self.big(big), size=little.shape[2:])  # nearest
+        big = self.enlarged(self.big(big), little)
         return self.fusion(self.relu(big + little))  # type: ignore[no-any-return]
+
+
+class Enlarged(nn.Module):
+    """The big branch's maps at the little branch's size, by repeating pixels (nearest neighbour)."""
+
+    def forward(self, small: Tensor, like: Tensor) -> Tensor:
+        """(N, C, h, w) and any (N, C', H, W) -> (N, C, H, W); also with an axis of time in front of space."""
+        return F.interpolate(small, size=like.shape[2:])
 
 
 def _branch(inputs: int, stage: Stage, stride: int, last_relu: bool) -> nn.Sequential:

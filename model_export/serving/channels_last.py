@@ -1,9 +1,9 @@
 """The serving form for integer and half precision kernels that keep frames channels last.
 
 onnxruntime's integer kernels do, as tensor cores do. Then (N * T, H, W, C) and (N, T, H * W, C) are the same
-memory: a TAM over all frames of a clip is one depthwise convolution on a view, with one rounding, where frames
-that are tensors of their own would round after each tap and again after each sum. The graph spells the views
-out as transpositions, which cancel against the kernels' own.
+memory: a TAM over all frames of a clip is one depthwise convolution on a view, with one rounding, where
+frames that are tensors of their own would round after each tap and again after each sum. The graph spells
+the views out as transpositions, which cancel against the kernels' own.
 
 Two operators are written as others, because onnxruntime has no fast integer kernel for them (together 26 of
 the 87 ms of bLVNet-TAM-50 on 2 cores):
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_export.networks.blvnet import BLVNet, Enlarged, SharedStem
+from model_export.networks.blvnet import BLVNet, Enlarged
 from model_export.networks.resnet import FrameResNet
 from model_export.serving.temporal import TimeFilter
 
@@ -51,9 +51,7 @@ class BoxFilter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
-        return F.conv2d(
-            x, self.weight, stride=self.stride, padding=self.padding, groups=self.weight.shape[0]
-        )
+        return F.conv2d(x, self.weight, stride=self.stride, padding=self.padding, groups=self.weight.shape[0])
 
 
 class Doubled(Enlarged):
@@ -71,30 +69,17 @@ class Doubled(Enlarged):
 
 
 class ChannelsLastBLVNet(nn.Module):
-    """bLVNet on uint8 streams (N, T / 2, H, W, 3), its modules replaced, with other first convolutions.
+    """bLVNet on uint8 streams (N, T / 2, H, W, 3), with another stem and its modules replaced."""
 
-    Args:
-        network: is taken apart.
-        first: the first convolutions of the little and the big stream, which give (N * T, C, H / 2, W / 2).
-    """
-
-    def __init__(self, network: BLVNet, first: tuple[nn.Module, nn.Module]) -> None:
+    def __init__(self, network: BLVNet, stem: nn.Module) -> None:
         super().__init__()
-        self.little_conv, self.big_conv = first
-        self.stem = network.stem
+        self.stem = stem
         self.layers = nn.Sequential(network.layer1, network.layer2, network.layer3, network.layer4)
         self.fc, self.moments = network.fc, network.moments
 
     def forward(self, little: Tensor, big: Tensor) -> Tensor:
         """Evidence (N, T / 2, classes)."""
-        stem = self.stem
-        if isinstance(stem, SharedStem):
-            frames = torch.stack((little, big), dim=2).flatten(1, 2)  # [N, T, H, W, 3], in order
-            evens, odds = stem.tam.split(F.relu(self.little_conv(frames)))
-        else:
-            evens = stem.tam(F.relu(self.little_conv(little)))
-            odds = stem.big_tam(F.relu(self.big_conv(big)))
-        x = self.layers(stem.merge(evens, odds))  # [N * T / 2, C, h, w]
+        x = self.layers(self.stem(little, big))  # [N * T / 2, C, h, w]
         return self.fc(x.mean(dim=(2, 3))).unflatten(0, (-1, self.moments))  # type: ignore[no-any-return]
 
 

@@ -1,13 +1,15 @@
-"""The stem of a big-little network in the serving graph: one frame at a time, up to the first merge.
+"""The stem of a big-little network in the serving graph.
 
-Here feature maps are largest (S / 2 squared, for all T frames) and arithmetic is light, so moving memory
-costs more than convolving. Runtimes keep convolutions in a blocked layout, but a tensor with all frames in
-its batch axis has to leave that layout for the TAM to look across frames, and come back: six passes over all
-maps. Frames that are tensors of their own never leave it: each tap is a 1 x 1 depthwise convolution of one
-frame, added to the next tap's by the runtime as it goes, and a frame's maps still lie in cache when they are
-needed again. That saves onnxruntime copies of its largest tensors.
+`FramewiseStem` works on one frame at a time, up to the first merge. Here feature maps are largest (S / 2
+squared, for all T frames) and arithmetic is light, so moving memory costs more than convolving. Runtimes keep
+convolutions in a blocked layout, but a tensor with all frames in its batch axis has to leave that layout for
+the TAM to look across frames, and come back: six passes over all maps. Frames that are tensors of their own
+never leave it: each tap is a 1 x 1 depthwise convolution of one frame, added to the next tap's by the runtime
+as it goes, and a frame's maps still lie in cache when they are needed again. That saves onnxruntime copies of
+its largest tensors.
 
-Behind the merge maps are 8 times smaller, and convolutions gain from more frames at a time.
+Behind the merge maps are 8 times smaller, and convolutions gain from more frames at a time. So do, from the
+start, kernels that keep channels last or time as an axis: for those there is `StreamedStem`.
 """
 
 from __future__ import annotations
@@ -46,9 +48,7 @@ class FramewiseStem(nn.Module):
         if isinstance(stem, DualStem):
             self.big_conv = PixelConvolution(fuse_conv_bn_eval(stem.conv1, stem.big_bn1))
             self.big_tam = FrameTaps(stem.big_tam)
-        for convolution, norm in BRANCHES.items():
-            setattr(stem, convolution, fuse_conv_bn_eval(getattr(stem, convolution), getattr(stem, norm)))
-            setattr(stem, norm, nn.Identity())
+        fold_branches(stem)
         for name in TAKEN_OUT & {child for child, _ in stem.named_children()}:
             delattr(stem, name)
         self.stem = stem  # what is left of it: the branches and their merge
@@ -64,6 +64,37 @@ class FramewiseStem(nn.Module):
             evens, odds = self.tam(evens), self.big_tam(odds)
         merged = [self.stem.merge(even, odd) for even, odd in zip(evens, odds, strict=True)]
         return torch.cat(merged, dim=1).reshape(-1, *merged[0].shape[1:])
+
+
+class StreamedStem(nn.Module):
+    """A stem on all frames of a stream at once, with other first convolutions; its modules in any form.
+
+    Args:
+        stem: what is used of it are its temporal modules and what lies behind them.
+        first: the first convolutions of the little and the big stream, which take uint8 (N, T_b, H, W, 3).
+    """
+
+    def __init__(self, stem: SharedStem | DualStem, first: tuple[nn.Module, nn.Module]) -> None:
+        super().__init__()
+        self.little_conv, self.big_conv = first
+        self.stem = stem
+
+    def forward(self, little: Tensor, big: Tensor) -> Tensor:
+        """uint8 streams (N, T / 2, H, W, 3) -> merged features, laid out as the stem's modules have them."""
+        if isinstance(self.stem, SharedStem):
+            frames = torch.stack((little, big), dim=2).flatten(1, 2)  # [N, T, H, W, 3], in order
+            evens, odds = self.stem.tam.split(F.relu(self.little_conv(frames)))
+        else:
+            evens = self.stem.tam(F.relu(self.little_conv(little)))
+            odds = self.stem.big_tam(F.relu(self.big_conv(big)))
+        return self.stem.merge(evens, odds)
+
+
+def fold_branches(stem: SharedStem | DualStem) -> None:
+    """Fold the normalisations behind the first TAM into the convolutions in front of them."""
+    for convolution, norm in BRANCHES.items():
+        setattr(stem, convolution, fuse_conv_bn_eval(getattr(stem, convolution), getattr(stem, norm)))
+        setattr(stem, norm, nn.Identity())
 
 
 class FrameTaps(nn.Module):

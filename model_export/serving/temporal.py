@@ -1,8 +1,10 @@
 """Temporal modules of a trained network as depthwise convolutions with constant weights.
 
 Training keeps frames channels last, where the (N, C, T, H * W) image that a convolution over time wants is a
-view; the graph is channels first, where it is one transposition away. All r taps in one r x 1 kernel, not a
+view; a graph is channels first, where it is one transposition away. All r taps in one r x 1 kernel, not a
 1 x 1 convolution for each, leave a runtime one pass over memory, and integer arithmetic one rounding.
+
+A form of the network (`form`) has its own way to that image: a subclass of `TimeFilter`.
 """
 
 from __future__ import annotations
@@ -14,52 +16,79 @@ from model_export.networks.temporal import fold_taps
 
 
 class TimeFilter(nn.Module):
-    """A depthwise convolution over time with constant weights.
+    """A depthwise convolution over time with constant weights, of frames in the batch axis, channels first.
 
-    y[t] = sum_j taps[h + j] * x[t + j], j = -h .. h, with zeros beyond the ends.
+    y[t] = sum_j taps[h + j] * x[t + j], j = -h .. h, with zeros beyond the ends, at t = start, start +
+    stride, ... below T.
 
     Args:
         taps: (2h + 1, C); rows of zeros at the ends, which folding leaves, are cut off.
         frames: T.
         relu: whether a ReLU follows.
+        stride: distance of two results in frames.
+        start: the first frame with a result.
     """
 
-    def __init__(self, taps: Tensor, frames: int, *, relu: bool = True) -> None:
+    def __init__(
+        self, taps: Tensor, frames: int, *, relu: bool = True, stride: int = 1, start: int = 0
+    ) -> None:
         super().__init__()
         taps, before, after = _trimmed(taps.detach())
         length, channels = taps.shape
-        self.padding = (0, 0, before, after)
-        self.frames, self.relu = frames, relu
+        last = start + (frames - 1 - start) // stride * stride
+        self.crop = max(0, start - before)  # leading frames that no result reads
+        self.padding = (0, 0, max(0, before - start), max(0, after - (frames - 1 - last)))
+        self.frames, self.relu, self.stride = frames, relu, stride
         self.weight: Tensor
         self.register_buffer("weight", taps.t().reshape(channels, 1, length, 1).clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N * T, C, H, W) -> (N * T, C, H, W); also (N, C, T, H, W) -> (N, C, T, H, W)."""
+        """(N * T, C, H, W) -> (N * T', C, H, W); also (N, C, T, H, W) -> (N, C, T', H, W)."""
         if x.dim() == 5:
-            return self.filter(x.flatten(3)).reshape(-1, x.shape[1], self.frames, *x.shape[3:])
+            y = self.filter(x.flatten(3))
+            return y.reshape(-1, *y.shape[1:3], *x.shape[3:])
         _, channels, height, width = x.shape
         y = x.reshape(-1, self.frames, channels, height * width).transpose(1, 2)  # [N, C, T, H * W]
         return self.filter(y).transpose(1, 2).reshape(-1, channels, height, width)
 
     def filter(self, x: Tensor) -> Tensor:
-        """(N, C, T, P) -> (N, C, T, P)."""
-        y = F.conv2d(F.pad(x, self.padding), self.weight, groups=self.weight.shape[0])
+        """(N, C, T, P) -> (N, C, T', P)."""
+        y = x[:, :, self.crop :] if self.crop else x
+        y = F.conv2d(
+            F.pad(y, self.padding), self.weight, stride=(self.stride, 1), groups=self.weight.shape[0]
+        )
         return F.relu(y) if self.relu else y
 
 
 class ConstantAggregation(nn.Module):
-    """`TemporalAggregation` with taps (r, C) that no longer change; see there for what the methods do."""
+    """`TemporalAggregation` with taps (r, C) that no longer change; see there for what the methods do.
 
-    def __init__(self, taps: Tensor, frames: int, *, relu: bool = True) -> None:
+    Args:
+        taps: (r, C).
+        frames: T.
+        relu: False for TSM.
+        kind: how the form of the network filters over time.
+    """
+
+    def __init__(
+        self, taps: Tensor, frames: int, *, relu: bool = True, kind: type[TimeFilter] = TimeFilter
+    ) -> None:
         super().__init__()
-        self.whole = TimeFilter(taps, frames, relu=relu)
         little, big = fold_taps(taps)
-        self.little = TimeFilter(little, frames // 2, relu=relu)
-        self.big = TimeFilter(big, frames // 2, relu=relu)
+        self.whole = kind(taps, frames, relu=relu)
+        self.even = kind(taps, frames, relu=relu, stride=2)
+        self.odd = kind(taps, frames, relu=relu, stride=2, start=1) if frames > 1 else None
+        self.little = kind(little, frames // 2, relu=relu)
+        self.big = kind(big, frames // 2, relu=relu)
 
     def forward(self, x: Tensor) -> Tensor:
         """All frames in, all frames out."""
         return self.whole(x)  # type: ignore[no-any-return]
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """All frames in; even frames and odd frames out."""
+        assert self.odd is not None
+        return self.even(x), self.odd(x)
 
     def split_merged(self, merged: Tensor) -> tuple[Tensor, Tensor]:
         """Merged features of pairs in; even frames and odd frames out."""

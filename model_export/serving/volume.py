@@ -9,11 +9,10 @@ in int8. onnxruntime's convolutions in three dimensions are slow, so it keeps th
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_export.networks.blvnet import BLVNet, SharedStem
+from model_export.networks.blvnet import BLVNet
 from model_export.networks.resnet import FrameResNet, I3DResNet
 from model_export.networks.temporal import (
     NoAggregation,
@@ -29,28 +28,19 @@ class VolumeBLVNet(nn.Module):
 
     Args:
         network: is taken apart.
-        first: the first convolutions of the little and the big stream, which give (N, C, T, H / 2, W / 2).
+        stem: gives merged features (N, C, T / 2, h, w).
     """
 
-    def __init__(self, network: BLVNet, first: tuple[nn.Module, nn.Module]) -> None:
+    def __init__(self, network: BLVNet, stem: nn.Module) -> None:
         super().__init__()
-        self.little_conv, self.big_conv = first
-        self.stem = lifted(network.stem)
-        self.layers = nn.Sequential(
-            *(lifted(layer) for layer in (network.layer1, network.layer2, network.layer3, network.layer4))
-        )
+        self.stem = stem
+        layers = (network.layer1, network.layer2, network.layer3, network.layer4)
+        self.layers = nn.Sequential(*(lifted(layer) for layer in layers))
         self.fc = network.fc
 
     def forward(self, little: Tensor, big: Tensor) -> Tensor:
         """See the class."""
-        stem = self.stem
-        if isinstance(stem, SharedStem):
-            frames = torch.stack((little, big), dim=2).flatten(1, 2)  # [N, T, H, W, 3], in order
-            evens, odds = stem.tam.split(F.relu(self.little_conv(frames)))
-        else:
-            evens = stem.tam(F.relu(self.little_conv(little)))
-            odds = stem.big_tam(F.relu(self.big_conv(big)))
-        return _classified(self.layers(stem.merge(evens, odds)), self.fc)
+        return _classified(self.layers(self.stem(little, big)), self.fc)
 
 
 class VolumeResNet(nn.Module):
@@ -96,6 +86,24 @@ class VolumeFilter(TimeFilter):
         return self.filter(x)
 
 
+class VolumePool(nn.Module):
+    """`nn.AvgPool2d` that counts its padding, on volumes, each frame by itself."""
+
+    def __init__(self, pool: nn.AvgPool2d) -> None:
+        super().__init__()
+        assert pool.count_include_pad
+        assert not pool.ceil_mode
+        self.kernel, self.stride, self.padding = _deep(pool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, T, H, W) -> (N, C, T, H', W')."""
+        padding = self.padding
+        if min(x.shape[3:]) < self.kernel[-1]:  # which PyTorch refuses in three dimensions, padding or not
+            side = padding[-1]
+            x, padding = F.pad(x, (side, side, side, side)), (0, 0, 0)
+        return F.avg_pool3d(x, self.kernel, self.stride, padding)
+
+
 class NoVolumeAggregation(nn.Module):
     """`NoAggregation` on volumes."""
 
@@ -109,13 +117,18 @@ class NoVolumeAggregation(nn.Module):
 
 
 def lifted(module: nn.Module) -> nn.Module:
-    """A module on frames (N * T, C, H, W), its children replaced, as one on volumes (N, C, T, H, W)."""
+    """A module on frames (N * T, C, H, W) as one on volumes (N, C, T, H, W); one with children is changed."""
     form = _volume_of(module)
-    if form is not None:
-        return form
+    if form is None:
+        lift_children(module)
+        return module
+    return form
+
+
+def lift_children(module: nn.Module) -> None:
+    """Replace what a module consists of by the same on volumes."""
     for name, child in module.named_children():
         setattr(module, name, lifted(child))
-    return module
 
 
 def _volume_of(module: nn.Module) -> nn.Module | None:
@@ -129,23 +142,27 @@ def _volume_of(module: nn.Module) -> nn.Module | None:
         case NoAggregation():
             return NoVolumeAggregation()
         case nn.Conv2d():
-            return _convolution(module)
+            return lifted_convolution(module)
         case nn.BatchNorm2d():
             return _normalisation(module)
         case nn.AvgPool2d():
-            assert module.count_include_pad
-            return nn.AvgPool3d(*_deep(module), ceil_mode=module.ceil_mode)
+            return VolumePool(module)
         case nn.MaxPool2d():
-            return nn.MaxPool3d(*_deep(module), ceil_mode=module.ceil_mode)
+            kernel, stride, padding = _deep(module)
+            return nn.MaxPool3d(kernel, stride, padding, ceil_mode=module.ceil_mode)
         case _:
             return None
 
 
-def _convolution(flat: nn.Conv2d) -> nn.Conv3d:
+def lifted_convolution(flat: nn.Conv2d) -> nn.Conv3d:
+    """A convolution of frames as one of volumes, with the same weights."""
+    height, width = _sides(flat.kernel_size)
     volume = nn.Conv3d(
         flat.in_channels,
         flat.out_channels,
-        *((1, *flat.kernel_size), (1, *flat.stride), (0, *_padding(flat))),
+        (1, height, width),
+        (1, *_sides(flat.stride)),
+        (0, *_sides(flat.padding)),
         groups=flat.groups,
         bias=flat.bias is not None,
     )
@@ -154,9 +171,9 @@ def _convolution(flat: nn.Conv2d) -> nn.Conv3d:
     return volume
 
 
-def _padding(flat: nn.Conv2d) -> tuple[int, int]:
-    assert not isinstance(flat.padding, str)
-    height, width = flat.padding
+def _sides(pair: tuple[int, ...] | str) -> tuple[int, int]:
+    assert not isinstance(pair, str)
+    height, width = pair
     return height, width
 
 
@@ -166,7 +183,10 @@ def _normalisation(flat: nn.BatchNorm2d) -> nn.BatchNorm3d:
     return volume.train(flat.training)
 
 
-def _deep(pool: nn.AvgPool2d | nn.MaxPool2d) -> tuple[tuple[int, int, int], ...]:
+Sides = tuple[int, int, int]
+
+
+def _deep(pool: nn.AvgPool2d | nn.MaxPool2d) -> tuple[Sides, Sides, Sides]:
     """Kernel, stride and padding with an axis of time that is left alone."""
     kernel, stride, padding = pool.kernel_size, pool.stride, pool.padding
     assert isinstance(kernel, int)

@@ -7,14 +7,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
-from model_export import export as exporting
+from model_export import graphs
 from model_export.checkpoint import read_checkpoint
+from model_export.parity import probe_logits
 from model_export.profile import profile_network
-from service.clip.spec import Sampling
+from model_export.serving.form import Form
+from service.clip.probe import PROBE
+from service.clip.spec import ClipSpec, Sampling
 from service.manifest import read_manifest, sha256_of, verify_graph
 from tests.clips import numbered_clip
 from tests.model_export.command import Result, blvnet
@@ -24,14 +29,24 @@ from tests.model_export.networks_for_export import CLASSES, small_network
 
 @pytest.fixture
 def quick(small_export: SmallExport, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the graph that is there already, whatever is exported: writing one takes seconds."""
-    model = onnx.load(small_export.folder / "model.onnx")
-    monkeypatch.setattr(exporting, "build_graph", lambda network, clip: model)
+    """Take the graphs that are there already, whatever is exported: writing one takes seconds."""
+    written = {
+        Form.BLOCKED: onnx.load(small_export.folder / "model.onnx"),
+        Form.VOLUME: onnx.load(small_export.folder / "openvino.onnx"),
+    }
+
+    def copy_of(network: nn.Module, clip: ClipSpec, form: Form) -> onnx.ModelProto:
+        copied = onnx.ModelProto()
+        copied.CopyFrom(written[form])
+        return copied
+
+    monkeypatch.setattr(graphs, "build_graph", copy_of)
 
 
 def test_package_is_whole_and_reads_back(small_export: SmallExport) -> None:
     assert small_export.result.status == 0, small_export.result.stderr
-    assert sorted(path.name for path in small_export.folder.iterdir()) == ["model.json", "model.onnx"]
+    files = ["model.json", "model.onnx", "openvino.onnx"]
+    assert sorted(path.name for path in small_export.folder.iterdir()) == files
     manifest = read_manifest(small_export.folder)
     verify_graph(manifest, small_export.folder)
     assert (manifest.name, manifest.version, manifest.architecture) == (ARCH, 1, ARCH)
@@ -64,6 +79,24 @@ def test_manifest_says_what_the_network_costs(small_export: SmallExport) -> None
     )
 
 
+def test_openvino_has_a_graph_of_its_own_that_is_as_near(small_export: SmallExport) -> None:
+    manifest = read_manifest(small_export.folder)
+    (engine, graph), *others = manifest.graphs.items()
+    assert (engine, graph.file, others) == ("openvino", "openvino.onnx", [])
+    assert graph.sha256 == sha256_of(small_export.folder / "openvino.onnx")
+    assert 0 <= max(graph.parity["logits"], graph.parity["evidence"]) < 1e-5
+
+
+def test_manifest_says_what_the_network_answers_to_the_probe_clips(small_export: SmallExport) -> None:
+    network, config = small_network(ARCH, SIZE)
+    reference = read_manifest(small_export.folder).reference
+    assert reference is not None
+    assert (reference.probe, reference.bound) == (PROBE, 1e-4)
+    wanted = probe_logits(network, config.clip_spec())
+    np.testing.assert_allclose(reference.logits, wanted, rtol=1e-5, atol=1e-6)
+    assert np.abs(wanted[0] - wanted[1]).max() > 1e-3 * np.abs(wanted).max()  # the clips do differ
+
+
 def test_manifest_says_where_the_weights_came_from(small_export: SmallExport) -> None:
     provenance = read_manifest(small_export.folder).provenance
     assert provenance["checkpoint"] == "best.pt"
@@ -77,9 +110,10 @@ def test_json_is_the_only_thing_on_standard_output(small_export: SmallExport) ->
     document = json.loads(small_export.result.stdout)
     assert document["package"] == str(small_export.folder)
     assert document["parity"] == read_manifest(small_export.folder).parity
-    assert document["graph_bytes"] == (small_export.folder / "model.onnx").stat().st_size
+    sizes = {path.name: path.stat().st_size for path in small_export.folder.glob("*.onnx")}
+    assert document["graph_bytes"] == sum(sizes.values())
     assert small_export.result.stdout.count("\n") == 1
-    assert "comparing it with PyTorch on 4 made clips" in small_export.result.stderr
+    assert "comparing model.onnx with PyTorch on 4 made clips" in small_export.result.stderr
 
 
 @pytest.mark.usefixtures("quick")
@@ -272,8 +306,8 @@ def test_version_that_is_there_is_never_written_over(small_export: SmallExport) 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--precision", "int8"), "int8 cannot be exported yet, only fp32"),
-        (("--precision", "fp16"), "fp16 cannot be exported yet, only fp32"),
+        (("--precision", "int8"), "int8 needs clips to measure ranges with: add --calibration"),
+        (("--validation", "clips"), "it belongs to --precision int8"),
         (("--precision", "fp8"), "fp8"),
         (("--stride", "2"), "belongs to --sampling dense"),
         (("--version", "0"), "--version"),

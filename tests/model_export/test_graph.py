@@ -17,37 +17,44 @@ from torch import nn
 from model_export.config import ModelConfig
 from model_export.graph import FORBIDDEN, OPSET, OUTPUTS, GraphError, build_graph, check_graph
 from model_export.networks.pixels import normalise
+from model_export.serving.form import Form
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from tests.model_export.networks_for_export import CLASSES, noise_clips, small_network
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A network, and the graph made from it."""
+    """A network, and the graph made from it in one form."""
 
     name: str
+    form: Form
     network: nn.Module
     config: ModelConfig
     model: onnx.ModelProto
 
 
-# Depthwise convolutions that each network needs. In the stem, one for each tap of each frame that does not
-# reach beyond the ends: 14 for 4 frames and 5 taps, 7 for 3 and 3. In front of a split TAMs count twice.
+# Depthwise convolutions that each network needs for time. In the blocked form's stem one for each tap of each
+# frame that does not reach beyond the ends: 14 for 4 frames and 5 taps, 7 for 3 and 3. Else one for each TAM,
+# and in front of a split two.
 DEPTHWISE = {
-    "blvnet-tam-mini-f3x2": 2 * 7 + 3 * 2 + 2,
-    "blvnet-tam-mini-f2x2-blend5-shared": 14 + 3 * 2 + 2,
-    "blvnet-50-f2x2": 0,
-    "tsm-resnet-18-f3": 8,
-    "tam-i3d-resnet-18-f3": 8,
+    "blvnet-tam-mini-f3x2": (2 * 7 + 3 * 2 + 2, 2 + 3 * 2 + 2),
+    "blvnet-tam-mini-f2x2-blend5-shared": (14 + 3 * 2 + 2, 2 + 3 * 2 + 2),
+    "blvnet-50-f2x2": (0, 0),
+    "tsm-resnet-18-f3": (8, 8),
+    "tam-i3d-resnet-18-f3": (8, 8),
 }
 # 72 pixels give maps of odd sides, which scale back up by no whole factor.
 SIZES = {"blvnet-tam-mini-f3x2": 72}
+# Each graph takes seconds to write; torch alone tells more of the forms (serving/test_form.py).
+FORMS = {"blvnet-50-f2x2": [Form.BLOCKED], "tam-i3d-resnet-18-f3": [Form.BLOCKED]}
+CASES = [(name, form) for name in DEPTHWISE for form in FORMS.get(name, Form)]
 
 
-@pytest.fixture(scope="module", params=list(DEPTHWISE))
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
 def exported(request: pytest.FixtureRequest) -> Exported:
-    network, config = small_network(request.param, SIZES.get(request.param, 64))
-    return Exported(request.param, network, config, build_graph(network, config.clip_spec()))
+    name, form = request.param
+    network, config = small_network(name, SIZES.get(name, 64))
+    return Exported(name, form, network, config, build_graph(network, config.clip_spec(), form))
 
 
 def groups(node: onnx.NodeProto) -> int:
@@ -57,12 +64,12 @@ def groups(node: onnx.NodeProto) -> int:
 def test_every_temporal_module_is_a_depthwise_convolution(exported: Exported) -> None:
     weights = {tensor.name: tuple(tensor.dims) for tensor in exported.model.graph.initializer}
     convolutions = [node for node in exported.model.graph.node if node.op_type == "Conv"]
-    depthwise = [node for node in convolutions if groups(node) > 1]
-    assert len(depthwise) == DEPTHWISE[exported.name]
-    for node in depthwise:
-        channels, inputs, taps, width = weights[node.input[1]]  # constant: an initializer
-        assert (groups(node), inputs, width) == (channels, 1, 1)
-        assert 1 <= taps <= exported.config.taps
+    kernels = [weights[node.input[1]] for node in convolutions if groups(node) > 1]  # constant: initializers
+    temporal = [kernel for kernel in kernels if kernel[3:] in ((1,), (1, 1))]
+    assert len(temporal) == DEPTHWISE[exported.name][exported.form is not Form.BLOCKED]
+    assert all(kernel[1] == 1 and 1 <= kernel[2] <= exported.config.taps for kernel in temporal)
+    pooling = [kernel for kernel in kernels if kernel not in temporal]
+    assert not pooling or exported.form is Form.CHANNELS_LAST  # the average of shortcuts, see BoxFilter
 
 
 def test_no_operator_depends_on_shapes_or_data_at_run_time(exported: Exported) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from model_export.networks.pixels import MEAN, normalise
 from model_export.networks.temporal import TemporalAggregation, TemporalShift
-from model_export.serving.form import for_serving
+from model_export.serving.form import Form, for_serving
 from model_export.serving.pixels import PixelConvolution
 from model_export.serving.temporal import TimeFilter
 from tests.model_export.networks_for_export import noise_clips, small_network
@@ -30,12 +30,14 @@ from tests.model_export.networks_for_export import noise_clips, small_network
         "tam-i3d-resnet-18-f4",
     ],
 )
-def test_serving_form_gives_the_same_evidence(name: str) -> None:
-    network, config = small_network(name)
+@pytest.mark.parametrize("form", Form)
+@pytest.mark.parametrize("size", [32, 73])
+def test_serving_form_gives_the_same_evidence(name: str, form: Form, size: int) -> None:
+    network, config = small_network(name, size)
     clips = noise_clips(config.clip_spec(), 2)
     with torch.inference_mode():
         wanted = network(*(normalise(frames) for frames in clips))
-        found = for_serving(network)(*(frames.permute(0, 1, 4, 2, 3) for frames in clips))
+        found = for_serving(network, form)(*clips)
     spread = (wanted[0] - wanted[1]).abs().max()  # what the clips make of a difference
     assert (found - wanted).abs().max() < 1e-4 * spread
 
