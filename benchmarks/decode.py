@@ -54,26 +54,41 @@ CLIPS = Path(tempfile.gettempdir(), "blvnet-benchmark-clips")
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help="Clips to take; all otherwise.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Clips to measure anew, by name; the others' figures stay.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Times that each contender decodes each clip.")] = 7,
     clips: Annotated[Path, typer.Option(help="Folder for the clips, some 60 MB.")] = CLIPS,
     out: Annotated[Path, typer.Option(help="Folder for the result.")] = report.RESULTS,
 ) -> None:
     """Measure decoding, alone and two clips at once."""
+    unknown = sorted(set(only or ()) - {recipe.name for recipe in RECIPES})
+    if unknown:
+        raise typer.BadParameter(f"there is no clip {', '.join(unknown)}")
     recipes = [recipe for recipe in RECIPES if not only or recipe.name in only]
     present = [name for name in CONTENDERS if is_present(name)]
-    rows = []
+    rows = {row["name"]: row for row in earlier(out)} if only else {}
     with counting("clips", len(recipes)) as tick:
         for recipe in recipes:
-            rows.append(measure(recipe, make(recipe, clips), present, rounds))
+            rows[recipe.name] = measure(recipe, make(recipe, clips), present, rounds)
             tick(1)
     document = {
-        "clips": rows,
+        "clips": [rows[recipe.name] for recipe in RECIPES if recipe.name in rows],
         "contenders": {name: contender_version(name) for name in CONTENDERS},
         "machine": report.machine(),
     }
     report.write(NAME, document, text := as_text(document), out)
     print(text)
+
+
+def earlier(out: Path) -> list[dict[str, Any]]:
+    """The clips' figures from the last run, if it was on a machine like this one."""
+    path = out / f"{NAME}.json"
+    if not path.exists():
+        return []
+    document = json.loads(path.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = document["clips"] if document["machine"] == report.machine() else []
+    return rows
 
 
 def is_present(name: str) -> bool:

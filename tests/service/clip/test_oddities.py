@@ -103,17 +103,20 @@ def without_pts(data: bytes, container: str) -> bytes:
     return file.getvalue()
 
 
-def parameters_once() -> bytes:
-    """A transport stream that says its parameters at its beginning only, though it has five groups."""
+def told_once() -> bytes:
+    """Frames get larger midway, and the new parameters come with the first larger frame alone.
+
+    The groups after it cannot be decoded without that packet, though they begin with pictures that need no other.
+    """
 
     def strip(index: int, packet: bytearray) -> bytearray:
-        if not index:
+        if index in {0, 30}:
             return packet
         units = bytes(packet).split(b"\0\0\1")
-        kept = [unit for unit in units if unit and unit[0] & 31 not in {7, 8}]
-        return bytearray(b"".join(b"\0\0\1" + unit.rstrip(b"\0") for unit in kept if unit != b"\0"))
+        kept = [unit.rstrip(b"\0") for unit in units if unit.rstrip(b"\0") and unit[0] & 31 not in {7, 8}]
+        return bytearray(b"".join(b"\0\0\0\1" + unit for unit in kept))
 
-    return remuxed(h264("ts", options=NO_B)(), strip, "mpegts")
+    return remuxed(grown(), strip, "matroska")
 
 
 def several_to_a_packet(options: dict[str, str]) -> bytes:
@@ -155,7 +158,7 @@ PLANNED: dict[str, tuple[Callable[[], bytes], int]] = {
     "mkv H.264, fields, two to a packet": (fields("matroska"), 40),
     "mp4 H.264, intra refresh": (h264(options=NO_B, params="intra-refresh=1:"), 10),
     "mkv H.264, cut off": (lambda: h264("mkv")()[:-300], 30),
-    "ts H.264, parameters at the beginning alone": (parameters_once, 10),
+    "mkv H.264, size changes, told once": (told_once, 10),
     "mp4 H.264, one frame": (h264(frames=1), 0),
     "mp4 H.264, two frames": (h264(frames=2), 0),
     "mp4 H.264, lossless": (h264(options=X264 | {"qp": "0"}), 40),
