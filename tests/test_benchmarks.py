@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from benchmarks import __main__ as runner
-from benchmarks import accuracy, report, serving, stages
+from benchmarks import accuracy, decode_clips, report, serving, stages
+from benchmarks import decode as decode_benchmark
 from benchmarks.accuracy import Outcome
 from model_export.synthetic.classes import LABELS
 from service.clip.decode import decode_clip
@@ -116,3 +121,46 @@ def test_all_benchmarks_are_found() -> None:
 def test_unknown_benchmark_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(typer.BadParameter, match=r"there is no nonesuch; there are: .*accuracy"):
         runner.main(["nonesuch"])
+
+
+@pytest.mark.parametrize("number", [0, 1, 299, 5399, 65535])
+@pytest.mark.parametrize("side", [112, 224])
+def test_numbers_in_benchmark_clips_are_read_at_either_size(number: int, side: int) -> None:
+    picture = np.full((1080, 1920, 3), 118, np.uint8)
+    decode_clips.stamp(picture, number)
+    small = np.asarray(Image.fromarray(picture).resize((side * 16 // 9, side), Image.Resampling.BILINEAR))
+    assert decode_clips.read_stamp(small) == number
+
+
+def times(*wall_ms: float, **more: Any) -> dict[str, Any]:
+    return {"wall_ms": list(wall_ms), "cpu_ms": [2 * value for value in wall_ms]} | more
+
+
+def test_best_peer_is_the_quickest_that_is_right() -> None:
+    results = {
+        "ours": times(1, 2, 3),
+        "wrong": times(1, 1, 1, wrong_frames=3),
+        "fails": times(error="RuntimeError"),
+        "slow": times(8, 9, 10),
+        "quick": times(4, 4, 4),
+    }
+    assert decode_benchmark.best_peer(results) == "quick"
+    assert decode_benchmark.ratios(results, "quick", "wall_ms") == (0.5, 0.25, 0.75)
+    assert decode_benchmark.best_peer({"ours": times(1)}) is None
+
+
+def test_decoding_is_measured_and_told(tmp_path: Path) -> None:
+    options = {"x264-params": "keyint=10:scenecut=0:bframes=2"}
+    recipe = decode_clips.Recipe(
+        "tiny", "a tiny clip", 320, 240, 40, Fraction(25), "libx264", ".mp4", options
+    )
+    path = decode_clips.make(recipe, tmp_path)
+    row = decode_benchmark.measure(recipe, path, ["ours", "PyAV", "OpenCV"], rounds=1)
+    assert row["pixels_of_a_full_decode"]
+    assert row["decoded"] < row["packets"] == 40
+    for mode in ("alone", "two_at_once"):
+        assert not any({"error", "wrong_frames"} & result.keys() for result in row[mode].values())
+    document = {"clips": [row], "contenders": {"ours": "1", "PyAV": "2", "decord2": None}}
+    text = decode_benchmark.as_text(document | {"machine": report.machine()})
+    assert "Not installed, and so absent: decord2." in text
+    assert f"| a tiny clip | {row['decoded']} of 40 | yes |" in text

@@ -331,6 +331,16 @@ def test_path_text_bytes_and_file_are_the_same_clip(tmp_path: Path) -> None:
     assert all(np.array_equal(clip.inputs["little"], clips[0].inputs["little"]) for clip in clips)
 
 
+def test_frames_go_where_the_caller_says() -> None:
+    data = numbered_clip()
+    memory = {"little": np.zeros((1, 8, 64, 64, 3), np.uint8), "big": np.zeros((1, 8, 32, 32, 3), np.uint8)}
+    clip = decode_clip(data, SPEC, out=memory)
+    own = decode_clip(data, SPEC)
+    for name, array in memory.items():
+        assert clip.inputs[name] is array
+        assert np.array_equal(array, own.inputs[name])
+
+
 def test_a_missing_file_is_the_callers_own_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         decode_clip(tmp_path / "none.mp4", SPEC)

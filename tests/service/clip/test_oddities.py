@@ -10,10 +10,11 @@ from typing import Any
 import av
 import pytest
 
+from service.clip import packets
 from service.clip.decode import decode_clip
 from service.clip.sampling import uniform_indices
 from service.clip.spec import ClipSpec
-from tests.clips import ClipRecipe, numbered_clip, read_numbers, remuxed
+from tests.clips import ClipRecipe, audio_clip, numbered_clip, read_numbers, remuxed
 from tests.service.clip.exactness import ALL, assert_exact
 from tests.service.clip.fields import field_coded_clip
 from tests.service.clip.test_container import hidden_vp8, joined_midway, repeated_by_edit_list, superframes
@@ -103,10 +104,27 @@ def without_pts(data: bytes, container: str) -> bytes:
     return file.getvalue()
 
 
+def with_sound(container: str) -> bytes:
+    """Packets of sound among those of the picture."""
+    file = io.BytesIO()
+    with (
+        av.open(io.BytesIO(h264("ts")()), "r") as picture,
+        av.open(io.BytesIO(audio_clip("mp4", "aac")), "r") as sound,
+        av.open(file, "w", format=container) as target,
+    ):
+        sources = (picture.streams.video[0], sound.streams.audio[0])
+        streams = [target.add_stream_from_template(source) for source in sources]
+        parts: list[Any] = [*picture.demux(video=0), *sound.demux(audio=0)]
+        for packet in sorted((one for one in parts if one.size), key=lambda one: one.dts * one.time_base):
+            packet.stream = streams[packet.stream.type == "audio"]
+            target.mux(packet)
+    return file.getvalue()
+
+
 def told_once() -> bytes:
     """Frames get larger midway, and the new parameters come with the first larger frame alone.
 
-    The groups after it cannot be decoded without that packet, though they begin with pictures that need no other.
+    The groups after it cannot be decoded without that packet, though they begin with such as need no other.
     """
 
     def strip(index: int, packet: bytearray) -> bytearray:
@@ -158,6 +176,8 @@ PLANNED: dict[str, tuple[Callable[[], bytes], int]] = {
     "mkv H.264, fields, two to a packet": (fields("matroska"), 40),
     "mp4 H.264, intra refresh": (h264(options=NO_B, params="intra-refresh=1:"), 10),
     "mkv H.264, cut off": (lambda: h264("mkv")()[:-300], 30),
+    "ts H.264, with sound": (lambda: with_sound("mpegts"), 40),
+    "mkv H.264, with sound": (lambda: with_sound("matroska"), 40),
     "mkv H.264, size changes, told once": (told_once, 10),
     "mp4 H.264, one frame": (h264(frames=1), 0),
     "mp4 H.264, two frames": (h264(frames=2), 0),
@@ -294,3 +314,13 @@ def test_what_cannot_be_planned_is_decoded_in_full_and_says_why(
     found = assert_exact(make(), monkeypatch)
     assert found.reasons == {reason}
     assert set(found.dropped.values()) == {0}
+
+
+def test_packets_that_are_too_many_to_keep_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packets, "KEPT_BYTES", 1000)
+    for make in (h264(), h264("ts", params="open-gop=1:"), trimmed(X264)):
+        data = make()
+        assert len(data) > packets.KEPT_BYTES
+        found = assert_exact(data, monkeypatch)
+        assert found.reasons == {None}
+        assert found.dropped["2 frames"] >= 15
