@@ -34,6 +34,6 @@ class CoreConfig:
     batch_wait_ms: float = 2.0
     queue_limit: int = 64
     decode_workers: int | None = None
-    decode_timeout_s: float = 10.0
+    decode_timeout_s: float = 8.0
     decode_memory_mb: int = 1024
     limits: DecodeLimits = field(default_factory=DecodeLimits)

@@ -6,6 +6,7 @@ Labels come from closed sets only: routes, problem codes, stages, and the names 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,6 +28,8 @@ LATENCY_EDGES_S = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
     1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 )  # fmt: skip
+
+FENCES = ("landlock", "seccomp")
 UPLOAD_EDGES_BYTES = (1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9, 1e10)
 
 
@@ -92,6 +95,14 @@ class Metrics(Observer):
         queue_depth.set_function(lambda: recognizer.queue_depth)
         workers = Gauge("blvnet_decode_workers", "Decode workers that are alive.", registry=self.registry)
         workers.set_function(lambda: recognizer.decode_workers)
+        sandbox = Gauge(
+            "blvnet_decode_sandbox",
+            "Whether a fence of the kernel stands around the decode workers.",
+            ["fence"],
+            registry=self.registry,
+        )
+        for fence in FENCES:
+            sandbox.labels(fence).set_function(partial(_stands, recognizer, fence))
         self.registry.register(_ModelInfoCollector(recognizer))
 
     def stages(self, model: str, stages_ms: Mapping[str, float]) -> None:
@@ -106,6 +117,10 @@ class Metrics(Observer):
     def worker_restart(self, reason: RestartReason) -> None:
         """A decode worker is replaced."""
         self._worker_restarts.labels(reason.value).inc()
+
+
+def _stands(recognizer: Recognizer, fence: str) -> float:
+    return float(fence in recognizer.decode_sandbox)
 
 
 class _ModelInfoCollector(Collector):

@@ -168,6 +168,11 @@ class Recognizer:
         """Process ids of the decode workers."""
         return self._decoding.pids
 
+    @property
+    def decode_sandbox(self) -> tuple[str, ...]:
+        """The kernel's fences around the decode workers: of `seccomp` and `landlock` those that it has."""
+        return self._decoding.fences
+
     def readiness(self) -> tuple[bool, str]:
         """Whether the next request would be accepted, and if not, why."""
         if self._state is not RecognizerState.READY:

@@ -222,7 +222,14 @@ class Limits(BaseModel):
     max_upload_bytes: int
     max_pixels: int
     max_duration_s: float
+    max_frames: int
+    max_decoded_pixels: int
+    max_streams: int
+    max_edits: int
     request_timeout_s: float
+    decode_sandbox: list[str] = Field(
+        description="The kernel's fences around decoding: of `seccomp` and `landlock` those that it has."
+    )
 
 
 class ModelList(BaseModel):

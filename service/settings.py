@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         None, ge=1, le=1024, description="Processes that decode; as many as the CPUs if not given."
     )
     decode_timeout_s: float = Field(
-        10.0, gt=0, le=3600, description="Longest that one clip may take to decode."
+        8.0, gt=0, le=3600, description="Longest that one clip may take to decode."
     )
     decode_memory_mb: int = Field(
         1024, ge=128, le=1_000_000, description="Memory that one decode worker may use, in MB of 10^6 bytes."
@@ -115,6 +115,15 @@ class Settings(BaseSettings):
         4096 * 2304, ge=1, le=2**31 - 1, description="Most pixels in one frame of a clip, width x height."
     )
     max_duration_s: float = Field(600.0, gt=0, le=864_000, description="Longest clip.")
+    max_frames: int = Field(36_000, ge=1, le=10_000_000, description="Most frames in a clip.")
+    max_decoded_pixels: int = Field(
+        20_000_000_000,
+        ge=1,
+        le=10**15,
+        description="Most pixels to decode for a clip, frames x width x height.",
+    )
+    max_streams: int = Field(64, ge=1, le=1000, description="Most tracks in a clip's file.")
+    max_edits: int = Field(1000, ge=1, le=1_000_000, description="Most entries in an mp4's edit list.")
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Longest that a request may take, its upload included; then 504."
     )
@@ -161,7 +170,14 @@ class Settings(BaseSettings):
             decode_workers=self.decode_workers,
             decode_timeout_s=self.decode_timeout_s,
             decode_memory_mb=self.decode_memory_mb,
-            limits=DecodeLimits(max_pixels=self.max_pixels, max_duration_s=self.max_duration_s),
+            limits=DecodeLimits(
+                max_pixels=self.max_pixels,
+                max_duration_s=self.max_duration_s,
+                max_frames=self.max_frames,
+                max_decoded_pixels=self.max_decoded_pixels,
+                max_streams=self.max_streams,
+                max_edits=self.max_edits,
+            ),
         )
 
 

@@ -8,6 +8,7 @@ frame is decoded. Limits on memory and time are the worker process's.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import BinaryIO, Never
 import av
 import av.container
 from av.codec.context import ThreadType
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from service.clip.video import DecodeLimits
 from service.errors import NotAVideo, OverLimit, Undecodable
@@ -53,9 +54,19 @@ CODECS = {
     "gif": "gif",
 }
 
+# What an mp4 or mov may begin with.
+ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
+
 # A bit of the first byte of a VP8 frame (RFC 6386, section 9.1).
 VP8_SHOW_FRAME = 0x10
 
+# An edit list: size, `elst`, version (0 or 1), flags, number of entries; ISO/IEC 14496-12, 8.6.6.
+EDIT_LIST = re.compile(rb"(.{4})elst([\x00\x01]).{3}(.{4})", re.DOTALL)
+EDIT_LIST_BYTES = 16
+EDIT_BYTES = {0: 12, 1: 20}
+
+# How far FFmpeg reads ahead for what a header leaves open.
+PROBE_BYTES = 5_000_000
 HEAD_BYTES = 4096
 CHUNK_BYTES = 2**20
 
@@ -64,7 +75,7 @@ CHUNK_BYTES = 2**20
 class OpenVideo:
     """The video stream of an open container, to be read once: not every format can go back.
 
-    `broken_packets` counts those that the decoder refused so far.
+    `broken_packets` counts those that the decoder refused so far, `decoded_pixels` what it gave.
     """
 
     container: str
@@ -76,7 +87,9 @@ class OpenVideo:
     stated_rate: Fraction | None
     _input: av.container.InputContainer
     _stream: av.VideoStream
+    _limits: DecodeLimits
     broken_packets: int = 0
+    decoded_pixels: int = 0
     cut_short: bool = False
 
     def packets(self) -> Iterator[av.Packet[av.VideoStream]]:
@@ -120,14 +133,20 @@ class OpenVideo:
 
         Raises:
             Undecodable: the process has no memory left for the decoder.
+            OverLimit: a frame of too many pixels, or too many in all.
         """
         try:
-            return self._stream.codec_context.decode(packet)
+            frames = self._stream.codec_context.decode(packet)
         except av.error.MemoryError as exc:
             raise Undecodable("decoding this video takes more memory than is allowed") from exc
         except av.FFmpegError:
             self.broken_packets += 1
             return []
+        for frame in frames:
+            self._limits.check_size(frame.width, frame.height)
+            self.decoded_pixels += frame.width * frame.height
+        self._limits.check_decoded_pixels(self.decoded_pixels)
+        return frames
 
     def reset(self) -> None:
         """Make a drained decoder ready to begin elsewhere."""
@@ -165,11 +184,14 @@ def open_video(file: BinaryIO, limits: DecodeLimits, *, peek: bool = True) -> It
     """
     file.seek(0)
     head = file.read(HEAD_BYTES)
+    if head[4:8] in ISO_BOXES:
+        _check_edits(file, limits)
     file.seek(0)
     with _open_container(file, head, limits, peek) as container:
         if len(container.streams) > limits.max_streams:
             raise OverLimit("streams", len(container.streams), limits.max_streams)
         stream = _video_stream(container)
+        _leave_out_others(container, stream)
         codec = _prepare_decoder(stream, limits)
         yield OpenVideo(
             container=_container_name(container.format.name, head),
@@ -181,6 +203,7 @@ def open_video(file: BinaryIO, limits: DecodeLimits, *, peek: bool = True) -> It
             stated_rate=stream.average_rate,
             _input=container,
             _stream=stream,
+            _limits=limits,
         )
 
 
@@ -204,12 +227,13 @@ def _open_container(
             mode="r",
             metadata_errors="replace",
             io_open=_refuse_nested_file,
-            options={} if peek else {"codec_whitelist": "none"},  # for the look ahead alone
+            options=_peek_options(limits) if peek else {"codec_whitelist": "none"},
             container_options={
                 "format_whitelist": ",".join(FORMATS),
                 "protocol_whitelist": "none",
                 # One more than is allowed: Matroska and MPEG-TS drop the rest in silence, this one shows it.
                 "max_streams": str(limits.max_streams + 1),
+                "probesize": str(PROBE_BYTES),
             },
         )
     except av.error.MemoryError as exc:
@@ -222,6 +246,25 @@ def _open_container(
         if _is_container(head):
             raise Undecodable("the video cannot be read: its index is damaged or missing") from exc
         raise NotAVideo("the file is not a video of a kind that is taken") from exc
+
+
+def _peek_options(limits: DecodeLimits) -> dict[str, str]:
+    """For the decoders that FFmpeg opens to look ahead: one for each stream, of any codec that it has."""
+    return {"codec_whitelist": ",".join(CODECS), "max_pixels": str(limits.padded_pixels)}
+
+
+def _check_edits(file: BinaryIO, limits: DecodeLimits) -> None:
+    """Raise `OverLimit` for an edit list of too many entries, which FFmpeg would carry out while opening."""
+    file.seek(0)
+    tail = b""
+    for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
+        window = tail + chunk
+        for match in EDIT_LIST.finditer(window):
+            size, version, entries = int.from_bytes(match[1]), match[2][0], int.from_bytes(match[3])
+            # Only a box whose size fits its entries is one, and not some bytes of a picture.
+            if size == EDIT_LIST_BYTES + entries * EDIT_BYTES[version] and entries > limits.max_edits:
+                raise OverLimit("edits", entries, limits.max_edits)
+        tail = window[-EDIT_LIST_BYTES + 1 :]
 
 
 def _occurrences(file: BinaryIO, word: bytes) -> int:
@@ -241,6 +284,13 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
         if not stream.disposition & Disposition.attached_pic:
             return stream
     raise NotAVideo("the file holds no video stream")
+
+
+def _leave_out_others(container: av.container.InputContainer, stream: av.VideoStream) -> None:
+    """Packets of sound and all else are not even read where the format has them apart."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
 
 
 def _prepare_decoder(stream: av.VideoStream, limits: DecodeLimits) -> str:
@@ -271,7 +321,7 @@ def _container_name(demuxer: str, head: bytes) -> str:
 def _is_container(head: bytes) -> bool:
     """Whether a file that FFmpeg cannot open begins like one of `FORMATS` all the same."""
     return (
-        head[4:8] in {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}
+        head[4:8] in ISO_BOXES
         or head.startswith((b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"GIF8", b"\x00\x00\x01\xba"))
         or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
         or (len(head) > 376 and head[0] == head[188] == head[376] == 0x47)

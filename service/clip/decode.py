@@ -170,6 +170,7 @@ def _decode_planned(
         views.take(number, frame)
 
     runs = table.plan(views.wanted | {0})
+    wish.limits.check_decoded_pixels(listing.pixels * sum(len(run.packets) for run in runs))
     packets = listing.packets
     with _lanes(file, video, listing, table, runs, wish, take) as lanes:
         if packets and len(lanes) > 1:
@@ -208,7 +209,7 @@ def _lanes(
             each.use_threads(chosen.threads)
         if chosen.aside:
             take = stack.enter_context(aside(take))
-        yield [Lane(each, wish.limits, numbers, take) for each in videos]
+        yield [Lane(each, numbers, take) for each in videos]
 
 
 def _decode_fully(file: BinaryIO, known: _NoPlan, wish: _Wish) -> DecodedClip:
@@ -219,6 +220,7 @@ def _decode_fully(file: BinaryIO, known: _NoPlan, wish: _Wish) -> DecodedClip:
     Raises:
         Undecodable: no frame is whole, or fewer are than packets are broken.
     """
+    wish.limits.check_decoded_pixels(known.pixels * known.frames)
     threads = spread(wish.cores, known.pixels, [1]).threads
     frame_count, damaged = known.frames, frozenset[int]()
     for _ in range(MAX_PASSES):

@@ -82,7 +82,6 @@ def _decode_all(
     with open_video(file, limits) as video:
         video.use_threads(threads)
         for frame in _frames(video, counter):
-            limits.check_size(frame.width, frame.height)
             limits.check_frames(len(pts) + 1)
             if frame.is_corrupt:
                 damaged.add(len(pts))

@@ -11,7 +11,6 @@ from service.clip.bitstream.coded import Unplannable
 from service.clip.container import OpenVideo
 from service.clip.packets import Packet, ReadAgain
 from service.clip.plan import Run
-from service.clip.video import DecodeLimits
 from service.clip.views import Take
 
 
@@ -23,17 +22,13 @@ class Lane:
 
     Args:
         video: where to decode.
-        limits: on the size of a frame.
         numbers: timestamp -> number of the frame.
         take: what becomes of a frame; with several lanes it is called from several threads.
     """
 
-    def __init__(
-        self, video: OpenVideo, limits: DecodeLimits, numbers: Mapping[int, int], take: Take
-    ) -> None:
+    def __init__(self, video: OpenVideo, numbers: Mapping[int, int], take: Take) -> None:
         self._video = video
         self._numbers = numbers
-        self._limits = limits
         self._take = take
         self._expected: deque[int] = deque()
         self._began = False
@@ -51,14 +46,13 @@ class Lane:
 
         Raises:
             Unplannable: what comes out is not what was foretold.
-            OverLimit: a frame of too many pixels.
+            OverLimit: a frame of too many pixels, or too many in all.
             Undecodable: no memory left, or a pixel format that cannot be converted.
         """
         frames = self._video.decode(packet)
         if self._video.broken_packets:
             raise Unplannable("packets that do not decode")
         for frame in frames:
-            self._limits.check_size(frame.width, frame.height)
             if frame.is_corrupt:
                 raise Unplannable("damaged frames")
             if not self._expected or frame.pts != self._expected.popleft():

@@ -22,7 +22,12 @@ async def list_models(service: Service) -> ModelList:
             max_upload_bytes=settings.max_upload_bytes,
             max_pixels=settings.max_pixels,
             max_duration_s=settings.max_duration_s,
+            max_frames=settings.max_frames,
+            max_decoded_pixels=settings.max_decoded_pixels,
+            max_streams=settings.max_streams,
+            max_edits=settings.max_edits,
             request_timeout_s=settings.request_timeout_s,
+            decode_sandbox=list(service.recognizer.decode_sandbox),
         ),
     )
 

@@ -61,11 +61,13 @@ def test_reasons_are_there_before_the_first_of_their_kind(metrics: Metrics) -> N
 
 
 def test_gauges_follow_the_core_at_every_scrape(metrics: Metrics) -> None:
-    core: Any = SimpleNamespace(queue_depth=0, decode_workers=2, models=list)
+    core: Any = SimpleNamespace(queue_depth=0, decode_workers=2, decode_sandbox=("seccomp",), models=list)
     metrics.watch(core)
     core.queue_depth = 5
     assert sample(metrics, "blvnet_queue_depth") == 5
     assert sample(metrics, "blvnet_decode_workers") == 2
+    assert sample(metrics, "blvnet_decode_sandbox", fence="seccomp") == 1
+    assert sample(metrics, "blvnet_decode_sandbox", fence="landlock") == 0
 
 
 def test_model_info_shows_those_that_serve_and_forgets_those_that_do_not(metrics: Metrics) -> None:
@@ -73,7 +75,7 @@ def test_model_info_shows_those_that_serve_and_forgets_those_that_do_not(metrics
         ModelEntry("tiny", 3, ModelState.READY, MANIFEST, "cpu"),
         ModelEntry("bad", 1, ModelState.REFUSED, reason="no graph"),
     ]
-    core: Any = SimpleNamespace(queue_depth=0, decode_workers=0, models=lambda: serving)
+    core: Any = SimpleNamespace(queue_depth=0, decode_workers=0, decode_sandbox=(), models=lambda: serving)
     metrics.watch(core)
     labels = {"model": "tiny", "version": "3", "precision": "int8", "provider": "cpu"}
     assert sample(metrics, "blvnet_model_info", **labels) == 1

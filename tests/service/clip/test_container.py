@@ -178,6 +178,9 @@ def test_an_edit_list_that_repeats_frames_counts_them_each_time() -> None:
     assert decode_clip(repeated_by_edit_list(data, 3), SPEC).video.frames == 60
     with pytest.raises(OverLimit) as caught:
         decode_clip(repeated_by_edit_list(data, 20_000), SPEC)
+    assert (caught.value.limit, caught.value.value, caught.value.maximum) == ("edits", 20_000, 1000)
+    with pytest.raises(OverLimit) as caught:
+        decode_clip(repeated_by_edit_list(data, 20_000), SPEC, DecodeLimits(max_edits=20_000))
     assert caught.value.limit == "frames"
 
 

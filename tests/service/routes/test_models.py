@@ -17,7 +17,12 @@ def test_list_has_the_models_and_the_limits(server: RunningServer) -> None:
         "max_upload_bytes": 2_000_000,
         "max_pixels": 500_000,
         "max_duration_s": 600.0,
+        "max_frames": 36_000,
+        "max_decoded_pixels": 20_000_000_000,
+        "max_streams": 64,
+        "max_edits": 1000,
         "request_timeout_s": 30.0,
+        "decode_sandbox": ["seccomp", "landlock"],
     }
 
 
