@@ -176,7 +176,8 @@ def answer(contender: Callable[[Job], Images], job: Job) -> dict[str, Any]:
     except Exception as exc:  # noqa: BLE001 - a peer may fail in any way on any clip; the table says so
         return {"error": f"{type(exc).__name__}: {exc}"[:200]}
     wall_ms, cpu_ms = 1e3 * (time.perf_counter() - began), 1e3 * (_cpu_s() - cpu_began)
-    return {"wall_ms": wall_ms, "cpu_ms": cpu_ms, "numbers": [read_stamp(image) for image in images]}
+    numbers = [read_stamp(image) for image in images]
+    return {"wall_ms": round(wall_ms, 2), "cpu_ms": round(cpu_ms, 2), "numbers": numbers}
 
 
 def main(name: str) -> None:
