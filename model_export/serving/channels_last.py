@@ -34,6 +34,9 @@ class ChannelsLastFilter(TimeFilter):
         _, channels, height, width = x.shape
         y = x.permute(0, 2, 3, 1).reshape(-1, self.frames, height * width, channels)
         y = self.filter(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # [N, T', H * W, C]
+        # How a convolution's result lies in memory depends on the number of threads, and the exporter would
+        # take a reshape for a view of it; of a copy it can be one. In the graph there is nothing to copy.
+        y = y.clone(memory_format=torch.contiguous_format)
         return y.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
 

@@ -84,15 +84,12 @@ def find_package(path: Path) -> Path:
 
 
 def installed_providers() -> list[str]:
-    """Providers whose engine is installed, and says that it has them."""
-    found = []
-    if importlib.util.find_spec("onnxruntime") is not None:
-        from service.runtime.onnxruntime_session import PROVIDERS, has_provider
+    """Providers whose engine is installed and says that it has them."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return []
+    from service.runtime.onnxruntime_session import PROVIDERS, has_provider
 
-        found += [name for name in PROVIDERS if has_provider(name)]
-    if importlib.util.find_spec("openvino") is not None:
-        found.append("openvino")
-    return found
+    return [name for name in PROVIDERS if has_provider(name)]
 
 
 def contenders(
@@ -123,9 +120,8 @@ def repeated(clips: Arrays, count: int) -> Arrays:
 
 
 def load_session(folder: Path, provider: str, threads: int) -> Workload:
-    """A package as a workload; the graph is that of the provider where the package has one."""
-    own = read_manifest(folder).graphs.get(provider)
-    return load_graph(folder / (own.file if own else GRAPH_FILE), provider, threads)
+    """A package as a workload."""
+    return load_graph(folder / GRAPH_FILE, provider, threads)
 
 
 def load_graph(graph: Path, provider: str, threads: int) -> Workload:

@@ -16,6 +16,7 @@ from torch import nn
 
 from model_export.config import ModelConfig
 from model_export.graph import FORBIDDEN, OPSET, OUTPUTS, GraphError, build_graph, check_graph
+from model_export.networks.names import build, parse_architecture
 from model_export.networks.pixels import normalise
 from model_export.serving.form import Form
 from service.clip.spec import ClipSpec, Frames, InputSpec
@@ -114,6 +115,19 @@ def test_nothing_of_the_machine_that_exported_is_in_the_graph(exported: Exported
 
 
 CLIP = ClipSpec(frames=2, inputs=(InputSpec("frames", Frames.ALL, 4, 4),))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_network_is_exported_with_any_number_of_threads(threads: int) -> None:
+    """Layouts of results in memory depend on it, at sizes of real networks."""
+    config = parse_architecture("blvnet-tam-mini", num_classes=3)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        graph = build_graph(build(config).eval(), config.clip_spec(), Form.CHANNELS_LAST)
+    finally:
+        torch.set_num_threads(before)
+    assert "Identity" not in {node.op_type for node in graph.graph.node}
 
 
 def graph_of(*extra: onnx.NodeProto, **changes: Any) -> onnx.ModelProto:

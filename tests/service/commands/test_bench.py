@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from service.clip.probe import PROBE, probe_clips
 from service.cores import usable_cores
-from service.manifest import GRAPH_FILE, GraphFile, Reference, read_manifest, sha256_of, write_manifest
+from service.manifest import GRAPH_FILE, Reference, read_manifest
 from service.runtime.providers import open_session
 from tests.service.test_cli import blvnet
 from tests.tiny_models import write_package
@@ -85,17 +84,6 @@ def test_provider_that_cannot_be_had_is_named_and_the_others_are_measured(tiny_m
     assert "provider tensorrt is not part of the installed onnxruntime" in tensorrt["error"]
     assert (tensorrt["batches"], tensorrt["load_s"]) == ([], None)
     assert (cpu["error"], len(cpu["batches"])) == (None, 1)
-
-
-def test_engine_with_a_graph_of_its_own_is_measured_with_that(tmp_path: Path) -> None:
-    folder = write_package(tmp_path)
-    own, common = folder / "own.onnx", folder / GRAPH_FILE
-    common.rename(own)
-    common.write_bytes(b"a graph for others")
-    graphs = {"cpu": GraphFile(own.name, sha256_of(own))}
-    manifest = replace(read_manifest(folder), sha256=sha256_of(common), graphs=graphs)
-    write_manifest(manifest, folder)
-    assert measured(folder, "--batches", 1)["results"][0]["error"] is None
 
 
 def test_name_folder_means_its_highest_version(tmp_path: Path) -> None:
