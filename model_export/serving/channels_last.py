@@ -5,8 +5,8 @@ memory: a TAM over all frames of a clip is one depthwise convolution on a view, 
 frames that are tensors of their own would round after each tap and again after each sum. The graph spells
 the views out as transpositions, which cancel against the kernels' own.
 
-Two operators are written as others, because onnxruntime has no fast integer kernel for them (together 26 of
-the 87 ms of bLVNet-TAM-50 on 2 cores):
+Two operators are written as others, because onnxruntime has no fast integer kernel for them (together they
+took more than a quarter of the time of bLVNet-TAM-50):
 
 - average pooling as a depthwise convolution whose weights are all 1 / k^2,
 - enlarging twofold as two concatenations of a tensor with itself, first along the channels, where

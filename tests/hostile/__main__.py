@@ -26,7 +26,11 @@ def main() -> int:
         write_package(folder / "models")
         with running_server(folder / "models", {"TMPDIR": str(folder / "tmp")}, DECODE_WORKERS="2") as server:
             report = run(
-                server, folder, arguments.passes, print, lambda item: arguments.only in f"{item.category}/{item.name}"
+                server,
+                folder,
+                arguments.passes,
+                print,
+                lambda item: arguments.only in f"{item.category}/{item.name}",
             )
             restarts = {
                 reason: server.metric("blvnet_decode_worker_restarts_total", reason=reason)

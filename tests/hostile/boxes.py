@@ -14,7 +14,19 @@ def box(kind: bytes, *content: bytes, size: int | None = None) -> bytes:
 
 def boxes(data: bytes, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, bytes]]:
     """Start, end and kind of every box, those inside others after the one that they are in."""
-    parents = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf", b"udta", b"moof", b"traf", b"mvex"}
+    parents = {
+        b"moov",
+        b"trak",
+        b"mdia",
+        b"minf",
+        b"stbl",
+        b"edts",
+        b"dinf",
+        b"udta",
+        b"moof",
+        b"traf",
+        b"mvex",
+    }
     stop = len(data) if stop is None else stop
     while start + 8 <= stop:
         size = int.from_bytes(data[start : start + 4])
@@ -74,4 +86,9 @@ def number(value: int) -> bytes:
 
 def chunk(kind: bytes, content: bytes, size: int | None = None) -> bytes:
     """A RIFF chunk."""
-    return kind + struct.pack("<I", len(content) if size is None else size) + content + b"\0" * (len(content) % 2)
+    return (
+        kind
+        + struct.pack("<I", len(content) if size is None else size)
+        + content
+        + b"\0" * (len(content) % 2)
+    )

@@ -82,7 +82,9 @@ def valid() -> Iterator[Item]:
     yield Item("valid", "tiny", numbered_clip(frames=5, width=16, height=16), 5, (16, 16))
     yield Item("valid", "long-and-thin", numbered_clip(frames=3, width=1024, height=32), 3, (1024, 32))
     yield Item("valid", "variable-rate", numbered_clip(frames=6, times=(0, 1, 5, 6, 30, 31)), 6, SIZE)
-    yield Item("valid", "late-start", numbered_clip(frames=6, times=tuple(range(900, 906)), container="mkv"), 6, SIZE)
+    yield Item(
+        "valid", "late-start", numbered_clip(frames=6, times=tuple(range(900, 906)), container="mkv"), 6, SIZE
+    )
     yield Item("valid", "fragmented", _flags("frag_keyframe+empty_moov+default_base_moof"), FRAMES, SIZE)
     yield Item("valid", "index-first", _flags("faststart"), FRAMES, SIZE)
     yield Item("valid", "one-frame-fragments", _flags("frag_every_frame+empty_moov"), FRAMES, SIZE)
@@ -105,7 +107,11 @@ def lies() -> Iterator[Item]:
     data = base()
     entry = find(data, b"stsd") + 16
     for width, height in ((32767, 32767), (65535, 65535), (0, 0), (1, 65535), (65535, 1), (16384, 16384)):
-        yield Item("lie", f"sample-entry-{width}x{height}", patched(data, entry + 32, struct.pack(">HH", width, height)))
+        yield Item(
+            "lie",
+            f"sample-entry-{width}x{height}",
+            patched(data, entry + 32, struct.pack(">HH", width, height)),
+        )
         at = find(data, b"tkhd") + 84
         lied = patched(data, at, struct.pack(">II", width << 16, height << 16))
         yield Item("lie", f"track-{width}x{height}", lied)
@@ -117,15 +123,31 @@ def lies() -> Iterator[Item]:
         for value in (0, 2**31 - 1, 2**31, 2**32 - 1):
             spot = 16 if kind == b"stsz" else 12
             try:
-                yield Item("lie", f"{kind.decode()}-{value:x}", within(data, kind, spot, struct.pack(">I", value)))
+                yield Item(
+                    "lie", f"{kind.decode()}-{value:x}", within(data, kind, spot, struct.pack(">I", value))
+                )
             except StopIteration:
                 continue
     yield Item("lie", "stts-ten-years", within(data, b"stts", 20, struct.pack(">I", 0x7FFFFFFF)))
     yield Item("lie", "sample-size-2g", within(data, b"stsz", 12, struct.pack(">II", 2**31 - 1, FRAMES)))
     yield Item("lie", "all-samples-of-no-size", within(data, b"stsz", 20, bytes(4 * FRAMES)))
-    yield Item("lie", "ten-million-frames-of-a-byte", within(data, b"stsz", 12, struct.pack(">II", 1, 10_000_000)))
+    yield Item(
+        "lie", "ten-million-frames-of-a-byte", within(data, b"stsz", 12, struct.pack(">II", 1, 10_000_000))
+    )
     yield Item("lie", "offset-past-the-end", within(data, b"stco", 16, b"\xff\xff\xff\xf0"))
-    for tag in (b"hvc1", b"vvc1", b"av01", b"mp4v", b"jpeg", b"png ", b"raw ", b"XXXX", b"encv", b"text", b"dvh1"):
+    for tag in (
+        b"hvc1",
+        b"vvc1",
+        b"av01",
+        b"mp4v",
+        b"jpeg",
+        b"png ",
+        b"raw ",
+        b"XXXX",
+        b"encv",
+        b"text",
+        b"dvh1",
+    ):
         yield Item("lie", f"tag-{tag.decode().strip()}", patched(data, find(data, b"stsd") + 20, tag))
     config = data.index(b"avcC")
     for name, new in (("no-sps", b"\x01\x64\x00\x0a\xff\xe0\x00"), ("many-sps", b"\x01\x64\x00\x0a\xff\xff"),
@@ -143,11 +165,15 @@ def atoms() -> Iterator[Item]:
     data = base()
     for kind in (b"ftyp", b"moov", b"trak", b"mdia", b"stbl", b"stsd", b"stts", b"mdat"):
         for claim in (0, 1, 7, 9, 0x7FFFFFFF, 0xFFFFFFFF):
-            yield Item("atom", f"{kind.decode()}-size-{claim:x}", within(data, kind, 0, struct.pack(">I", claim)))
+            yield Item(
+                "atom", f"{kind.decode()}-size-{claim:x}", within(data, kind, 0, struct.pack(">I", claim))
+            )
     for claim in (0, 8, 15, 2**31, 2**62, 2**63 - 1, 2**63, 2**64 - 1):
         large = struct.pack(">I4sQ", 1, b"free", claim)
         yield Item("atom", f"large-size-{claim:x}", large + data)
-        yield Item("atom", f"large-size-in-moov-{claim:x}", replaced(data, b"mvhd", lambda old, new=large: old + new))
+        yield Item(
+            "atom", f"large-size-in-moov-{claim:x}", replaced(data, b"mvhd", lambda old, new=large: old + new)
+        )
     for depth in (100, 5000):
         for kind in (b"moov", b"udta", b"trak"):
             nested = b""
@@ -162,9 +188,14 @@ def atoms() -> Iterator[Item]:
     small = zlib.compress(bytes(50_000_000), 9)
     cmov = box(b"cmov", box(b"dcom", b"zlib"), box(b"cmvd", struct.pack(">I", 50_000_000), small))
     yield Item("atom", "cmov-bomb", box(b"ftyp", b"qt  \0\0\2\0qt  ") + box(b"moov", cmov))
-    claim = box(b"cmov", box(b"dcom", b"zlib"), box(b"cmvd", struct.pack(">I", 2**31 - 1), zlib.compress(b"x")))
+    claim = box(
+        b"cmov", box(b"dcom", b"zlib"), box(b"cmvd", struct.pack(">I", 2**31 - 1), zlib.compress(b"x"))
+    )
     yield Item("atom", "cmov-says-2g", box(b"ftyp", b"qt  \0\0\2\0qt  ") + box(b"moov", claim))
-    tag = box(b"udta", box(b"meta", bytes(4), box(b"ilst", box(b"\xa9nam", box(b"data", bytes(8), b"A" * 1_500_000)))))
+    tag = box(
+        b"udta",
+        box(b"meta", bytes(4), box(b"ilst", box(b"\xa9nam", box(b"data", bytes(8), b"A" * 1_500_000)))),
+    )
     yield Item("atom", "metadata-2m", replaced(data, b"mvhd", lambda old: old + tag), FRAMES, SIZE)
 
 
@@ -174,14 +205,16 @@ def edit_lists() -> Iterator[Item]:
 
     def edited(*entries: tuple[int, int, int]) -> bytes:
         rows = b"".join(struct.pack(">IiI", *entry) for entry in entries)
-        return replaced(data, b"elst", lambda _: box(b"elst", bytes(4), struct.pack(">I", len(entries)), rows))
+        return replaced(
+            data, b"elst", lambda _: box(b"elst", bytes(4), struct.pack(">I", len(entries)), rows)
+        )
 
     normal = (480, 0, 0x10000)
     for count in (900, 20_000, 100_000):
         yield Item("edit", f"repeats-{count}", edited(*[normal] * count))
     yield Item("edit", "none", edited())
     yield Item("edit", "empty-first", edited((500, -1, 0x10000), normal))
-    yield Item("edit", "before-the-start", edited((480, -2**31, 0x10000)))
+    yield Item("edit", "before-the-start", edited((480, -(2**31), 0x10000)))
     yield Item("edit", "behind-the-end", edited((480, 2**31 - 1, 0x10000)))
     yield Item("edit", "no-rate", edited((480, 0, 0)))
     yield Item("edit", "no-length", edited((0, 0, 0x10000)))
@@ -198,19 +231,32 @@ def structure() -> Iterator[Item]:
     for count in (63, 65, 900, 3000):
         many = replaced(data, b"trak", lambda old, more=count: old * more)
         yield Item("structure", f"tracks-{count}", many)
-    track = ebml("AE", ebml("D7", number(1)) + ebml("73C5", number(1)) + ebml("83", number(2)) + ebml("86", b"A_AAC"))
+    track = ebml(
+        "AE", ebml("D7", number(1)) + ebml("73C5", number(1)) + ebml("83", number(2)) + ebml("86", b"A_AAC")
+    )
     for count in (60, 5000):
         yield Item("structure", f"mkv-tracks-{count}", _mkv(ebml("1654AE6B", track * count)))
-    attached = ebml("61A7", ebml("466E", b"font.ttf") + ebml("4660", b"font/ttf") + ebml("465C", b"x" * 10) + ebml("46AE", number(7)))
+    attached = ebml(
+        "61A7",
+        ebml("466E", b"font.ttf")
+        + ebml("4660", b"font/ttf")
+        + ebml("465C", b"x" * 10)
+        + ebml("46AE", number(7)),
+    )
     yield Item("structure", "mkv-attachments-1000", _spliced(ebml("1941A469", attached * 1000)))
     tags = ebml("1254C367", ebml("7373", ebml("67C8", ebml("45A3", b"K") + ebml("4487", b"V" * 50))) * 5000)
     yield Item("structure", "mkv-tags-5000", _spliced(tags))
     chapter = ebml("B6", ebml("73C4", number(1)) + ebml("91", number(0)))
     yield Item("structure", "mkv-chapters-5000", _spliced(ebml("1043A770", ebml("45B9", chapter * 5000))))
-    pat = b"\x00\xb0\xfd\x00\x01\xc1\x00\x00" + b"".join(struct.pack(">HH", n, 0xE000 | (100 + n)) for n in range(1, 43))
+    pat = b"\x00\xb0\xfd\x00\x01\xc1\x00\x00" + b"".join(
+        struct.pack(">HH", n, 0xE000 | (100 + n)) for n in range(1, 43)
+    )
     packet = (b"\x47\x40\x00\x10\x00" + pat).ljust(188, b"\xff")
     yield Item("structure", "ts-programmes", (packet + base("ts")) * 4)
-    pids = b"".join((struct.pack(">BHB", 0x47, 0x4000 | pid, 0x10) + b"\x00\x00\x01\xe0").ljust(188, b"\0") for pid in range(32, 2500))
+    pids = b"".join(
+        (struct.pack(">BHB", 0x47, 0x4000 | pid, 0x10) + b"\x00\x00\x01\xe0").ljust(188, b"\0")
+        for pid in range(32, 2500)
+    )
     yield Item("structure", "ts-pids-2500", pids)
 
 
@@ -242,30 +288,88 @@ def matroska() -> Iterator[Item]:
     yield Item("matroska", "unknown-sizes-2000", endless)
     yield Item("matroska", "void-1m", data[:cluster] + ebml("EC", bytes(1_000_000)) + data[cluster:])
     lace = b"\x81\x00\x00\x06\xff" + b"\xff" * 300
-    entry = ebml("AE", ebml("D7", number(1)) + ebml("73C5", number(1)) + ebml("83", number(1)) + ebml("86", b"V_VP8") + ebml("E0", ebml("B0", number(64)) + ebml("BA", number(64))))
-    yield Item("matroska", "laces", _mkv(ebml("1654AE6B", entry), ebml("1F43B675", ebml("E7", number(0)) + ebml("A3", lace) * 500)))
+    entry = ebml(
+        "AE",
+        ebml("D7", number(1))
+        + ebml("73C5", number(1))
+        + ebml("83", number(1))
+        + ebml("86", b"V_VP8")
+        + ebml("E0", ebml("B0", number(64)) + ebml("BA", number(64))),
+    )
+    yield Item(
+        "matroska",
+        "laces",
+        _mkv(ebml("1654AE6B", entry), ebml("1F43B675", ebml("E7", number(0)) + ebml("A3", lace) * 500)),
+    )
     for scale in (0, 1, 2**63, 2**64 - 1):
-        yield Item("matroska", f"time-scale-{scale:x}", patched(data, data.index(bytes.fromhex("2AD7B1")), bytes.fromhex("2AD7B188")[:3] + b"\x83" + scale.to_bytes(8)[-3:]))
+        yield Item(
+            "matroska",
+            f"time-scale-{scale:x}",
+            patched(
+                data,
+                data.index(bytes.fromhex("2AD7B1")),
+                bytes.fromhex("2AD7B188")[:3] + b"\x83" + scale.to_bytes(8)[-3:],
+            ),
+        )
     at = data.index(bytes.fromhex("4489"))
     for name, value in (("nan", float("nan")), ("inf", float("inf")), ("minus", -1e300)):
         yield Item("matroska", f"duration-{name}", patched(data, at + 3, struct.pack(">d", value)))
     for width in (0, 2**16, 2**31, 2**63):
         video = ebml("E0", ebml("B0", number(width)) + ebml("BA", number(width)))
-        for codec in (b"V_VP8", b"V_UNCOMPRESSED", b"V_MPEG4/ISO/AVC", b"V_AV1", b"V_QUICKTIME", b"V_MS/VFW/FOURCC"):
-            track = ebml("AE", ebml("D7", number(1)) + ebml("73C5", number(1)) + ebml("83", number(1)) + ebml("86", codec) + video)
+        for codec in (
+            b"V_VP8",
+            b"V_UNCOMPRESSED",
+            b"V_MPEG4/ISO/AVC",
+            b"V_AV1",
+            b"V_QUICKTIME",
+            b"V_MS/VFW/FOURCC",
+        ):
+            track = ebml(
+                "AE",
+                ebml("D7", number(1))
+                + ebml("73C5", number(1))
+                + ebml("83", number(1))
+                + ebml("86", codec)
+                + video,
+            )
             block = ebml("A3", b"\x81\0\0\x80" + bytes(100))
             name = f"{codec.decode().replace('/', '-')}-{width:x}"
-            yield Item("matroska", name, _mkv(ebml("1654AE6B", track), ebml("1F43B675", ebml("E7", number(0)) + block)))
+            yield Item(
+                "matroska",
+                name,
+                _mkv(ebml("1654AE6B", track), ebml("1F43B675", ebml("E7", number(0)) + block)),
+            )
     packed = ebml("6D80", ebml("6240", ebml("5031", number(0)) + ebml("5034", ebml("4254", number(0)))))
     bomb = zlib.compress(bytes(40_000_000), 9)
-    track = ebml("AE", ebml("D7", number(1)) + ebml("73C5", number(1)) + ebml("83", number(1)) + ebml("86", b"V_VP8") + packed)
-    yield Item("matroska", "zlib-bomb", _mkv(ebml("1654AE6B", track), ebml("1F43B675", ebml("E7", number(0)) + ebml("A3", b"\x81\0\0\x80" + bomb) * 20)))
+    track = ebml(
+        "AE",
+        ebml("D7", number(1))
+        + ebml("73C5", number(1))
+        + ebml("83", number(1))
+        + ebml("86", b"V_VP8")
+        + packed,
+    )
+    yield Item(
+        "matroska",
+        "zlib-bomb",
+        _mkv(
+            ebml("1654AE6B", track),
+            ebml("1F43B675", ebml("E7", number(0)) + ebml("A3", b"\x81\0\0\x80" + bomb) * 20),
+        ),
+    )
 
 
 def riff_and_others() -> Iterator[Item]:
     """AVI, FLV, Ogg, GIF and programme streams that lie."""
     avi = base("avi", "mpeg4")
-    for kind, offset, name in ((b"avih", 24, "frames"), (b"avih", 32, "streams"), (b"strh", 40, "length"), (b"strh", 28, "scale"), (b"strh", 32, "rate"), (b"strf", 12, "width")):
+    for kind, offset, name in (
+        (b"avih", 24, "frames"),
+        (b"avih", 32, "streams"),
+        (b"strh", 40, "length"),
+        (b"strh", 28, "scale"),
+        (b"strh", 32, "rate"),
+        (b"strf", 12, "width"),
+    ):
         at = avi.index(kind) + offset
         for value in (0, 0xFFFFFFFF, 0x7FFFFFFF):
             yield Item("riff", f"{name}-{value:x}", patched(avi, at, struct.pack("<I", value)))
@@ -301,15 +405,31 @@ def bombs() -> Iterator[Item]:
         yield Item("bomb", f"gif-{side}-2000-frames", b"GIF89a" + screen + (control + image) * 2000 + b";")
     small = struct.pack("<HHBBB", 8, 8, 0x80, 0, 0) + bytes(6)
     image = b"\x2c" + struct.pack("<HHHHB", 0, 0, 8, 8, 0) + b"\x02\x02\x44\x01\x00"
-    yield Item("bomb", "gif-40000-frames", b"GIF89a" + small + (b"\x21\xf9\x04\0\1\0\0\0" + image) * 40_000 + b";")
-    yield Item("bomb", "gif-image-past-screen", b"GIF89a" + small + b"\x2c" + struct.pack("<HHHHB", 60000, 60000, 65535, 65535, 0) + b"\x02\x02\x44\x01\x00;")
+    yield Item(
+        "bomb", "gif-40000-frames", b"GIF89a" + small + (b"\x21\xf9\x04\0\1\0\0\0" + image) * 40_000 + b";"
+    )
+    yield Item(
+        "bomb",
+        "gif-image-past-screen",
+        b"GIF89a"
+        + small
+        + b"\x2c"
+        + struct.pack("<HHHHB", 60000, 60000, 65535, 65535, 0)
+        + b"\x02\x02\x44\x01\x00;",
+    )
     for side in (16_383, 8192):
         yield Item("bomb", f"vp8-{side}", _vp8_growing(side, first=True))
         yield Item("bomb", f"vp8-grows-to-{side}", _vp8_growing(side, first=False))
     key = numbered_clip(frames=1, width=3840, height=2160, container="mkv", codec="mpeg4")
     for count in (3000, 12_000, 40_000):
         yield Item("bomb", f"4k-{count}-frames", _repeated(key, count))
-    yield Item("bomb", "vp9-many-4k", _repeated(numbered_clip(frames=1, width=3840, height=2160, container="mkv", codec="libvpx-vp9"), 9000))
+    yield Item(
+        "bomb",
+        "vp9-many-4k",
+        _repeated(
+            numbered_clip(frames=1, width=3840, height=2160, container="mkv", codec="libvpx-vp9"), 9000
+        ),
+    )
     yield Item("bomb", "raw-header-alone", _raw_avi(30_000, 30_000, b""))
     yield Item("bomb", "raw-tiny-frames", _raw_avi(2, 2, bytes(16), 50_000))
     sps = base("mkv")
@@ -336,7 +456,8 @@ def _repeated(data: bytes, count: int) -> bytes:
     # One block for each: a cluster of its own, so that the times fit. A packet that is large is cut short.
     packet = body[0][: max(16, 12_000_000 // count // 4)]
     clusters = b"".join(
-        ebml("1F43B675", ebml("E7", number(n * 40)) + ebml("A3", b"\x81\0\0\x80" + packet)) for n in range(count)
+        ebml("1F43B675", ebml("E7", number(n * 40)) + ebml("A3", b"\x81\0\0\x80" + packet))
+        for n in range(count)
     )
     head = bytearray(data[:start])
     segment = head.index(bytes.fromhex("18538067"))
@@ -362,7 +483,11 @@ def streams() -> Iterator[Item]:
     yield Item("no-video", "sound-called-video", within(sound, b"hdlr", 16, b"vide"))
     video = base()
     for handler in (b"soun", b"text", b"hint", b"meta", b"clcp", b"auxv", b"\0\0\0\0"):
-        yield Item("no-video", f"video-called-{handler.decode().strip(chr(0)) or 'nothing'}", within(video, b"hdlr", 16, handler))
+        yield Item(
+            "no-video",
+            f"video-called-{handler.decode().strip(chr(0)) or 'nothing'}",
+            within(video, b"hdlr", 16, handler),
+        )
     for empty in (0, 1):
         data = numbered_clip(frames=1 + empty)
         yield Item("no-video", f"no-samples-{empty}", within(data, b"stsz", 16, bytes(4)))
@@ -437,7 +562,14 @@ def flipped() -> Iterator[Item]:
 
 def damaged_packets() -> Iterator[Item]:
     """A sound container around packets that are not."""
-    for container, codec in (("mkv", "libx264"), ("mkv", "libx265"), ("webm", "libvpx"), ("webm", "libvpx-vp9"), ("mkv", "mpeg4"), ("mkv", "ffv1")):
+    for container, codec in (
+        ("mkv", "libx264"),
+        ("mkv", "libx265"),
+        ("webm", "libvpx"),
+        ("webm", "libvpx-vp9"),
+        ("mkv", "mpeg4"),
+        ("mkv", "ffv1"),
+    ):
         data, muxer = base(container, codec), {"mkv": "matroska"}.get(container, container)
         changes: dict[str, Callable[[int, bytearray], bytearray | None]] = {
             "empty": lambda index, body: body if index % 2 else body[:1],
@@ -472,7 +604,9 @@ def fetching(lure: Lure) -> Iterator[Item]:
     host, _, port = url.removeprefix("http://").partition(":")
     sdp = f"v=0\no=- 0 0 IN IP4 {host}\ns=x\nc=IN IP4 {host}\nt=0 0\nm=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n"
     yield Item("fetch", "sdp", sdp.encode(), file_name="x.sdp")
-    yield Item("fetch", "rtsp-link", f"RTSP/1.0 302 Moved\r\nLocation: {url}\r\n\r\n".encode(), file_name="x.rtsp")
+    yield Item(
+        "fetch", "rtsp-link", f"RTSP/1.0 302 Moved\r\nLocation: {url}\r\n\r\n".encode(), file_name="x.rtsp"
+    )
     mpd = f'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet><Representation id="1"><BaseURL>{url}/x.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>'
     yield Item("fetch", "dash", mpd.encode(), file_name="x.mpd")
     entity = f'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "{path}">]><MPD>&x;</MPD>'
@@ -485,10 +619,25 @@ def fetching(lure: Lure) -> Iterator[Item]:
     for name, kind in (("url", b"url "), ("urn", b"urn "), ("alis", b"alis"), ("rsrc", b"rsrc")):
         for target_name, target in (("http", f"{url}/ref.mov"), ("file", lure.path)):
             reference = box(kind, bytes(4), target.encode(), b"\0")
-            yield Item("fetch", f"dref-{name}-{target_name}", replaced(data, b"dref", lambda _, new=reference: box(b"dref", bytes(4), struct.pack(">I", 1), new)))
-    rmra = box(b"moov", box(b"rmra", box(b"rmda", box(b"rdrf", bytes(4), b"url ", struct.pack(">I", len(url)), url.encode()))))
+            yield Item(
+                "fetch",
+                f"dref-{name}-{target_name}",
+                replaced(
+                    data, b"dref", lambda _, new=reference: box(b"dref", bytes(4), struct.pack(">I", 1), new)
+                ),
+            )
+    rmra = box(
+        b"moov",
+        box(
+            b"rmra", box(b"rmda", box(b"rdrf", bytes(4), b"url ", struct.pack(">I", len(url)), url.encode()))
+        ),
+    )
     yield Item("fetch", "reference-movie", box(b"ftyp", b"qt  \0\0\2\0qt  ") + rmra)
-    gab2 = b"GAB2\0\x02\0\x08\0\0\0h\0l\0s\0\0\0\x04\0" + struct.pack("<I", len(url)) + f"#EXTM3U\n#EXTINF:1,\n{url}/a\n".encode()
+    gab2 = (
+        b"GAB2\0\x02\0\x08\0\0\0h\0l\0s\0\0\0\x04\0"
+        + struct.pack("<I", len(url))
+        + f"#EXTM3U\n#EXTINF:1,\n{url}/a\n".encode()
+    )
     avi = base("avi", "mpeg4")
     at = avi.index(b"movi") + 4
     yield Item("fetch", "gab2", avi[:at] + chunk(b"00tx", gab2) + avi[at:])

@@ -28,7 +28,9 @@ PROMISE_S = 10.0
 SECRET = b"The canary is called Caruso."
 REFUSALS = {400, 413, 415, 422}
 # What an answer must not tell: paths, addresses in memory, FFmpeg's and Python's own words.
-TELLTALE = re.compile(r"(?<![\w/])/(?:tmp|proc|home|usr|opt|root|etc)/|0x[0-9a-f]{6}|errno|traceback|avcodec|libav", re.I)
+TELLTALE = re.compile(
+    r"(?<![\w/])/(?:tmp|proc|home|usr|opt|root|etc)/|0x[0-9a-f]{6}|errno|traceback|avcodec|libav", re.I
+)
 
 
 class Listener:
