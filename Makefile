@@ -25,11 +25,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A GPU machine serves with the CUDA build of onnxruntime, any other with the CPU build.
+# Engines besides it follow after a comma: EXTRA=cpu,openvino.
 EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 SERVE_STAMP = $(VENV)/.serve-$(EXTRA)
 DEV_STAMP := $(VENV)/.dev
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo podman-compose)
-COMPOSE_FILES = -f docker-compose.yml $(if $(filter gpu,$(EXTRA)),-f docker/compose.gpu.yml) \
+COMPOSE_FILES = -f docker-compose.yml $(if $(findstring gpu,$(EXTRA)),-f docker/compose.gpu.yml) \
 	$(if $(MODELS),-f docker/compose.models.yml)
 
 .PHONY: help
@@ -91,7 +92,7 @@ $(VENV)/.serve-%: pyproject.toml constraints.txt | $(BIN)/python
 # GPU machine the CUDA build is put back last.
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
-	@if [ $(EXTRA) = gpu ]; then \
+	@if [ -n '$(findstring gpu,$(EXTRA))' ]; then \
 		$(PIP) uninstall --yes onnxruntime onnxruntime-gpu && \
 		$(PIP) install $(PIP_ARGS) --constraint constraints.txt --editable '.[gpu]'; fi
 	@touch $(SERVE_STAMP) $@

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.clip.video import DecodeLimits
+from service.runtime.config import RuntimeConfig
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class CoreConfig:
         decode_workers: Processes that decode; as many as there are cores, if None.
         decode_timeout_s: Longest time for the decoding of one clip.
         decode_memory_mb: Address space that decoding may take in a worker, in MB of 10^6 bytes.
+        cache_dir: Folder for what takes long to find out or to build; nothing is kept, if None.
         limits: What a video may ask for.
     """
 
@@ -36,4 +38,14 @@ class CoreConfig:
     decode_workers: int | None = None
     decode_timeout_s: float = 8.0
     decode_memory_mb: int = 1024
+    cache_dir: Path | None = None
     limits: DecodeLimits = field(default_factory=DecodeLimits)
+
+    def runtime(self, cores: int) -> RuntimeConfig:
+        """How to run graphs, with so many cores to run them on."""
+        return RuntimeConfig(
+            provider=self.provider,
+            threads=self.inference_threads or cores,
+            max_batch=self.max_batch,
+            cache_dir=self.cache_dir,
+        )

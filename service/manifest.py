@@ -24,6 +24,9 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MAX_LABELS = 100_000
 MAX_FRAMES = 1024
 MAX_SIZE = 4096
+MAX_GRAPHS = 16
+MAX_PROBE_CLIPS = 16
+LARGEST_FLOAT32 = 3.4028234663852886e38
 
 Choice = TypeVar("Choice", Sampling, Frames)
 
@@ -86,6 +89,15 @@ class Manifest:
     parity: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def graph(self, engine: str | None = None) -> GraphFile:
+        """The graph that an engine loads: its own, or `model.onnx`."""
+        own = None if engine is None else self.graphs.get(engine)
+        return own or GraphFile(GRAPH_FILE, self.sha256, self.parity)
+
+    def graph_files(self) -> tuple[GraphFile, ...]:
+        """All graphs of the package, `model.onnx` first."""
+        return self.graph(), *self.graphs.values()
+
     def to_json(self) -> dict[str, Any]:
         """The document of `model.json`."""
         return {
@@ -147,14 +159,15 @@ def verify_graph(manifest: Manifest, folder: Path) -> None:
     Raises:
         PackageError: a file is missing or its SHA-256 is another one.
     """
-    others = ((graph.file, graph.sha256) for graph in manifest.graphs.values())
-    for file, wanted in ((GRAPH_FILE, manifest.sha256), *others):
+    for graph in manifest.graph_files():
         try:
-            digest = sha256_of(folder / file)
+            digest = sha256_of(folder / graph.file)
         except OSError as exc:
-            raise PackageError(f"{folder}: {file} cannot be read") from exc
-        if digest != wanted:
-            raise PackageError(f"{folder}: {file} has SHA-256 {digest}, {MANIFEST_FILE} says {wanted}")
+            raise PackageError(f"{folder}: {graph.file} cannot be read") from exc
+        if digest != graph.sha256:
+            raise PackageError(
+                f"{folder}: {graph.file} has SHA-256 {digest}, {MANIFEST_FILE} says {graph.sha256}"
+            )
 
 
 def sha256_of(path: Path) -> str:
@@ -198,11 +211,17 @@ def _parse(document: object) -> Manifest:
         precision=_string(document, "precision"),
         sha256=_digest(document),
         gmacs=_positive(document, "gmacs"),
-        graphs={name: _parse_graph(item) for name, item in _object(document, "graphs").items()},
+        graphs=_parse_graphs(_object(document, "graphs")),
         reference=_parse_reference(document, len(labels)),
         parity=_object(document, "parity"),
         provenance=_object(document, "provenance"),
     )
+
+
+def _parse_graphs(entries: dict[str, Any]) -> dict[str, GraphFile]:
+    if len(entries) > MAX_GRAPHS:
+        raise PackageError(f"graphs has {len(entries)} entries, at most {MAX_GRAPHS} are allowed")
+    return {engine: _parse_graph(item) for engine, item in entries.items()}
 
 
 def _parse_graph(item: object) -> GraphFile:
@@ -222,16 +241,27 @@ def _parse_reference(document: dict[str, Any], classes: int) -> Reference | None
     bound = _positive(reference, "bound")
     if bound is None:
         raise PackageError("reference has no bound")
+    if bound >= 1:
+        raise PackageError(
+            f"the bound of reference must be below 1, which allows any answer; it is {bound:g}"
+        )
     rows = _list(reference, "logits")
-    if not rows or not all(isinstance(row, list) and len(row) == classes for row in rows):
+    if not 1 <= len(rows) <= MAX_PROBE_CLIPS:
+        raise PackageError(f"reference must have logits of 1 to {MAX_PROBE_CLIPS} clips, it has {len(rows)}")
+    if not all(isinstance(row, list) and len(row) == classes for row in rows):
         raise PackageError(f"reference must have logits in rows of {classes}, as many as there are labels")
-    if not all(isinstance(value, int | float) and math.isfinite(value) for row in rows for value in row):
+    if not all(map(_is_float32, (value for row in rows for value in row))):
         raise PackageError("the logits of reference must be finite numbers")
     return Reference(
         probe=_integer(reference, "probe", 1, 2**31 - 1),
         bound=bound,
         logits=tuple(tuple(float(value) for value in row) for row in rows),
     )
+
+
+def _is_float32(value: object) -> bool:
+    """Whether it is a finite number of float32; JSON as Python reads it has NaN and endless integers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT32
 
 
 def _digest(document: dict[str, Any]) -> str:

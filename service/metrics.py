@@ -132,14 +132,15 @@ class _ModelInfoCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily(
             "blvnet_model_info",
-            "The models that serve, and where they run.",
-            labels=["model", "version", "precision", "provider"],
+            "The models that serve, and what they run on.",
+            labels=["model", "version", "precision", "provider", "engine", "arithmetic"],
         )
         for entry in self._recognizer.models():
-            if entry.manifest is not None and entry.provider is not None:
-                family.add_metric(
-                    [entry.name, str(entry.version), entry.manifest.precision, entry.provider], 1
-                )
+            if entry.manifest is not None and entry.opened is not None:
+                runtime = entry.opened.session.runtime
+                engine = f"{runtime.engine} {runtime.version}"
+                labels = [runtime.provider, engine, runtime.arithmetic.value]
+                family.add_metric([entry.name, str(entry.version), entry.manifest.precision, *labels], 1)
         yield family
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from service.errors import ModelNotFound, PackageError
 from service.manifest import GRAPH_FILE, Manifest, read_manifest, verify_graph
+from service.runtime.choice import Opened
 from service.runtime.session import InferenceFailed, Session
-from service.runtime.signature import check_signature, warm_up
 
-OpenSession = Callable[[Path], Session]
+OpenPackage = Callable[[Path, Manifest], Opened]
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +43,29 @@ class Model:
     """A package that serves."""
 
     manifest: Manifest
-    session: Session
+    opened: Opened
+
+    @property
+    def session(self) -> Session:
+        """Its graph, loaded."""
+        return self.opened.session
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A line of the listing; one that was refused has a `reason`, and neither `manifest` nor `provider`."""
+    """A line of the listing; one that was refused has a `reason`, and neither `manifest` nor `opened`."""
 
     name: str
     version: int
     state: ModelState
     manifest: Manifest | None = None
-    provider: str | None = None
+    opened: Opened | None = None
     reason: str | None = None
+
+    @property
+    def provider(self) -> str | None:
+        """Where it runs, in the words of the setting."""
+        return None if self.opened is None else self.opened.session.runtime.provider
 
 
 class ModelStore:
@@ -63,13 +73,13 @@ class ModelStore:
 
     Args:
         root: folder of packages.
-        open_session: loads a graph; see `service.runtime.providers.open_session`.
+        open_package: loads a package and proves it; see `service.runtime.choice.open_package`.
         default: name of the model for requests that name none; the alphabetically first, if not given.
     """
 
-    def __init__(self, root: Path, open_session: OpenSession, default: str | None = None) -> None:
+    def __init__(self, root: Path, open_package: OpenPackage, default: str | None = None) -> None:
         self._root = root
-        self._open_session = open_session
+        self._open_package = open_package
         self._default = default
         self._models: dict[str, Model] = {}
         self._refused: list[ModelEntry] = []
@@ -114,7 +124,7 @@ class ModelStore:
                 version=model.manifest.version,
                 state=ModelState.READY,
                 manifest=model.manifest,
-                provider=model.session.provider,
+                opened=model.opened,
             )
             for model in self.models()
         ]
@@ -130,7 +140,7 @@ class ModelStore:
         """Serve the first good one of a model's versions, the highest first."""
         for package in versions:
             try:
-                model = load_package(package, self._open_session)
+                model = load_package(package, self._open_package)
             except (PackageError, InferenceFailed) as exc:
                 reason = exc.message.removeprefix(f"{package.folder}: ")
                 logger.error("model %s/%d is refused: %s", package.name, package.version, reason)
@@ -139,7 +149,7 @@ class ModelStore:
                 )
                 continue
             self._models[package.name] = model
-            logger.info("model %s/%d serves on %s", package.name, package.version, model.session.provider)
+            logger.info("model %s/%d serves on %s", package.name, package.version, described(model.opened))
             return
 
 
@@ -163,8 +173,8 @@ def find_packages(root: Path) -> list[Package]:
     return sorted(packages, key=lambda package: (package.name, -package.version))
 
 
-def load_package(package: Package, open_session: OpenSession) -> Model:
-    """Read, verify, load and warm up one package.
+def load_package(package: Package, open_package: OpenPackage) -> Model:
+    """Read, verify, load and prove one package.
 
     Raises:
         PackageError: something is wrong with it; the message says what.
@@ -175,10 +185,15 @@ def load_package(package: Package, open_session: OpenSession) -> Model:
     if (manifest.name, manifest.version) != (package.name, package.version):
         raise PackageError(f"the manifest is that of {manifest.name}/{manifest.version}")
     verify_graph(manifest, package.folder)
-    session = open_session(package.folder / GRAPH_FILE)
-    check_signature(session, manifest)
-    warm_up(session, manifest)
-    return Model(manifest, session)
+    return Model(manifest, open_package(package.folder, manifest))
+
+
+def described(opened: Opened) -> str:
+    """What runs a model and why, in words."""
+    reason = f"{opened.session.runtime}, {opened.chosen}"
+    if not opened.measured_ms:
+        return reason
+    return f"{reason} ({', '.join(f'{name} {value:.3g} ms' for name, value in opened.measured_ms.items())})"
 
 
 def _is_version(name: str) -> bool:

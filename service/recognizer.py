@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -32,7 +33,7 @@ from service.errors import DeadlineExceeded, InvalidParameter, NotReady, Request
 from service.manifest import Manifest
 from service.model_store import Model, ModelEntry, ModelStore
 from service.observer import Observer
-from service.runtime.providers import open_session
+from service.runtime.choice import open_package
 from service.shared_files import Clip
 
 MAX_TOP_K = 100
@@ -121,9 +122,10 @@ class Recognizer:
         self._observer = observer or Observer()
         self._state = RecognizerState.NEW
         self._admission = Admission(config.queue_limit)
+        self._workers_started = threading.Event()
         self._store = ModelStore(
             config.models,
-            partial(open_session, provider=config.provider, threads=config.inference_threads or cores),
+            partial(open_package, config=config.runtime(cores), before_measuring=self._workers_started.wait),
             config.default_model,
         )
         self._decoding = DecodePool(
@@ -265,12 +267,18 @@ class Recognizer:
         return answer(query, model, decoded, inference)
 
     async def _load(self) -> None:
-        """Start workers and load models, side by side."""
+        """Start workers and load models, side by side; engines are compared once the workers are there."""
         load = partial(asyncio.get_running_loop().run_in_executor, self._inference, self._store.load)
-        started, loaded = await asyncio.gather(self._decoding.start(), load(), return_exceptions=True)
+        started, loaded = await asyncio.gather(self._start_workers(), load(), return_exceptions=True)
         for failure in (loaded, started):
             if isinstance(failure, BaseException):
                 raise failure
+
+    async def _start_workers(self) -> None:
+        try:
+            await self._decoding.start()
+        finally:
+            self._workers_started.set()
 
     def _batcher(self, model: Model) -> Batcher:
         batcher = Batcher(
@@ -308,7 +316,7 @@ def answer(query: Query, model: Model, decoded: Decoded, inference: Inference) -
         evidence = Evidence(tuple(times.tolist()), tuple(map(tuple, scores.tolist())))
     return Recognition(
         manifest=model.manifest,
-        provider=model.session.provider,
+        provider=model.session.runtime.provider,
         predictions=tuple(
             Prediction(labels[index], index, score)
             for index, score in zip(ranked.indices.tolist(), ranked.scores.tolist(), strict=True)

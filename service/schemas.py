@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from service.manifest import inputs_to_json
 from service.model_store import ModelEntry as StoredModel
 from service.recognizer import Recognition
+from service.runtime.choice import Opened
 
 # A microsecond: what a clock and a container's time base can mean.
 MS_DIGITS = 3
@@ -185,6 +186,35 @@ class GraphInput(BaseModel):
     scale: int
 
 
+class Runtime(BaseModel):
+    """What a model runs on, and how that was chosen."""
+
+    engine: str = Field(description="`onnxruntime` or `openvino`.")
+    version: str = Field(description="Of the engine.")
+    arithmetic: str = Field(description="What it computes in: `f32`, `f16`, `bf16` or `int8`.")
+    threads: int = Field(description="Threads of one inference, where it runs on the CPU.")
+    chosen: str = Field(
+        description="`asked`: by the setting; `measured`: as the fastest; `remembered`: as such from an "
+        "earlier start; `first`: as the first that works, there being no reference to compare engines by."
+    )
+    measured_ms: dict[str, float] = Field(
+        description="Time of one clip on each candidate that was compared, in milliseconds."
+    )
+
+    @classmethod
+    def of(cls, opened: Opened) -> Runtime:
+        """What the core chose, as it is shown."""
+        runtime = opened.session.runtime
+        return cls(
+            engine=runtime.engine,
+            version=runtime.version,
+            arithmetic=runtime.arithmetic,
+            threads=runtime.threads,
+            chosen=opened.chosen,
+            measured_ms=dict(opened.measured_ms),
+        )
+
+
 class ModelEntry(BaseModel):
     """One model. One that was refused has a `reason` and little else."""
 
@@ -196,13 +226,14 @@ class ModelEntry(BaseModel):
     labels: list[str] = []
     precision: str | None = None
     provider: str | None = Field(default=None, description="Where it runs.")
+    runtime: Runtime | None = Field(default=None, description="What it runs on there.")
     sha256: str | None = None
 
     @classmethod
     def of(cls, model: StoredModel) -> ModelEntry:
         """The entry for a model as the core has it."""
         entry = cls(name=model.name, version=model.version, state=model.state, reason=model.reason)
-        if model.manifest is None:
+        if model.manifest is None or model.opened is None:
             return entry
         manifest = model.manifest
         return entry.model_copy(
@@ -211,6 +242,7 @@ class ModelEntry(BaseModel):
                 "labels": list(manifest.labels),
                 "precision": manifest.precision,
                 "provider": model.provider,
+                "runtime": Runtime.of(model.opened),
                 "sha256": manifest.sha256,
             }
         )

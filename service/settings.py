@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.clip.video import DecodeLimits
 from service.core_config import CoreConfig
 from service.errors import BlvnetError
+from service.runtime.remembered import default_cache_dir
 
 PREFIX = "BLVNET_"
 BYTES_PER_MB = 1_000_000
@@ -131,6 +132,11 @@ class Settings(BaseSettings):
         30.0, ge=0, le=3600, description="How long accepted requests may go on after SIGTERM."
     )
 
+    cache_dir: Path = Field(
+        default_factory=default_cache_dir,
+        description="Folder that keeps which engine was fastest, and TensorRT's engines.",
+    )
+
     log_format: LogFormat = Field(LogFormat.CONSOLE, description="How a log line looks.")
     log_level: LogLevel = Field(LogLevel.INFO, description="The least severe line that is written.")
 
@@ -170,6 +176,7 @@ class Settings(BaseSettings):
             decode_workers=self.decode_workers,
             decode_timeout_s=self.decode_timeout_s,
             decode_memory_mb=self.decode_memory_mb,
+            cache_dir=self.cache_dir,
             limits=DecodeLimits(
                 max_pixels=self.max_pixels,
                 max_duration_s=self.max_duration_s,

@@ -228,11 +228,15 @@ def test_everything_for_development_is_pinned_to_what_is_installed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folders", "extra"),
-    [(["service"], "cpu"), (["model_export"], "train"), (["tests", "benchmarks", "examples"], "dev")],
+    ("folders", "extras"),
+    [
+        (["service"], {"cpu", "openvino"}),
+        (["model_export"], {"train"}),
+        (["tests", "benchmarks", "examples"], {"dev"}),
+    ],
 )
-def test_everything_imported_is_declared(folders: list[str], extra: str) -> None:
-    declared = {name for name, _ in closure("blvnet-serve", frozenset({extra}))}
+def test_everything_imported_is_declared(folders: list[str], extras: set[str]) -> None:
+    declared = {name for name, _ in closure("blvnet-serve", frozenset(extras))}
     providers = packages_distributions()
     modules = {
         module for folder in folders for path in (ROOT / folder).rglob("*.py") for module in imports(path)

@@ -68,7 +68,14 @@ if __name__ == "__main__":
     loaded = loaded_by(code)
     assert {"fastapi", "onnxruntime"} <= loaded  # it did start
     assert loaded & TRAINING == set()
+    assert "openvino" not in loaded  # the tiny model has no reference, so there is nothing to compare
     assert "av" not in loaded  # what reads hostile bytes is in the workers, not in the process with the keys
+
+
+def test_openvino_reports_nothing_to_its_maker() -> None:
+    loaded = loaded_by("import service.runtime.openvino_session")
+    assert "openvino" in loaded
+    assert "ssl" not in loaded  # nothing that could
 
 
 @pytest.mark.parametrize("module", ["service.clip.decode", "service.decode_worker", "service.recognizer"])

@@ -7,7 +7,7 @@ colour, and the evidence over time follows its colours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from service.clip.probe import PROBE, probe_clips
 from service.clip.spec import ClipSpec, Frames, InputSpec
-from service.manifest import GRAPH_FILE, Manifest, sha256_of, write_manifest
+from service.manifest import GRAPH_FILE, GraphFile, Manifest, Reference, sha256_of, write_manifest
 from tests.clips import ClipRecipe, encode
 
 LABELS = ("red", "green", "blue")
@@ -41,6 +42,7 @@ class TinyModel:
         classes: outputs of the graph, if they are not to be as many as the labels.
         dtype: of the inputs.
         batch: length of the batch axis; a name leaves it free.
+        gain: the evidence of a colour at its strongest.
     """
 
     spec: ClipSpec = TWO_STREAMS
@@ -49,16 +51,33 @@ class TinyModel:
     classes: int | None = None
     dtype: int = TensorProto.UINT8
     batch: int | str = "N"
+    gain: float = GAIN
 
 
 def write_package(
-    models: Path, name: str = "tiny", version: int = 1, model: TinyModel | None = None, **manifest: Any
+    models: Path,
+    name: str = "tiny",
+    version: int = 1,
+    model: TinyModel | None = None,
+    engines: Mapping[str, TinyModel] | None = None,
+    **manifest: Any,
 ) -> Path:
-    """Write `models/name/version`; `manifest` overrides fields of the manifest. Returns the folder."""
+    """Write `models/name/version` and return the folder.
+
+    Args:
+        models: folder of all packages.
+        name: of the model.
+        version: of the package.
+        model: what `model.onnx` is.
+        engines: by an engine's name, what its own graph is.
+        manifest: overrides fields of the manifest.
+    """
     model = model or TinyModel()
     folder = models / name / str(version)
     folder.mkdir(parents=True)
     onnx.save(graph(model), folder / GRAPH_FILE)
+    for engine, own in (engines or {}).items():
+        onnx.save(graph(own), folder / f"{engine}.onnx")
     fields: dict[str, Any] = {
         "name": name,
         "version": version,
@@ -67,10 +86,25 @@ def write_package(
         "labels": tuple(model.labels),
         "precision": "fp32",
         "sha256": sha256_of(folder / GRAPH_FILE),
+        "graphs": {engine: _graph_file(folder / f"{engine}.onnx") for engine in engines or {}},
         "provenance": {"made_by": "tests.tiny_models"},
     }
     write_manifest(Manifest(**(fields | manifest)), folder)
     return folder
+
+
+def reference(model: TinyModel | None = None, bound: float = 1e-4) -> Reference:
+    """What the network answers to the probe clips, by arithmetic of numpy's."""
+    model = model or TinyModel()
+    clips = probe_clips(model.spec)
+    means = np.mean([clip.mean(axis=(1, 2, 3)) for clip in clips.values()], axis=0)
+    logits = np.zeros((len(means), len(model.labels)))
+    logits[:, :3] = means * model.gain / 255
+    return Reference(PROBE, bound, tuple(tuple(row) for row in logits.tolist()))
+
+
+def _graph_file(path: Path) -> GraphFile:
+    return GraphFile(path.name, sha256_of(path))
 
 
 def graph(model: TinyModel) -> onnx.ModelProto:
@@ -86,7 +120,7 @@ def graph(model: TinyModel) -> onnx.ModelProto:
         helper.make_node("ReduceMean", ["evidence"], ["logits"], axes=[1], keepdims=0),
     ]
     to_classes = np.zeros((3, classes), np.float32)
-    np.fill_diagonal(to_classes, GAIN / 255 / len(means))
+    np.fill_diagonal(to_classes, model.gain / 255 / len(means))
     return helper.make_model(
         helper.make_graph(
             [*_work(model.work), *nodes],

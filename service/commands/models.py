@@ -16,9 +16,11 @@ from rich.text import Text
 from service.cores import usable_cores
 from service.errors import PackageError
 from service.manifest import inputs_to_json
-from service.model_store import Package, find_packages, load_package
-from service.runtime.providers import open_session
+from service.model_store import Package, described, find_packages, load_package
+from service.runtime.choice import open_package
+from service.runtime.config import RuntimeConfig
 from service.runtime.session import InferenceFailed
+from service.schemas import Runtime
 from service.settings import load_settings
 
 
@@ -29,8 +31,14 @@ def models(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """List model packages and verify them: manifest, checksum, and that the graph loads and runs."""
-    entries = [_verify(package) for package in find_packages(load_settings({"models": folder}).models)]
+    """List model packages, verify them as a server does, and say what would run them here.
+
+    Verified are the manifest, the checksum of each graph, its inputs and outputs, and its answer to clips
+    that the package has PyTorch's answer to. BLVNET_PROVIDER says what to run them on.
+    """
+    settings = load_settings({"models": folder})
+    runtime = settings.core_config().runtime(usable_cores())
+    entries = [_verify(package, runtime) for package in find_packages(settings.models)]
     if as_json:
         typer.echo(json.dumps({"models": entries}, indent=2, ensure_ascii=False))
     else:
@@ -39,7 +47,7 @@ def models(
         raise typer.Exit(1)
 
 
-def _verify(package: Package) -> dict[str, Any]:
+def _verify(package: Package, runtime: RuntimeConfig) -> dict[str, Any]:
     """One package as it is printed; `reason` says what is wrong with it."""
     entry: dict[str, Any] = {
         "name": package.name,
@@ -48,7 +56,7 @@ def _verify(package: Package) -> dict[str, Any]:
         "reason": None,
     }
     try:
-        model = load_package(package, partial(open_session, provider="cpu", threads=usable_cores()))
+        model = load_package(package, partial(open_package, config=runtime))
     except (PackageError, InferenceFailed) as exc:
         reason = exc.message.removeprefix(f"{package.folder}: ")
         return entry | {"state": "refused", "reason": reason}
@@ -61,14 +69,18 @@ def _verify(package: Package) -> dict[str, Any]:
         "inputs": inputs_to_json(manifest.clip),
         "labels": len(manifest.labels),
         "sha256": manifest.sha256,
+        "provider": model.session.runtime.provider,
+        "runtime": Runtime.of(model.opened).model_dump(),
+        "runs_on": described(model.opened),
     }
 
 
 def _print_table(entries: list[dict[str, Any]]) -> None:
-    columns = ["name", "version", "architecture", "precision", "labels", "state"]
+    columns = ["name", "version", "architecture", "precision", "labels", "state", "runs_on"]
     if any(entry["reason"] for entry in entries):
         columns.append("reason")
-    table = Table(*(Column(column, overflow="fold") for column in columns), box=box.SIMPLE_HEAD)
+    headings = [column.replace("_", " ") for column in columns]
+    table = Table(*(Column(heading, overflow="fold") for heading in headings), box=box.SIMPLE_HEAD)
     for entry in entries:
         cells = [Text(str(entry.get(column) or "")) for column in columns]
         cells[columns.index("state")].stylize("green" if entry["state"] == "ready" else "red")

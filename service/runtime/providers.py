@@ -1,4 +1,4 @@
-"""From the setting `provider` to a session: the only place that knows which engine serves which provider.
+"""From the settings to a session: the only place that knows which engine serves which provider.
 
 Engines are imported when they are wanted, so that one need not have them all.
 """
@@ -6,58 +6,187 @@ Engines are imported when they are wanted, so that one need not have them all.
 from __future__ import annotations
 
 import importlib.util
-import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from service.errors import ProviderUnavailable
-from service.runtime.session import Session
+from service.manifest import Manifest
+from service.runtime.config import AUTO, RuntimeConfig
+from service.runtime.session import Arithmetic, Session
 
-AUTO = "auto"
+# The order in which `auto` tries them, and takes the first that works where it cannot compare: GPUs before
+# CPUs, and onnxruntime, by which packages are proved when they are exported, before OpenVINO.
+PROVIDERS = ("cuda", "tensorrt", "cpu", "openvino")
+ENGINES = {"cuda": "onnxruntime", "tensorrt": "onnxruntime", "cpu": "onnxruntime", "openvino": "openvino"}
+DISTRIBUTIONS = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+MISSING = {
+    "onnxruntime": "onnxruntime is not installed; install blvnet-serve[cpu],"
+    " or blvnet-serve[gpu] for NVIDIA GPUs",
+    "openvino": "openvino is not installed; install blvnet-serve[openvino]",
+}
 
-logger = logging.getLogger(__name__)
+# A package's precision is a promise of how near it is to the network, and these keep it. Half precision is
+# whichever half the processor has; float32, where it has neither.
+HALVES = {"openvino": (Arithmetic.BF16, Arithmetic.F16, Arithmetic.F32)}
 
 
-def open_session(graph: Path, provider: str, threads: int) -> Session:
-    """Load `graph` on `provider`: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`.
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run a package."""
 
-    `auto` takes CUDA where it truly starts, else the CPU; the session says which.
+    provider: str
+    arithmetic: Arithmetic
+
+    @property
+    def engine(self) -> str:
+        """The engine that has the provider."""
+        return ENGINES[self.provider]
+
+    def __str__(self) -> str:
+        return f"{self.provider}-{self.arithmetic}"
+
+
+def candidates(provider: str, precision: str) -> tuple[Candidate, ...]:
+    """Ways to run a package of that precision on `provider`, or on all that are installed for `auto`.
 
     Raises:
-        ProviderUnavailable: the provider cannot be had.
+        ProviderUnavailable: the provider is not installed, or none is.
+    """
+    if provider == AUTO:
+        chosen = installed_providers()
+        if not chosen:
+            raise ProviderUnavailable(f"{MISSING['onnxruntime']}, or blvnet-serve[openvino]")
+    elif provider in ENGINES:
+        require(provider)
+        chosen = (provider,)
+    else:
+        raise ProviderUnavailable(f"provider {provider!r} is not known")
+    return tuple(
+        Candidate(name, arithmetic) for name in chosen for arithmetic in _arithmetics(name, precision)
+    )
+
+
+def installed_providers() -> tuple[str, ...]:
+    """Providers whose engine is installed and was built with them; starting one can still fail."""
+    return tuple(provider for provider in PROVIDERS if _is_installed(provider))
+
+
+def require(provider: str) -> None:
+    """Check that a provider's engine is installed, without importing it.
+
+    Raises:
+        ProviderUnavailable: it is not; the message says what to install.
+    """
+    engine = ENGINES[provider]
+    if importlib.util.find_spec(engine) is None:
+        raise ProviderUnavailable(MISSING[engine])
+
+
+def engine_versions() -> Mapping[str, str]:
+    """Version of each engine that is installed, without importing it."""
+    return {
+        engine: found for engine in DISTRIBUTIONS if (found := _version(DISTRIBUTIONS[engine])) is not None
+    }
+
+
+def open_session(
+    graph: Path,
+    provider: str,
+    threads: int,
+    *,
+    arithmetic: Arithmetic = Arithmetic.F32,
+    streams: int = 1,
+    max_batch: int = 1,
+    cache_dir: Path | None = None,
+) -> Session:
+    """Load a graph on `cpu`, `cuda`, `tensorrt` or `openvino`, and on nothing else.
+
+    Args:
+        graph: path of the .onnx file.
+        provider: where.
+        threads: of one run, where it runs on the CPU.
+        arithmetic: what to compute in.
+        streams: runs to prepare for side by side.
+        max_batch: largest batch that a run will have.
+        cache_dir: for what takes long to build; nothing is kept, if None.
+
+    Raises:
+        ProviderUnavailable: the provider or its arithmetic cannot be had.
         PackageError: the graph cannot be loaded.
     """
-    match provider:
-        case "openvino":
-            raise ProviderUnavailable("provider openvino is not supported by this build; use cpu or auto")
-        case "auto":
-            return _open_best(graph, threads)
-        case "cpu" | "cuda" | "tensorrt":
-            return _open_onnxruntime(graph, provider, threads)
-        case _:
-            raise ProviderUnavailable(f"provider {provider!r} is not known")
+    if provider not in ENGINES:
+        raise ProviderUnavailable(f"provider {provider!r} is not known")
+    require(provider)
+    if provider == "openvino":
+        from service.runtime.openvino_session import OpenVinoSession
 
-
-def _open_best(graph: Path, threads: int) -> Session:
-    _require_onnxruntime()
-    from service.runtime.onnxruntime_session import has_provider
-
-    if has_provider("cuda"):
-        try:
-            return _open_onnxruntime(graph, "cuda", threads)
-        except ProviderUnavailable as exc:
-            logger.warning("CUDA cannot be used, taking the CPU: %s", exc.message)
-    return _open_onnxruntime(graph, "cpu", threads)
-
-
-def _open_onnxruntime(graph: Path, provider: str, threads: int) -> Session:
-    _require_onnxruntime()
+        return OpenVinoSession(graph, arithmetic, threads, streams)
     from service.runtime.onnxruntime_session import OnnxRuntimeSession
 
-    return OnnxRuntimeSession(graph, provider, threads)
+    return OnnxRuntimeSession(
+        graph,
+        provider,
+        threads,
+        streams=streams,
+        arithmetic=arithmetic,
+        max_batch=max_batch,
+        cache_dir=cache_dir,
+    )
 
 
-def _require_onnxruntime() -> None:
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise ProviderUnavailable(
-            "onnxruntime is not installed; install blvnet-serve[cpu], or blvnet-serve[gpu] for NVIDIA GPUs"
-        )
+def open_candidate(candidate: Candidate, folder: Path, manifest: Manifest, config: RuntimeConfig) -> Session:
+    """Load the graph that a package has for a candidate's engine; see `open_session`."""
+    graph = manifest.graph(candidate.engine)
+    return open_session(
+        folder / graph.file,
+        candidate.provider,
+        config.threads,
+        arithmetic=candidate.arithmetic,
+        streams=config.streams,
+        max_batch=config.max_batch,
+        cache_dir=_engine_cache(candidate, config.cache_dir, graph.sha256),
+    )
+
+
+def _arithmetics(provider: str, precision: str) -> tuple[Arithmetic, ...]:
+    match precision:
+        case "fp16":
+            return HALVES.get(provider, (Arithmetic.F16,))
+        case "int8":
+            return (Arithmetic.INT8,)
+        case _:
+            return (Arithmetic.F32,)
+
+
+def _is_installed(provider: str) -> bool:
+    engine = ENGINES[provider]
+    if importlib.util.find_spec(engine) is None:
+        return False
+    if engine != "onnxruntime":
+        return True
+    from service.runtime.onnxruntime_session import has_provider
+
+    return has_provider(provider)
+
+
+def _version(distributions: tuple[str, ...]) -> str | None:
+    for name in distributions:
+        try:
+            return f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _engine_cache(candidate: Candidate, cache_dir: Path | None, digest: str) -> Path | None:
+    """A folder for what TensorRT builds of one graph; None where it cannot be made."""
+    if cache_dir is None or candidate.provider != "tensorrt":
+        return None
+    folder = cache_dir / "tensorrt" / digest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,40 @@ Inputs = Mapping[str, NDArray[np.uint8]]
 
 class InferenceFailed(BlvnetError):
     """The engine could not run the graph: out of memory, a device that is gone."""
+
+
+class Arithmetic(StrEnum):
+    """What a graph is computed in. With `int8`, layers that the graph keeps in float are float32."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a graph runs on, as it is shown.
+
+    Attributes:
+        engine: `onnxruntime` or `openvino`.
+        version: of the engine.
+        provider: where it runs, in the words of the setting: `cpu`, `cuda`, `tensorrt`, `openvino`.
+        arithmetic: what it computes in.
+        threads: of one run, where it runs on the CPU.
+        streams: runs that it is prepared to do side by side.
+    """
+
+    engine: str
+    version: str
+    provider: str
+    arithmetic: Arithmetic
+    threads: int
+    streams: int
+
+    def __str__(self) -> str:
+        place = {"cpu": "the CPU", "cuda": "CUDA", "tensorrt": "TensorRT", "openvino": "the CPU"}
+        return f"{self.engine} {self.version} on {place[self.provider]} in {self.arithmetic}"
 
 
 @dataclass(frozen=True)
@@ -40,8 +75,8 @@ class Session(Protocol):
     """A graph, loaded. `run` may be called from any thread, and from several at once."""
 
     @property
-    def provider(self) -> str:
-        """Where it runs, in the words of the setting: `cpu`, `cuda`, `tensorrt`, `openvino`."""
+    def runtime(self) -> Runtime:
+        """What it really runs on, read from the engine."""
         ...
 
     @property

@@ -16,6 +16,7 @@ from service.errors import NotReady
 from service.manifest import GRAPH_FILE
 from service.runtime.providers import open_session
 from service.runtime.session import InferenceFailed, Inputs, Outputs, Session, Tensor
+from tests.engines import CPU
 from tests.tiny_models import GAIN, ONE_STREAM, TinyModel, write_package
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +27,7 @@ FOREVER_S = 3600.0
 class EchoSession:
     """Gives back the first number of every row, in batches that a test can hold back or break."""
 
-    provider = "cpu"
+    runtime = CPU
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
 

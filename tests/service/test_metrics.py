@@ -12,6 +12,7 @@ from service.manifest import Manifest
 from service.metrics import Metrics, batch_buckets, latency_buckets
 from service.model_store import ModelEntry, ModelState
 from service.observer import RestartReason
+from tests.engines import OPENVINO, opened
 from tests.tiny_models import TWO_STREAMS
 
 MANIFEST = Manifest("tiny", 3, "colour-meter", TWO_STREAMS, ("red",), "int8", "0" * 64)
@@ -72,12 +73,19 @@ def test_gauges_follow_the_core_at_every_scrape(metrics: Metrics) -> None:
 
 def test_model_info_shows_those_that_serve_and_forgets_those_that_do_not(metrics: Metrics) -> None:
     serving = [
-        ModelEntry("tiny", 3, ModelState.READY, MANIFEST, "cpu"),
+        ModelEntry("tiny", 3, ModelState.READY, MANIFEST, opened(OPENVINO)),
         ModelEntry("bad", 1, ModelState.REFUSED, reason="no graph"),
     ]
     core: Any = SimpleNamespace(queue_depth=0, decode_workers=0, decode_sandbox=(), models=lambda: serving)
     metrics.watch(core)
-    labels = {"model": "tiny", "version": "3", "precision": "int8", "provider": "cpu"}
+    labels = {
+        "model": "tiny",
+        "version": "3",
+        "precision": "int8",
+        "provider": "openvino",
+        "engine": "openvino 2026.4.1",
+        "arithmetic": "bf16",
+    }
     assert sample(metrics, "blvnet_model_info", **labels) == 1
     serving.clear()
     assert sample(metrics, "blvnet_model_info", **labels) is None

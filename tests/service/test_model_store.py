@@ -10,10 +10,11 @@ import pytest
 from service.errors import ModelNotFound, PackageError, ProviderUnavailable
 from service.manifest import GRAPH_FILE, MANIFEST_FILE
 from service.model_store import ModelState, ModelStore
-from service.runtime.providers import open_session
+from service.runtime.choice import open_package
+from service.runtime.config import RuntimeConfig
 from tests.tiny_models import TinyModel, write_package
 
-on_cpu = partial(open_session, provider="cpu", threads=1)
+on_cpu = partial(open_package, config=RuntimeConfig("cpu"))
 
 
 def loaded(models: Path, default: str | None = None) -> ModelStore:
@@ -35,7 +36,7 @@ def test_a_good_package_serves(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     store = loaded(tmp_path)
     model = store.get("walk")
-    assert (model.manifest.name, model.session.provider) == ("walk", "cpu")
+    assert (model.manifest.name, model.session.runtime.provider) == ("walk", "cpu")
     (entry,) = store.entries()
     assert (entry.state, entry.manifest, entry.provider) == (ModelState.READY, model.manifest, "cpu")
     assert entry.reason is None
@@ -137,6 +138,6 @@ def test_no_good_package_is_an_error_that_says_why_in_one_line(tmp_path: Path) -
 
 def test_a_provider_that_cannot_be_had_is_no_fault_of_the_package(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
-    store = ModelStore(tmp_path, partial(open_session, provider="openvino", threads=1))
+    store = ModelStore(tmp_path, partial(open_package, config=RuntimeConfig("abacus")))
     with pytest.raises(ProviderUnavailable):
         store.load()

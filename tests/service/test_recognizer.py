@@ -282,7 +282,7 @@ async def test_a_bad_package_is_listed_with_its_reason_beside_the_good_one(model
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"provider": "openvino"}, ProviderUnavailable),
+        ({"provider": "abacus"}, ProviderUnavailable),
         ({"default_model": "none"}, PackageError),
     ],
 )

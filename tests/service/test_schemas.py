@@ -10,7 +10,9 @@ from service.manifest import Manifest
 from service.model_store import ModelEntry as StoredModel
 from service.model_store import ModelState
 from service.recognizer import Evidence, Prediction, Recognition, Timings
+from service.runtime.choice import ChosenBy
 from service.schemas import Classification, ClassifyParameters, ModelEntry, Timing
+from tests.engines import OPENVINO, opened
 from tests.tiny_models import TWO_STREAMS
 
 MANIFEST = Manifest("tiny", 3, "colour-meter", TWO_STREAMS, ("red", "green"), "fp32", "0" * 64)
@@ -88,13 +90,23 @@ def test_server_timing_has_the_stages_and_their_total() -> None:
 
 
 def test_model_entry_of_one_that_serves() -> None:
-    entry = ModelEntry.of(StoredModel("tiny", 3, ModelState.READY, MANIFEST, "cpu"))
+    running = opened(OPENVINO, ChosenBy.MEASURED, cpu_f32=3.5)
+    entry = ModelEntry.of(StoredModel("tiny", 3, ModelState.READY, MANIFEST, running))
     assert (entry.state, entry.provider, entry.precision, entry.labels) == (
         "ready",
-        "cpu",
+        "openvino",
         "fp32",
         ["red", "green"],
     )
+    assert entry.runtime is not None
+    assert entry.runtime.model_dump() == {
+        "engine": "openvino",
+        "version": "2026.4.1",
+        "arithmetic": "bf16",
+        "threads": 2,
+        "chosen": "measured",
+        "measured_ms": {"cpu_f32": 3.5},
+    }
     assert [item.name for item in entry.inputs] == ["little", "big"]
 
 

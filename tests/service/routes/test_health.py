@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import onnxruntime
 import pytest
 
 from tests.server import RunningServer
@@ -43,6 +44,6 @@ def test_stages_of_a_clip_are_those_of_the_contract(server: RunningServer, red_c
 
 
 def test_info_names_the_model_and_where_it_runs(server: RunningServer) -> None:
-    assert (
-        server.metric("blvnet_model_info", model="tiny", version="1", precision="fp32", provider="cpu") == 1
-    )
+    labels = {"model": "tiny", "version": "1", "precision": "fp32", "provider": "cpu"}
+    runtime = {"engine": f"onnxruntime {onnxruntime.__version__}", "arithmetic": "f32"}
+    assert server.metric("blvnet_model_info", **labels, **runtime) == 1

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from tests.server import RunningServer
-from tests.tiny_models import LABELS
+from pathlib import Path
+
+import onnxruntime
+
+from tests.server import RunningServer, running_server
+from tests.tiny_models import LABELS, TinyModel, colour_clip, reference, write_package
 
 
 def test_list_has_the_models_and_the_limits(server: RunningServer) -> None:
     answer = server.get("/v1/models").json()
     [model] = answer["models"]
     assert (model["name"], model["version"], model["state"], model["provider"]) == ("tiny", 1, "ready", "cpu")
+    assert model["runtime"] == {
+        "engine": "onnxruntime",
+        "version": onnxruntime.__version__,
+        "arithmetic": "f32",
+        "threads": 1,
+        "chosen": "first",
+        "measured_ms": {},
+    }
     assert (model["labels"], model["precision"]) == (list(LABELS), "fp32")
     assert model["inputs"][0] == {"name": "little", "frames": "even", "size": 32, "scale": 36}
     assert len(model["sha256"]) == 64
@@ -24,6 +36,30 @@ def test_list_has_the_models_and_the_limits(server: RunningServer) -> None:
         "request_timeout_s": 30.0,
         "decode_sandbox": ["seccomp", "landlock"],
     }
+
+
+def test_the_engine_that_was_chosen_is_told_in_list_log_and_metric(tmp_path: Path) -> None:
+    slow, quick = TinyModel(work=1000), TinyModel()
+    write_package(tmp_path / "models", model=slow, engines={"openvino": quick}, reference=reference())
+    for chosen in ("measured", "remembered"):
+        with running_server(tmp_path / "models", CACHE_DIR=tmp_path / "cache") as server:
+            [model] = server.get("/v1/models").json()["models"]
+            runtime = model["runtime"]
+            assert (model["provider"], runtime["engine"], runtime["chosen"]) == (
+                "openvino",
+                "openvino",
+                chosen,
+            )
+            assert runtime["measured_ms"]["openvino-f32"] < runtime["measured_ms"]["cpu-f32"]
+            labels = {"engine": f"openvino {runtime['version']}", "arithmetic": "f32", "provider": "openvino"}
+            assert (
+                server.metric("blvnet_model_info", model="tiny", version="1", precision="fp32", **labels) == 1
+            )
+            line = (
+                f"model tiny/1 serves on openvino {runtime['version']} on the CPU in f32, {chosen} (cpu-f32 "
+            )
+            assert any(str(entry.get("event", "")).startswith(line) for entry in server.log)
+            assert server.post(colour_clip((0, 0, 255))).json()["predictions"][0]["label"] == "blue"
 
 
 def test_one_model_by_name(server: RunningServer) -> None:

@@ -1,0 +1,260 @@
+"""Both engines behind the protocol: the same answers, the same errors, and what they really run on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+from onnx import TensorProto
+
+from service.clip.spec import ClipSpec, Frames, InputSpec
+from service.errors import PackageError, ProviderUnavailable
+from service.manifest import GRAPH_FILE, Manifest, read_manifest
+from service.runtime.onnxruntime_session import check_placement
+from service.runtime.openvino_session import check_in_use
+from service.runtime.providers import open_session
+from service.runtime.session import Arithmetic, InferenceFailed, Session
+from service.runtime.signature import black_clip, check_signature, warm_up
+from tests.tiny_models import GAIN, ONE_STREAM, TWO_STREAMS, TinyModel, graph, write_package
+
+HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+RED_THEN_BLUE = [(255, 0, 0), (255, 0, 0), (0, 0, 255), (0, 0, 255)]
+
+on_every_engine = pytest.mark.parametrize("provider", ["cpu", "openvino"])
+
+
+def opened(folder: Path, provider: str = "cpu", threads: int = 1) -> tuple[Session, Manifest]:
+    return open_session(folder / GRAPH_FILE, provider, threads), read_manifest(folder)
+
+
+def coloured(spec: ClipSpec) -> dict[str, Any]:
+    """A batch of two clips: black, and red that turns blue at half time."""
+    inputs = {name: np.concatenate([clip, clip]) for name, clip in black_clip(spec).items()}
+    for clips in inputs.values():
+        moments = clips.shape[1]
+        for moment in range(moments):
+            clips[1, moment] = RED_THEN_BLUE[moment * len(RED_THEN_BLUE) // moments]
+    return inputs
+
+
+@on_every_engine
+@pytest.mark.parametrize("spec", [TWO_STREAMS, ONE_STREAM], ids=["two inputs", "one input"])
+def test_a_graph_runs_on_a_batch_and_says_where(tmp_path: Path, spec: ClipSpec, provider: str) -> None:
+    session, manifest = opened(write_package(tmp_path, model=TinyModel(spec)), provider)
+    check_signature(session, manifest)
+    outputs = session.run(coloured(spec))
+    moments = len(next(iter(coloured(spec).values()))[0])
+    assert (session.runtime.provider, session.runtime.arithmetic) == (provider, Arithmetic.F32)
+    assert outputs.logits == pytest.approx(np.array([[0, 0, 0], [GAIN / 2, 0, GAIN / 2]]))
+    assert outputs.evidence[1] == pytest.approx(
+        np.array([[GAIN, 0, 0], [0, 0, GAIN]]).repeat(moments // 2, 0)
+    )
+    assert outputs.evidence.mean(axis=1) == pytest.approx(outputs.logits)
+
+
+@pytest.mark.parametrize(("provider", "engine"), [("cpu", "onnxruntime"), ("openvino", "openvino")])
+def test_a_session_names_its_engine_version_threads_and_streams(
+    tmp_path: Path, provider: str, engine: str
+) -> None:
+    runtime = opened(write_package(tmp_path), provider)[0].runtime
+    installed = {"onnxruntime": onnxruntime.__version__, "openvino": openvino.get_version().partition("-")[0]}
+    assert (runtime.engine, runtime.version) == (engine, installed[engine])
+    assert (runtime.threads, runtime.streams) == (1, 1)
+
+
+@on_every_engine
+def test_several_threads_get_each_their_own_answer(tmp_path: Path, provider: str) -> None:
+    session, _ = opened(write_package(tmp_path), provider)
+    greys = range(0, 256, 5)
+
+    def ask(grey: int) -> float:
+        clip = {name: np.full_like(array, grey) for name, array in black_clip(TWO_STREAMS).items()}
+        return float(session.run(clip).logits[0, 0])
+
+    with ThreadPoolExecutor(8) as threads:
+        for grey, found in zip(greys, threads.map(ask, greys), strict=True):
+            assert found == pytest.approx(grey * GAIN / 255, abs=1e-4)
+
+
+def test_openvino_runs_two_streams_of_one_thread(tmp_path: Path) -> None:
+    session = open_session(write_package(tmp_path) / GRAPH_FILE, "openvino", 1, streams=2)
+    assert (session.runtime.threads, session.runtime.streams) == (1, 2)
+    assert session.run(coloured(TWO_STREAMS)).logits.shape == (2, 3)
+
+
+@on_every_engine
+def test_an_answer_stays_as_it_is_when_the_session_runs_again(tmp_path: Path, provider: str) -> None:
+    session, _ = opened(write_package(tmp_path), provider)
+    first = session.run(coloured(TWO_STREAMS))
+    kept = first.logits.copy()
+    session.run({name: array[::-1] for name, array in coloured(TWO_STREAMS).items()})
+    assert np.array_equal(first.logits, kept)
+
+
+@contextmanager
+def counting_cpu() -> Iterator[SimpleNamespace]:
+    """`used_s`: the processor time that this process takes within the block."""
+    found = SimpleNamespace(used_s=0.0)
+    before = time.process_time()
+    yield found
+    found.used_s = time.process_time() - before
+
+
+@on_every_engine
+def test_nothing_spins_after_a_run(tmp_path: Path, provider: str) -> None:
+    session, _ = opened(write_package(tmp_path, model=TinyModel(work=512)), provider, threads=2)
+    for _ in range(3):
+        session.run(coloured(TWO_STREAMS))
+    with counting_cpu() as idle:
+        threading.Event().wait(0.5)
+    assert idle.used_s < 0.05  # one thread in a loop would take all of it
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this onnxruntime has CUDA")
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_is_not_there_is_refused(tmp_path: Path, provider: str) -> None:
+    with pytest.raises(ProviderUnavailable, match=f"provider {provider} is not part of the installed onnx"):
+        opened(write_package(tmp_path), provider)
+
+
+def test_a_provider_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProviderUnavailable, match="provider 'abacus' is not known"):
+        opened(write_package(tmp_path), "abacus")
+
+
+def test_a_provider_that_fell_back_to_the_cpu_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime with CUDA built in but no driver answers so."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    folder = write_package(tmp_path)
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(ProviderUnavailable, match="could only start CPUExecutionProvider"),
+    ):
+        opened(folder, "cuda")
+
+
+def test_a_provider_that_got_none_of_the_graph_is_refused(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(write_package(tmp_path) / GRAPH_FILE, options)
+    check_placement(session, "CPUExecutionProvider")
+    with pytest.raises(ProviderUnavailable, match=r"the graph's nodes are on CPUExecutionProvider \d+$"):
+        check_placement(session, "CUDAExecutionProvider")
+
+
+@pytest.mark.parametrize("arithmetic", [Arithmetic.BF16, Arithmetic.F16])
+def test_openvino_computes_in_half_precision_where_the_processor_can(
+    tmp_path: Path, arithmetic: Arithmetic
+) -> None:
+    path = write_package(tmp_path) / GRAPH_FILE
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if {"bf16": "BF16", "f16": "FP16"}[arithmetic] not in capabilities:
+        with pytest.raises(ProviderUnavailable, match=f"this processor has no {arithmetic}"):
+            open_session(path, "openvino", 1, arithmetic=arithmetic)
+        return
+    session = open_session(path, "openvino", 1, arithmetic=arithmetic)
+    assert session.runtime.arithmetic is arithmetic
+    assert session.run(coloured(TWO_STREAMS)).logits[1] == pytest.approx([GAIN / 2, 0, GAIN / 2], rel=0.02)
+
+
+def test_a_processor_without_an_arithmetic_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = SimpleNamespace(get_property=lambda *_: ["FP32", "INT8"])
+    monkeypatch.setattr(openvino, "Core", lambda: core)
+    with pytest.raises(ProviderUnavailable, match=r"this processor has no bf16 \(it has FP32, INT8\)"):
+        open_session(write_package(tmp_path) / GRAPH_FILE, "openvino", 1, arithmetic=Arithmetic.BF16)
+
+
+def test_openvino_in_another_arithmetic_than_asked_for_is_refused(tmp_path: Path) -> None:
+    path = write_package(tmp_path) / GRAPH_FILE
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    check_in_use(compiled, Arithmetic.F32)
+    with pytest.raises(ProviderUnavailable, match="was asked for bf16 on CPU, it took f32 on CPU"):
+        check_in_use(compiled, Arithmetic.BF16)
+
+
+@pytest.mark.parametrize(
+    ("provider", "engine"), [("cpu", "onnxruntime"), ("openvino", "OpenVINO")], ids=["cpu", "openvino"]
+)
+def test_what_is_no_graph_is_a_package_error(tmp_path: Path, provider: str, engine: str) -> None:
+    (tmp_path / GRAPH_FILE).write_bytes(b"this is no protocol buffer")
+    with pytest.raises(PackageError, match=f"^{engine} cannot load the graph: .+") as caught:
+        open_session(tmp_path / GRAPH_FILE, provider, threads=1)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(("provider", "engine"), [("cpu", "onnxruntime"), ("openvino", "OpenVINO")])
+def test_a_batch_that_cannot_run_fails_by_name_and_the_next_one_runs(
+    tmp_path: Path, provider: str, engine: str
+) -> None:
+    session, _ = opened(write_package(tmp_path), provider)
+    inputs = {name: clip[:, :2] for name, clip in black_clip(TWO_STREAMS).items()}
+    with pytest.raises(InferenceFailed, match=f"{engine} could not run the graph"):
+        session.run(inputs)
+    assert session.run(black_clip(TWO_STREAMS)).logits.shape == (1, 3)
+
+
+def manifest_of(folder: Path, **changes: Any) -> Manifest:
+    write_package(folder / "other", **changes)
+    return read_manifest(folder / "other" / "tiny" / "1")
+
+
+@on_every_engine
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        (
+            TinyModel(ClipSpec(8, (InputSpec("small", Frames.EVEN, 32, 36), TWO_STREAMS.inputs[1]))),
+            "the graph's inputs are big, small, they must be big, little",
+        ),
+        (TinyModel(dtype=TensorProto.FLOAT), "input little is float32, it must be uint8"),
+        (
+            TinyModel(ClipSpec(8, (InputSpec("little", Frames.EVEN, 24, 36), TWO_STREAMS.inputs[1]))),
+            r"input little has shape \(N, 4, 24, 24, 3\), it must be \(N, 4, 32, 32, 3\)",
+        ),
+        (
+            TinyModel(ClipSpec(16, TWO_STREAMS.inputs)),
+            r"input little has shape \(N, 8, 32, 32, 3\), it must be \(N, 4, 32, 32, 3\)",
+        ),
+        (TinyModel(batch=1), r"input little has shape \(1, 4, 32, 32, 3\), it must be \(N, 4, 32, 32, 3\)"),
+        (TinyModel(classes=4), r"output logits has shape \(N, 4\), it must be \(N, 3\)"),
+    ],
+    ids=["other names", "float inputs", "other size", "other frames", "fixed batch", "other classes"],
+)
+def test_a_graph_that_is_not_what_its_manifest_says_is_refused(
+    tmp_path: Path, model: TinyModel, complaint: str, provider: str
+) -> None:
+    session, _ = opened(write_package(tmp_path, model=model), provider)
+    with pytest.raises(PackageError, match=complaint):
+        check_signature(session, manifest_of(tmp_path))
+
+
+@on_every_engine
+def test_a_graph_without_evidence_is_refused(tmp_path: Path, provider: str) -> None:
+    network = graph(TinyModel())
+    del network.graph.output[1]
+    onnx.save(network, tmp_path / GRAPH_FILE)
+    session = open_session(tmp_path / GRAPH_FILE, provider, threads=1)
+    with pytest.raises(PackageError, match="the graph's outputs are logits, they must be evidence, logits"):
+        check_signature(session, manifest_of(tmp_path))
+
+
+@on_every_engine
+def test_a_graph_that_gives_no_finite_values_is_refused(tmp_path: Path, provider: str) -> None:
+    onnx.save(graph(TinyModel(gain=float("nan"))), tmp_path / GRAPH_FILE)
+    session = open_session(tmp_path / GRAPH_FILE, provider, threads=1)
+    with pytest.raises(PackageError, match="not finite"):
+        warm_up(session, manifest_of(tmp_path))
