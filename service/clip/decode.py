@@ -203,7 +203,8 @@ def _lanes(
     numbers = {pts: number for number, pts in enumerate(table.timestamps)}
     with ExitStack() as stack:
         # All are opened before any decodes: they share the file's position.
-        others = [open_video(file, wish.limits, peek=False) for _ in range(chosen.lanes - 1)]
+        lanes = chosen.lanes if shared else 1
+        others = [open_video(file, wish.limits, peek=False) for _ in range(lanes - 1)]
         videos = [video, *(stack.enter_context(other) for other in others)]
         for each in videos:
             each.use_threads(chosen.threads)

@@ -45,13 +45,12 @@ class Coded(NamedTuple):
 
 
 class Reader(Protocol):
-    """Reads the packets of one stream, each once, in the order of the file.
+    """Reads the packets of one stream, each once, in the order of the file."""
 
-    `independent`: whether a second decoder can begin at any entry; otherwise decoders keep something that
-    only earlier packets say.
-    """
-
-    independent: bool
+    @property
+    def independent(self) -> bool:
+        """Whether a decoder may take the groups read so far in any order, whatever it decoded before."""
+        ...
 
     def read(self, packet: memoryview) -> Coded:
         """What the packet is.

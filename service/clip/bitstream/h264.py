@@ -57,8 +57,6 @@ class _Slice(NamedTuple):
 class H264Reader:
     """See `Reader`; `header` is the stream's avcC record, or its parameter sets between start codes."""
 
-    independent = True
-
     def __init__(self, header: bytes) -> None:
         self._length_bytes = 0
         self._sps: dict[int, _Sps] = {}
@@ -72,6 +70,11 @@ class H264Reader:
             kind = unit[0] & 31
             if kind in {SPS, PPS}:
                 self._sets.in_header(self._take_parameters(kind, unit), bytes(unit).rstrip(b"\0"))
+
+    @property
+    def independent(self) -> bool:
+        """See `Reader`."""
+        return not self._sets.changed
 
     def reorder_depth(self) -> int | None:
         """See `Reader`: the largest that any parameter set declares."""

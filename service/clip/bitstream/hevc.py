@@ -37,8 +37,6 @@ class _Pps:
 class HevcReader:
     """See `Reader`; `header` is the stream's hvcC record, or its parameter sets between start codes."""
 
-    independent = True
-
     def __init__(self, header: bytes) -> None:
         self._length_bytes = 0
         self._sps: dict[int, _Sps] = {}
@@ -52,6 +50,11 @@ class HevcReader:
             kind = _kind(unit)
             if kind in PARAMETERS and not _layer(unit):
                 self._sets.in_header(self._take_parameters(kind, unit), bytes(unit).rstrip(b"\0"))
+
+    @property
+    def independent(self) -> bool:
+        """See `Reader`."""
+        return not self._sets.changed
 
     def reorder_depth(self) -> int | None:
         """See `Reader`: the largest that any parameter set declares."""

@@ -55,7 +55,8 @@ class ParameterSets:
     """Which parameter sets were seen, and whether a decoder that begins at a packet has all it needs.
 
     A set in the stream's header reaches every decoder; one in a packet only those that are fed it. `key`
-    tells sets apart, by kind and number.
+    tells sets apart, by kind and number. `changed`: whether a set was ever replaced by another, so that a
+    decoder which has seen later packets can no longer decode earlier ones.
     """
 
     def __init__(self) -> None:
@@ -63,6 +64,7 @@ class ParameterSets:
         self._from_header: set[tuple[int, int]] = set()
         self._packet: set[tuple[int, int]] = set()
         self.news = False
+        self.changed = False
 
     def in_header(self, key: tuple[int, int], unit: bytes) -> None:
         """Take note of a set that comes with the stream's header."""
@@ -80,6 +82,7 @@ class ParameterSets:
         unit = unit.rstrip(b"\0")  # between start codes zeros may follow a unit
         if self._known.get(key) == unit:
             return False
+        self.changed = self.changed or key in self._known
         self._known[key] = unit
         self._from_header.discard(key)
         self.news = True

@@ -11,9 +11,11 @@ import av
 import pytest
 
 from service.clip import packets
+from service.clip.container import open_video
 from service.clip.decode import decode_clip
 from service.clip.sampling import uniform_indices
 from service.clip.spec import ClipSpec
+from service.clip.video import DecodeLimits
 from tests.clips import ClipRecipe, audio_clip, numbered_clip, read_numbers, remuxed
 from tests.service.clip.exactness import ALL, assert_exact
 from tests.service.clip.fields import field_coded_clip
@@ -68,26 +70,31 @@ def uneven(container: str, codec: str = "libx264", **changes: Any) -> Callable[[
     return coded(container, codec, times=times, time_base=Fraction(1, 1000), **changes)
 
 
-def grown() -> bytes:
-    """A transport stream whose frames get larger midway, in the middle of its time."""
+def joined(*parts: bytes) -> bytes:
+    """Transport streams of 30 frames one behind the other, in time as well."""
     file = io.BytesIO()
-    sizes = ((96, 64, 0), (128, 96, 30))
     with av.open(file, "w", format="mpegts") as target:
         stream = None
-        for width, height, offset in sizes:
-            part = numbered_clip(
-                frames=30, width=width, height=height, options=NO_B | {"x264-params": FIXED}, container="ts"
-            )
+        for number, part in enumerate(parts):
             with av.open(io.BytesIO(part), "r") as source:
                 template = source.streams.video[0]
                 stream = stream or target.add_stream_from_template(template)
-                for index, packet in enumerate(p for p in source.demux(template) if p.size):
+                for index, packet in enumerate(one for one in source.demux(template) if one.size):
                     copy = av.Packet(bytes(memoryview(packet)))
                     copy.stream, copy.time_base = stream, Fraction(1, 25)
-                    copy.pts = copy.dts = index + offset
+                    copy.pts = copy.dts = 30 * number + index
                     copy.is_keyframe = packet.is_keyframe
                     target.mux(copy)
     return file.getvalue()
+
+
+def grown() -> bytes:
+    """Frames that get larger midway."""
+    small, large = (
+        h264("ts", options=NO_B, frames=30, width=width, height=height)()
+        for width, height in ((96, 64), (128, 96))
+    )
+    return joined(small, large)
 
 
 def without_pts(data: bytes, container: str) -> bytes:
@@ -121,20 +128,34 @@ def with_sound(container: str) -> bytes:
     return file.getvalue()
 
 
-def told_once() -> bytes:
-    """Frames get larger midway, and the new parameters come with the first larger frame alone.
+def told_once(data: bytes) -> bytes:
+    """Of two streams in a row, those parameters alone that come with the first packet of each.
 
-    The groups after it cannot be decoded without that packet, though they begin with such as need no other.
+    The other groups cannot be decoded without that packet, though they begin with such as need no other.
     """
+    return remuxed(
+        data,
+        lambda index, packet: packet if index in {0, 30} else without_parameters(packet),
+        "matroska",
+    )
 
-    def strip(index: int, packet: bytearray) -> bytearray:
-        if index in {0, 30}:
-            return packet
-        units = bytes(packet).split(b"\0\0\1")
-        kept = [unit.rstrip(b"\0") for unit in units if unit.rstrip(b"\0") and unit[0] & 31 not in {7, 8}]
-        return bytearray(b"".join(b"\0\0\0\1" + unit for unit in kept))
 
-    return remuxed(grown(), strip, "matroska")
+def without_parameters(packet: bytearray) -> bytearray:
+    """A packet of H.264 less its parameter sets."""
+    units = [unit.rstrip(b"\0") for unit in bytes(packet).split(b"\0\0\1")]
+    return bytearray(b"".join(b"\0\0\0\1" + unit for unit in units if unit and unit[0] & 31 not in {7, 8}))
+
+
+def changed_midway() -> bytes:
+    """Two encodings of the same size in a row, whose parameters share a number and nothing else.
+
+    A decoder that has seen the second has lost those of the first, which come with the first packet alone.
+    """
+    parts = (
+        h264("ts", options=NO_B | {"qp": qp, "profile": profile}, frames=30)()
+        for qp, profile in (("4", "baseline"), ("30", "high"))
+    )
+    return told_once(joined(*parts))
 
 
 def several_to_a_packet(options: dict[str, str]) -> bytes:
@@ -178,7 +199,8 @@ PLANNED: dict[str, tuple[Callable[[], bytes], int]] = {
     "mkv H.264, cut off": (lambda: h264("mkv")()[:-300], 30),
     "ts H.264, with sound": (lambda: with_sound("mpegts"), 40),
     "mkv H.264, with sound": (lambda: with_sound("matroska"), 40),
-    "mkv H.264, size changes, told once": (told_once, 10),
+    "mkv H.264, parameters change, told once": (changed_midway, 20),
+    "mkv H.264, size changes, told once": (lambda: told_once(grown()), 10),
     "mp4 H.264, one frame": (h264(frames=1), 0),
     "mp4 H.264, two frames": (h264(frames=2), 0),
     "mp4 H.264, lossless": (h264(options=X264 | {"qp": "0"}), 40),
@@ -268,6 +290,8 @@ def test_planned_frames_show_their_numbers(kind: str) -> None:
     shown, meant = read_numbers(clip.inputs["frames"][0]), uniform_indices(clip.video.frames, 5)
     if "trimmed" in kind:
         meant = tuple(index + 60 - clip.video.frames for index in meant)
+    if "told once" in kind:
+        meant = tuple(index % 30 for index in meant)
     if "repeated" in kind:
         meant = tuple(index % 60 for index in meant)
     if "hidden" not in kind or "VP8" not in kind:
@@ -324,3 +348,13 @@ def test_packets_that_are_too_many_to_keep_are_read_again(monkeypatch: pytest.Mo
         found = assert_exact(data, monkeypatch)
         assert found.reasons == {None}
         assert found.dropped["2 frames"] >= 15
+
+
+@pytest.mark.parametrize(
+    ("make", "independent"), [(h264(), True), (h264("ts"), True), (changed_midway, False)]
+)
+def test_groups_are_not_shared_out_where_parameters_change(
+    make: Callable[[], bytes], independent: bool
+) -> None:
+    with open_video(io.BytesIO(make()), DecodeLimits(), peek=False) as video:
+        assert packets.list_packets(video, DecodeLimits()).independent == independent
