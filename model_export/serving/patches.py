@@ -6,8 +6,8 @@ patches i - ceil(p/2) .. i + floor(p/2), and a kernel that is one row short of w
 zeros. 7 x 7 on 3 channels becomes 4 x 4 on 12.
 
 Integer and half precision kernels fill their tiles from the channels: three leave them nearly empty, twelve
-do not, and take half to a third of the time. In float32 onnxruntime has a kernel for three channels that runs at the machine's full rate, so
-there the convolution stays as it is.
+do not, and take half to a third of the time. In float32 onnxruntime has a kernel for three channels that runs
+at the machine's full rate, so there the convolution stays as it is.
 """
 
 from __future__ import annotations

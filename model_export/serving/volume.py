@@ -2,9 +2,9 @@
 
 A frame's convolution is then a volume's with a kernel one frame deep, and a TAM is a depthwise r x 1 x 1
 convolution right on what the last one gave: no reshape, no transposition, no other layout anywhere in the
-graph. OpenVINO's kernels run both at the same speed, and what it otherwise spends on copies between layouts, a
-third of the time and more, is saved. onnxruntime's convolutions in three dimensions are slow, so it keeps the
-other forms.
+graph. OpenVINO's kernels run both at the same speed, and what it otherwise spends on copies between layouts,
+a third of the time and more, is saved. onnxruntime's convolutions in three dimensions are slow, so it keeps
+the other forms.
 """
 
 from __future__ import annotations
