@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
+from typing import Any
 
 import av
 
@@ -42,6 +43,19 @@ class Item:
     frames: int | None = None
     size: tuple[int, int] | None = None
     file_name: str | None = None
+
+
+def _behind(more: bytes, old: bytes) -> bytes:
+    return old + more
+
+
+def _times(count: int, old: bytes) -> bytes:
+    return old * count
+
+
+def _references(reference: bytes, _: bytes) -> bytes:
+    """A table of data references with one entry."""
+    return box(b"dref", bytes(4), struct.pack(">I", 1), reference)
 
 
 @cache
@@ -171,9 +185,7 @@ def atoms() -> Iterator[Item]:
     for claim in (0, 8, 15, 2**31, 2**62, 2**63 - 1, 2**63, 2**64 - 1):
         large = struct.pack(">I4sQ", 1, b"free", claim)
         yield Item("atom", f"large-size-{claim:x}", large + data)
-        yield Item(
-            "atom", f"large-size-in-moov-{claim:x}", replaced(data, b"mvhd", lambda old, new=large: old + new)
-        )
+        yield Item("atom", f"large-size-in-moov-{claim:x}", replaced(data, b"mvhd", partial(_behind, large)))
     for depth in (100, 5000):
         for kind in (b"moov", b"udta", b"trak"):
             nested = b""
@@ -188,10 +200,10 @@ def atoms() -> Iterator[Item]:
     small = zlib.compress(bytes(50_000_000), 9)
     cmov = box(b"cmov", box(b"dcom", b"zlib"), box(b"cmvd", struct.pack(">I", 50_000_000), small))
     yield Item("atom", "cmov-bomb", box(b"ftyp", b"qt  \0\0\2\0qt  ") + box(b"moov", cmov))
-    claim = box(
+    boast = box(
         b"cmov", box(b"dcom", b"zlib"), box(b"cmvd", struct.pack(">I", 2**31 - 1), zlib.compress(b"x"))
     )
-    yield Item("atom", "cmov-says-2g", box(b"ftyp", b"qt  \0\0\2\0qt  ") + box(b"moov", claim))
+    yield Item("atom", "cmov-says-2g", box(b"ftyp", b"qt  \0\0\2\0qt  ") + box(b"moov", boast))
     tag = box(
         b"udta",
         box(b"meta", bytes(4), box(b"ilst", box(b"\xa9nam", box(b"data", bytes(8), b"A" * 1_500_000)))),
@@ -229,7 +241,7 @@ def structure() -> Iterator[Item]:
     trak = data[find(data, b"trak") :]
     trak = trak[: int.from_bytes(trak[:4])]
     for count in (63, 65, 900, 3000):
-        many = replaced(data, b"trak", lambda old, more=count: old * more)
+        many = replaced(data, b"trak", partial(_times, count))
         yield Item("structure", f"tracks-{count}", many)
     track = ebml(
         "AE", ebml("D7", number(1)) + ebml("73C5", number(1)) + ebml("83", number(2)) + ebml("86", b"A_AAC")
@@ -445,13 +457,18 @@ def _vp8_growing(side: int, first: bool) -> bytes:
             body[6:10] = struct.pack("<HH", side, side)
         return body
 
-    return remuxed(base("webm", "libvpx", g="4", **{"keyint_min": "4"}), grow, "webm")
+    return remuxed(base("webm", "libvpx", g="4", keyint_min="4"), grow, "webm")
 
 
 def _repeated(data: bytes, count: int) -> bytes:
     """A Matroska file whose one packet comes `count` times, as key frames."""
     body: list[bytes] = []
-    remuxed(data, lambda _, content: body.append(bytes(content)) or content, "matroska")
+
+    def keep(_: int, content: Any) -> Any:
+        body.append(bytes(content))
+        return content
+
+    remuxed(data, keep, "matroska")
     start = data.index(bytes.fromhex("1F43B675"))
     # One block for each: a cluster of its own, so that the times fit. A packet that is large is cut short.
     packet = body[0][: max(16, 12_000_000 // count // 4)]
@@ -500,7 +517,7 @@ def not_media() -> Iterator[Item]:
         yield Item("not-media", f"zeros-{size}", bytes(size))
         yield Item("not-media", f"ones-{size}", b"\xff" * size)
     yield Item("not-media", "megabyte-of-zeros", bytes(1_500_000))
-    yield Item("not-media", "random", random.Random(5).randbytes(300_000))  # noqa: S311 - the same every time
+    yield Item("not-media", "random", random.Random(5).randbytes(300_000))  # the same every time
     yield Item("not-media", "png", png_picture())
     yield Item("not-media", "png-16000", _png_claim(16_000))
     texts = {
@@ -553,7 +570,7 @@ def flipped() -> Iterator[Item]:
     """A few bytes changed here and there."""
     for container, codec in SPOILT:
         for seed in range(8):
-            generator = random.Random(seed)  # noqa: S311 - the same every time
+            generator = random.Random(seed)  # the same every time
             data = bytearray(base(container, codec))
             for _ in range(2**seed):
                 data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
@@ -622,9 +639,7 @@ def fetching(lure: Lure) -> Iterator[Item]:
             yield Item(
                 "fetch",
                 f"dref-{name}-{target_name}",
-                replaced(
-                    data, b"dref", lambda _, new=reference: box(b"dref", bytes(4), struct.pack(">I", 1), new)
-                ),
+                replaced(data, b"dref", partial(_references, reference)),
             )
     rmra = box(
         b"moov",
