@@ -30,11 +30,12 @@ from model_export.precision import BOUNDS, Precision
 from service.bench.figures import Reference, entry, product_entry
 from service.bench.machine import machine
 from service.bench.matrix_product import matrix_product
-from service.bench.package import installed_providers, repeated
+from service.bench.package import repeated
 from service.bench.progress import watching
 from service.bench.race import Plan, Result, race
 from service.cores import usable_cores
 from service.manifest import GRAPH_FILE, read_manifest
+from service.runtime.providers import installed_providers
 
 NAME = "inference"
 LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch")
@@ -145,9 +146,9 @@ def write(document: dict[str, Any], out: Path, page: Path) -> None:
 
 
 def precisions() -> list[Precision]:
-    """Those that are worth a package on this machine: float16 is for GPUs."""
-    has_gpu = bool(set(GPU) & set(installed_providers()))
-    return [precision for precision in BOUNDS if precision is not Precision.FP16 or has_gpu]
+    """Those that are worth a package on this machine: onnxruntime has no float16 on a processor."""
+    has_half = bool({*GPU, "openvino"} & set(installed_providers()))
+    return [precision for precision in BOUNDS if precision is not Precision.FP16 or has_half]
 
 
 def _chosen(networks: Sequence[str] | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +16,17 @@ from service.bench.matrix_product import matrix_product
 from service.bench.race import Plan, Result, Watch, race
 from service.clip.probe import PROBE, PROBE_CLIPS, probe_clips
 from service.errors import PackageError
-from service.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest, read_manifest, verify_graph
+from service.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_graph
 from service.model_store import find_packages
-from service.runtime.providers import open_session
+from service.runtime.config import RuntimeConfig
+from service.runtime.providers import (
+    Candidate,
+    arithmetics,
+    installed_providers,
+    open_candidate,
+    open_session,
+)
+from service.runtime.session import Session
 
 LIBRARIES = ("blvnet-serve", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino")
 
@@ -83,35 +90,27 @@ def find_package(path: Path) -> Path:
     raise PackageError(f"{path}: there is no model package ({MANIFEST_FILE}) in it")
 
 
-def installed_providers() -> list[str]:
-    """Providers whose engine is installed and says that it has them."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        return []
-    from service.runtime.onnxruntime_session import PROVIDERS, has_provider
-
-    return [name for name in PROVIDERS if has_provider(name)]
-
-
 def contenders(
     folder: Path, providers: Sequence[str], threads: int, batches: Sequence[int]
 ) -> list[Contender]:
     """A package on each of the providers, or on all that are installed where none is named.
 
+    Where a provider may compute it in several arithmetics, each competes.
+
     Raises:
         PackageError: its manifest cannot be read.
     """
-    gmacs = read_manifest(folder).gmacs
-    return [
-        Contender(
-            name=provider,
-            factory="service.bench.package:load_session",
-            options={"folder": folder, "provider": provider, "threads": threads},
-            threads=threads,
-            batches=tuple(batches),
-            gflop=None if gmacs is None else 2 * gmacs,
-        )
-        for provider in providers or installed_providers()
-    ]
+    manifest = read_manifest(folder)
+    gflop = None if manifest.gmacs is None else 2 * manifest.gmacs
+    found = []
+    for provider in providers or installed_providers():
+        choices = arithmetics(provider, manifest.precision)
+        for arithmetic in choices:
+            options = {"folder": folder, "candidate": Candidate(provider, arithmetic), "threads": threads}
+            name = provider if len(choices) == 1 else f"{provider} {arithmetic}"
+            factory = "service.bench.package:load_package"
+            found.append(Contender(name, factory, options, threads, tuple(batches), gflop))
+    return found
 
 
 def repeated(clips: Arrays, count: int) -> Arrays:
@@ -119,15 +118,17 @@ def repeated(clips: Arrays, count: int) -> Arrays:
     return {name: array[np.arange(count) % len(array)] for name, array in clips.items()}
 
 
-def load_session(folder: Path, provider: str, threads: int) -> Workload:
-    """A package as a workload."""
-    return load_graph(folder / GRAPH_FILE, provider, threads)
+def load_package(folder: Path, candidate: Candidate, threads: int) -> Workload:
+    """A package as a workload, loaded as a server loads it."""
+    return _workload(open_candidate(candidate, folder, read_manifest(folder), RuntimeConfig(threads=threads)))
 
 
 def load_graph(graph: Path, provider: str, threads: int) -> Workload:
-    """A graph as a workload, loaded as a server loads it."""
-    session = open_session(graph, provider, threads)
+    """A graph as a workload."""
+    return _workload(open_session(graph, provider, threads))
 
+
+def _workload(session: Session) -> Workload:
     def run(clips: Arrays) -> Arrays:
         outputs = session.run(clips)
         return {"logits": outputs.logits, "evidence": outputs.evidence}

@@ -64,7 +64,7 @@ def candidates(provider: str, precision: str) -> tuple[Candidate, ...]:
     else:
         raise ProviderUnavailable(f"provider {provider!r} is not known")
     return tuple(
-        Candidate(name, arithmetic) for name in chosen for arithmetic in _arithmetics(name, precision)
+        Candidate(name, arithmetic) for name in chosen for arithmetic in arithmetics(name, precision)
     )
 
 
@@ -150,7 +150,8 @@ def open_candidate(candidate: Candidate, folder: Path, manifest: Manifest, confi
     )
 
 
-def _arithmetics(provider: str, precision: str) -> tuple[Arithmetic, ...]:
+def arithmetics(provider: str, precision: str) -> tuple[Arithmetic, ...]:
+    """What a provider may compute a package of that precision in; not every processor has them all."""
     match precision:
         case "fp16":
             return HALVES.get(provider, (Arithmetic.F16,))

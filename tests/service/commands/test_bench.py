@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from service.clip.probe import PROBE, probe_clips
 from service.cores import usable_cores
-from service.manifest import GRAPH_FILE, Reference, read_manifest
+from service.manifest import GRAPH_FILE, GraphFile, Reference, read_manifest, sha256_of, write_manifest
 from service.runtime.providers import open_session
 from tests.service.test_cli import blvnet
 from tests.tiny_models import write_package
@@ -51,7 +52,7 @@ def test_json_has_the_package_its_rivals_and_the_matrix_product(tmp_path: Path) 
 
 
 def test_tables_go_to_standard_output_and_progress_to_standard_error(tiny_models: Path) -> None:
-    done = blvnet("bench", tiny_models / "tiny" / "1", "--batches", 1, *BRIEFLY)
+    done = blvnet("bench", tiny_models / "tiny" / "1", "--provider", "cpu", "--batches", 1, *BRIEFLY)
     assert done.returncode == 0, done.stderr
     assert "tiny 1 (colour-meter, fp32)" in done.stdout
     for word in ("cpu", "matrix", "clips/s", "first answer s", "difference"):
@@ -84,6 +85,18 @@ def test_provider_that_cannot_be_had_is_named_and_the_others_are_measured(tiny_m
     assert "provider tensorrt is not part of the installed onnxruntime" in tensorrt["error"]
     assert (tensorrt["batches"], tensorrt["load_s"]) == ([], None)
     assert (cpu["error"], len(cpu["batches"])) == (None, 1)
+
+
+def test_engine_with_a_graph_of_its_own_is_measured_with_that(tmp_path: Path) -> None:
+    folder = write_package(tmp_path)
+    own, common = folder / "own.onnx", folder / GRAPH_FILE
+    common.rename(own)
+    common.write_bytes(b"a graph for others")
+    graphs = {"onnxruntime": GraphFile(own.name, sha256_of(own))}
+    manifest = replace(read_manifest(folder), sha256=sha256_of(common), graphs=graphs)
+    write_manifest(manifest, folder)
+    (cpu,) = measured(folder, "--batches", 1, "--provider", "cpu")["results"]
+    assert cpu["error"] is None
 
 
 def test_name_folder_means_its_highest_version(tmp_path: Path) -> None:
