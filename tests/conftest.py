@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tests.model_export.exported import SmallExport
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=int, default=40, help="how long mutated clips are tried (40)")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The user's cache folder is left alone, by servers that tests start too."""

@@ -102,7 +102,9 @@ class OpenVideo:
         while True:
             try:
                 packet = next(packets)
-            except StopIteration:
+            except (StopIteration, IndexError):
+                # The latter is PyAV's: at the end of a file it asks for every stream that there is by then,
+                # and knows those only that there were at first.
                 return
             except av.FFmpegError:
                 self.cut_short = True
@@ -139,7 +141,8 @@ class OpenVideo:
             frames = self._stream.codec_context.decode(packet)
         except av.error.MemoryError as exc:
             raise Undecodable("decoding this video takes more memory than is allowed") from exc
-        except av.FFmpegError:
+        except av.FFmpegError as exc:
+            self._check_growth(exc)
             self.broken_packets += 1
             return []
         for frame in frames:
@@ -147,6 +150,18 @@ class OpenVideo:
             self.decoded_pixels += frame.width * frame.height
         self._limits.check_decoded_pixels(self.decoded_pixels)
         return frames
+
+    def _check_growth(self, refusal: av.FFmpegError) -> None:
+        """Raise `OverLimit` if the decoder refused a packet because the picture has grown too large in it.
+
+        Some decoders then show the new size, and some none, where they had one: for those the value that is
+        told is the least that they refuse.
+        """
+        decoder = self._stream.codec_context
+        if decoder.width:
+            self._limits.check_size(decoder.width, decoder.height)
+        elif self.decoded_pixels and isinstance(refusal, av.error.ArgumentError):
+            raise OverLimit("pixels", self._limits.padded_pixels + 1, self._limits.max_pixels)
 
     def reset(self) -> None:
         """Make a drained decoder ready to begin elsewhere."""

@@ -6,6 +6,7 @@ those that try to make the service fetch or open something.
 
 from __future__ import annotations
 
+import operator
 import random
 import struct
 import zlib
@@ -14,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
-from typing import Any
 
 import av
 
@@ -43,19 +43,6 @@ class Item:
     frames: int | None = None
     size: tuple[int, int] | None = None
     file_name: str | None = None
-
-
-def _behind(more: bytes, old: bytes) -> bytes:
-    return old + more
-
-
-def _times(count: int, old: bytes) -> bytes:
-    return old * count
-
-
-def _references(reference: bytes, _: bytes) -> bytes:
-    """A table of data references with one entry."""
-    return box(b"dref", bytes(4), struct.pack(">I", 1), reference)
 
 
 @cache
@@ -108,6 +95,16 @@ def valid() -> Iterator[Item]:
     yield Item("valid", "unknown-box-behind", data + box(b"wxyz", b"\xff" * 999), FRAMES, SIZE)
     yield Item("valid", "zero-behind-ts", base("ts") + bytes(188 * 3), FRAMES, SIZE)
     yield Item("valid", "xml-in-uuid", data + box(b"uuid", bytes(16), b"<!DOCTYPE x>"), FRAMES, SIZE)
+    late = numbered_clip(
+        frames=12,
+        container="ts",
+        container_options={
+            "mpegts_start_pid": "768",
+            "mpegts_pmt_start_pid": "1234",
+            "mpegts_service_id": "9",
+        },
+    )
+    yield Item("valid", "ts-another-stream-later", base("ts") * 5 + late, 5 * FRAMES, SIZE)
     yield Item("valid", "all-intra", base(g="1"), FRAMES, SIZE)
     yield Item("valid", "b-frames", base(bf="3"), FRAMES, SIZE)
 
@@ -185,7 +182,9 @@ def atoms() -> Iterator[Item]:
     for claim in (0, 8, 15, 2**31, 2**62, 2**63 - 1, 2**63, 2**64 - 1):
         large = struct.pack(">I4sQ", 1, b"free", claim)
         yield Item("atom", f"large-size-{claim:x}", large + data)
-        yield Item("atom", f"large-size-in-moov-{claim:x}", replaced(data, b"mvhd", partial(_behind, large)))
+        yield Item(
+            "atom", f"large-size-in-moov-{claim:x}", replaced(data, b"mvhd", partial(operator.add, large))
+        )
     for depth in (100, 5000):
         for kind in (b"moov", b"udta", b"trak"):
             nested = b""
@@ -200,10 +199,10 @@ def atoms() -> Iterator[Item]:
     small = zlib.compress(bytes(50_000_000), 9)
     cmov = box(b"cmov", box(b"dcom", b"zlib"), box(b"cmvd", struct.pack(">I", 50_000_000), small))
     yield Item("atom", "cmov-bomb", box(b"ftyp", b"qt  \0\0\2\0qt  ") + box(b"moov", cmov))
-    boast = box(
+    liar = box(
         b"cmov", box(b"dcom", b"zlib"), box(b"cmvd", struct.pack(">I", 2**31 - 1), zlib.compress(b"x"))
     )
-    yield Item("atom", "cmov-says-2g", box(b"ftyp", b"qt  \0\0\2\0qt  ") + box(b"moov", boast))
+    yield Item("atom", "cmov-says-2g", box(b"ftyp", b"qt  \0\0\2\0qt  ") + box(b"moov", liar))
     tag = box(
         b"udta",
         box(b"meta", bytes(4), box(b"ilst", box(b"\xa9nam", box(b"data", bytes(8), b"A" * 1_500_000)))),
@@ -241,7 +240,7 @@ def structure() -> Iterator[Item]:
     trak = data[find(data, b"trak") :]
     trak = trak[: int.from_bytes(trak[:4])]
     for count in (63, 65, 900, 3000):
-        many = replaced(data, b"trak", partial(_times, count))
+        many = replaced(data, b"trak", partial(operator.mul, count))
         yield Item("structure", f"tracks-{count}", many)
     track = ebml(
         "AE", ebml("D7", number(1)) + ebml("73C5", number(1)) + ebml("83", number(2)) + ebml("86", b"A_AAC")
@@ -464,7 +463,7 @@ def _repeated(data: bytes, count: int) -> bytes:
     """A Matroska file whose one packet comes `count` times, as key frames."""
     body: list[bytes] = []
 
-    def keep(_: int, content: Any) -> Any:
+    def keep(_: int, content: bytearray) -> bytearray:
         body.append(bytes(content))
         return content
 
@@ -517,7 +516,7 @@ def not_media() -> Iterator[Item]:
         yield Item("not-media", f"zeros-{size}", bytes(size))
         yield Item("not-media", f"ones-{size}", b"\xff" * size)
     yield Item("not-media", "megabyte-of-zeros", bytes(1_500_000))
-    yield Item("not-media", "random", random.Random(5).randbytes(300_000))  # the same every time
+    yield Item("not-media", "random", random.Random(5).randbytes(300_000))
     yield Item("not-media", "png", png_picture())
     yield Item("not-media", "png-16000", _png_claim(16_000))
     texts = {
@@ -570,7 +569,7 @@ def flipped() -> Iterator[Item]:
     """A few bytes changed here and there."""
     for container, codec in SPOILT:
         for seed in range(8):
-            generator = random.Random(seed)  # the same every time
+            generator = random.Random(seed)
             data = bytearray(base(container, codec))
             for _ in range(2**seed):
                 data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
@@ -600,6 +599,10 @@ def damaged_packets() -> Iterator[Item]:
         for name, change in changes.items():
             with suppress(av.FFmpegError):  # a muxer that reads what it writes refuses some
                 yield Item("packets", f"{codec}-{name}", remuxed(data, change, muxer))
+
+
+def _instead(new: bytes, _old: bytes) -> bytes:
+    return new
 
 
 def fetching(lure: Lure) -> Iterator[Item]:
@@ -636,10 +639,11 @@ def fetching(lure: Lure) -> Iterator[Item]:
     for name, kind in (("url", b"url "), ("urn", b"urn "), ("alis", b"alis"), ("rsrc", b"rsrc")):
         for target_name, target in (("http", f"{url}/ref.mov"), ("file", lure.path)):
             reference = box(kind, bytes(4), target.encode(), b"\0")
+            table = box(b"dref", bytes(4), struct.pack(">I", 1), reference)
             yield Item(
                 "fetch",
                 f"dref-{name}-{target_name}",
-                replaced(data, b"dref", partial(_references, reference)),
+                replaced(data, b"dref", partial(_instead, table)),
             )
     rmra = box(
         b"moov",

@@ -56,7 +56,7 @@ def _units(packet: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         layer = packet[at + 1] >> 3 & 3 if extended and at + 1 < len(packet) else 0
         at += 2 if extended else 1
         size, at = _leb128(packet, at) if sized else (len(packet) - at, at)
-        if at + size > len(packet):
+        if size < 0 or at + size > len(packet):
             raise Unplannable("an OBU is cut off")
         if size:
             yield head >> 3 & 15, layer, packet[at : at + size]

@@ -137,8 +137,25 @@ def test_frames_that_grow_past_the_limit_midway_are_refused() -> None:
 def test_frames_that_grow_beyond_all_bounds_are_never_decoded() -> None:
     small = numbered_clip(frames=20, container="ts")
     huge = numbered_clip(frames=2, container="ts", width=1024, height=1024)
-    clip = decode_clip(small + huge, SPEC, DecodeLimits(max_pixels=96 * 64))
-    assert (clip.video.width, clip.video.frames) == (96, 20)
+    with pytest.raises(OverLimit) as caught:
+        decode_clip(small + huge, SPEC, DecodeLimits(max_pixels=96 * 64))
+    assert (caught.value.limit, caught.value.maximum) == ("pixels", 96 * 64)
+
+
+def test_work_past_the_limit_is_refused_before_it_is_done() -> None:
+    data = numbered_clip(frames=20)
+    assert decode_clip(data, SPEC, DecodeLimits(max_decoded_pixels=20 * 96 * 64)).video.frames == 20
+    with pytest.raises(OverLimit) as caught:
+        decode_clip(data, SPEC, DecodeLimits(max_decoded_pixels=8 * 96 * 64))
+    assert caught.value.limit == "decoded_pixels"
+    assert caught.value.value > caught.value.maximum == 8 * 96 * 64
+
+
+def test_a_stream_that_comes_up_later_does_not_end_the_video() -> None:
+    apart = {"mpegts_start_pid": "768", "mpegts_pmt_start_pid": "1234", "mpegts_service_id": "9"}
+    other = numbered_clip(frames=12, container="ts", container_options=apart)
+    data = numbered_clip(frames=12, container="ts") * 5 + other
+    assert decode_clip(data, SPEC).video.frames == 60
 
 
 def test_a_picture_larger_than_the_header_says_is_not_decoded() -> None:

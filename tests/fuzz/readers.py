@@ -1,0 +1,75 @@
+"""Packets guided by coverage against the readers of `service.clip.bitstream`, which are Python.
+
+`python -m tests.fuzz.readers [libFuzzer options]`, such as `-max_total_time=60`. FFmpeg is C without
+instrumentation, where coverage tells nothing; clips as a whole go to `tests.fuzz.clips`.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["service.clip.bitstream"]):
+    from service.clip.bitstream.coded import Unplannable
+    from service.clip.bitstream.readers import reader_for
+
+import av
+
+from tests.hostile.corpus import base
+
+CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "mjpeg", "prores")
+SEEDS = {
+    "h264": ("mp4", "libx264"), "hevc": ("mp4", "libx265"), "vp8": ("webm", "libvpx"),
+    "vp9": ("webm", "libvpx-vp9"), "av1": ("mp4", "libsvtav1"), "mpeg2video": ("ts", "mpeg2video"),
+    "mpeg4": ("mp4", "mpeg4"),
+}  # fmt: skip
+MAX_PACKETS = 8
+
+
+def read_packets(data: bytes) -> None:
+    """Read a stream, written as its codec, its header and its packets; anything but a refusal is a bug."""
+    source = io.BytesIO(data)
+    codec = CODECS[_number(source, 1) % len(CODECS)]
+    try:
+        reader = reader_for(codec, source.read(_number(source, 2)))
+        for _ in range(MAX_PACKETS):
+            packet = source.read(_number(source, 2))
+            if not packet:
+                break
+            reader.read(memoryview(packet))
+        reader.reorder_depth()
+    except Unplannable:
+        pass
+
+
+def _number(source: io.BytesIO, size: int) -> int:
+    return int.from_bytes(source.read(size))
+
+
+def seed(codec: str) -> bytes:
+    """The first packets of a sound clip, as `read_packets` wants them."""
+    with av.open(io.BytesIO(base(*SEEDS[codec])), "r") as clip:
+        stream = clip.streams.video[0]
+        header = stream.codec_context.extradata or b""
+        packets = [bytes(packet)[:2000] for packet in clip.demux(stream) if packet.size][:MAX_PACKETS]
+    parts = [bytes([CODECS.index(codec)]), len(header).to_bytes(2), header]
+    for packet in packets:
+        parts += [len(packet).to_bytes(2), packet]
+    return b"".join(parts)
+
+
+def main() -> None:
+    """Never returns: libFuzzer ends the process."""
+    with tempfile.TemporaryDirectory() as folder:
+        for codec in SEEDS:
+            Path(folder, codec).write_bytes(seed(codec))
+        atheris.Setup([*sys.argv, "-timeout=5", "-max_len=8000", folder], read_packets)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

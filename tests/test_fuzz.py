@@ -1,0 +1,52 @@
+"""A bounded time of fuzzing; `python -m tests.fuzz` goes on for hours. See `--fuzz-seconds`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.clip.bitstream.coded import Unplannable
+from service.clip.bitstream.readers import reader_for
+from tests.fuzz.clips import clip_number, fuzz
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_mutated_clips_break_nothing(pytestconfig: pytest.Config) -> None:
+    seconds = pytestconfig.getoption("fuzz_seconds")
+    fuzzing = asyncio.run(fuzz(first=0, seconds=seconds))
+    assert [(find.number, find.what) for find in fuzzing.finds] == []
+    assert fuzzing.answers["decoded"] > 0 < fuzzing.answers["undecodable"]
+
+
+def test_a_mutated_clip_is_the_same_every_time() -> None:
+    assert clip_number(7) == clip_number(7) != clip_number(8)
+
+
+# What broke a reader once: an AV1 unit whose head is all that is left of the packet.
+READER_FINDS = [("av1", "0c"), ("av1", "12000c"), ("av1", "120034")]
+
+
+@pytest.mark.parametrize(("codec", "packet"), READER_FINDS)
+def test_packets_that_once_broke_a_reader_are_refused(codec: str, packet: str) -> None:
+    with pytest.raises(Unplannable):
+        reader_for(codec, b"").read(memoryview(bytes.fromhex(packet)))
+
+
+def test_readers_refuse_packets_and_never_fail(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    seconds = max(1, pytestconfig.getoption("fuzz_seconds") // 4)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.readers", f"-max_total_time={seconds}", "-seed=1"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,  # libFuzzer writes what it finds to where it stands
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list(tmp_path.iterdir()) == []
