@@ -194,9 +194,13 @@ def _as_json(extent: Extent) -> dict[str, Any]:
 
 
 def _operators(prepared: Prepared, threads: int) -> dict[str, dict[str, float]]:
-    """Seconds of one clip by operator: of the plain export, and of each package's graph for onnxruntime."""
+    """Seconds of one clip by operator: of the plain export, and of the graphs that are onnxruntime's own."""
     graphs = {"plain": prepared.plain}
-    graphs |= {str(precision): folder / GRAPH_FILE for precision, folder in prepared.packages.items()}
+    graphs |= {
+        str(precision): prepared.packages[precision] / GRAPH_FILE
+        for precision in (Precision.FP32, Precision.INT8)
+        if precision in prepared.packages
+    }
     clips = repeated(prepared.question, 1)
     return {name: operator_times(graph, clips, threads) for name, graph in graphs.items()}
 

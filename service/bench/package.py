@@ -72,7 +72,7 @@ def measure(request: Request, watch: Watch) -> dict[str, Any]:
         "plan": asdict(request.plan),
         "reference": reference.source,
         "matrix_product": [product_entry(product) for product, *_ in results],
-        "results": [entry(result, product, reference) for product, *heat in results for result in heat],
+        "results": [_entry(result, product, reference) for product, *heat in results for result in heat],
     }
 
 
@@ -134,6 +134,12 @@ def _workload(session: Session) -> Workload:
         return {"logits": outputs.logits, "evidence": outputs.evidence}
 
     return run
+
+
+def _entry(result: Result, product: Result, reference: Reference) -> dict[str, Any]:
+    candidate: Candidate = result.contender.options["candidate"]
+    about = {"provider": candidate.provider, "arithmetic": candidate.arithmetic.value}
+    return about | entry(result, product, reference)
 
 
 def _described(manifest: Manifest) -> dict[str, Any]:

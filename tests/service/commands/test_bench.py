@@ -12,7 +12,7 @@ import pytest
 from service.clip.probe import PROBE, probe_clips
 from service.cores import usable_cores
 from service.manifest import GRAPH_FILE, GraphFile, Reference, read_manifest, sha256_of, write_manifest
-from service.runtime.providers import open_session
+from service.runtime.providers import candidates, open_session
 from tests.service.test_cli import blvnet
 from tests.tiny_models import write_package
 
@@ -26,6 +26,11 @@ def measured(*arguments: object) -> dict[str, Any]:
     return document
 
 
+def on_cpu(document: dict[str, Any]) -> dict[str, Any]:
+    [result] = [result for result in document["results"] if result["provider"] == "cpu"]
+    return result  # type: ignore[no-any-return]
+
+
 def test_json_has_the_package_its_rivals_and_the_matrix_product(tmp_path: Path) -> None:
     folder = write_package(tmp_path, gmacs=0.5)
     document = measured(folder, "--batches", "2,1")
@@ -33,8 +38,9 @@ def test_json_has_the_package_its_rivals_and_the_matrix_product(tmp_path: Path) 
     assert (document["package"]["name"], document["package"]["gmacs"]) == ("tiny", 0.5)
     assert document["machine"]["cores"] == usable_cores()
     [product] = document["matrix_product"]
-    result = document["results"][0]
+    result = on_cpu(document)
     assert (result["contender"], result["threads"], result["error"]) == ("cpu", 1, None)
+    assert (result["provider"], result["arithmetic"]) == ("cpu", "f32")
     assert result["agreement"] == {
         "difference": 0,
         "same_top1": 1,
@@ -52,14 +58,14 @@ def test_json_has_the_package_its_rivals_and_the_matrix_product(tmp_path: Path) 
 
 
 def test_tables_go_to_standard_output_and_progress_to_standard_error(tiny_models: Path) -> None:
-    done = blvnet("bench", tiny_models / "tiny" / "1", "--provider", "cpu", "--batches", 1, *BRIEFLY)
+    done = blvnet("bench", tiny_models / "tiny" / "1", "--batches", 1, *BRIEFLY)
     assert done.returncode == 0, done.stderr
     assert "tiny 1 (colour-meter, fp32)" in done.stdout
     for word in ("cpu", "matrix", "clips/s", "first answer s", "difference"):
         assert word in done.stdout
     first, *_, last = done.stderr.splitlines()
     assert first.startswith("0 of ")
-    assert "cpu" in last
+    assert "round 1 of 1" in last
 
 
 @pytest.mark.parametrize(("wrong", "agrees"), [(0.0, True), (0.2, False)])
@@ -72,7 +78,7 @@ def test_answers_are_held_against_the_reference_of_the_package(
     reference = Reference(PROBE, 0.01, tuple(map(tuple, logits.tolist())))
     document = measured(write_package(tmp_path, "sure", reference=reference), "--batches", 1)
     assert document["reference"] == "the package's reference"
-    found = document["results"][0]["agreement"]
+    found = on_cpu(document)["agreement"]
     assert (found["agrees"], found["bound"]) == (agrees, 0.01)
     assert found["difference"] == pytest.approx(wrong / (1 + wrong), abs=1e-3)
 
@@ -97,6 +103,14 @@ def test_engine_with_a_graph_of_its_own_is_measured_with_that(tmp_path: Path) ->
     write_manifest(manifest, folder)
     (cpu,) = measured(folder, "--batches", 1, "--provider", "cpu")["results"]
     assert cpu["error"] is None
+
+
+def test_every_installed_engine_is_measured_in_each_arithmetic(tmp_path: Path) -> None:
+    document = measured(write_package(tmp_path, precision="fp16"), "--batches", 1)
+    found = [(result["provider"], result["arithmetic"]) for result in document["results"]]
+    ways = candidates("auto", "fp16")
+    assert found == [(way.provider, way.arithmetic) for way in ways]
+    assert len(found) > len({provider for provider, _ in found})
 
 
 def test_name_folder_means_its_highest_version(tmp_path: Path) -> None:
