@@ -15,8 +15,8 @@ from service.clip.decode import decode_clip
 from service.core_config import CoreConfig
 from service.manifest import read_manifest
 from service.recognizer import Query, Recognition, recognize_files
-from service.runtime.onnxruntime_session import OnnxRuntimeSession
-from service.runtime.signature import check_signature, warm_up
+from service.runtime.choice import ChosenBy, open_package
+from service.runtime.config import RuntimeConfig
 from tests.clips import numbered_clip
 from tests.model_export.exported import SmallExport
 
@@ -40,18 +40,21 @@ def evidence_in_pytorch(small_export: SmallExport, clip: Path) -> NDArray[np.flo
     return np.asarray(evidence[0])
 
 
-def test_service_accepts_the_exported_package(small_export: SmallExport) -> None:
-    manifest = read_manifest(small_export.folder)
-    session = OnnxRuntimeSession(small_export.folder / "model.onnx", "cpu", threads=1)
-    check_signature(session, manifest)
-    warm_up(session, manifest)
+def test_service_compares_its_engines_on_the_exported_package(small_export: SmallExport) -> None:
+    found = open_package(small_export.folder, read_manifest(small_export.folder), RuntimeConfig())
+    assert found.chosen is ChosenBy.MEASURED
+    assert {"cpu-f32", "openvino-f32"} <= found.measured_ms.keys()
 
 
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_service_session_gives_pytorchs_logits(small_export: SmallExport, clip: Path, batch: int) -> None:
+def test_service_session_gives_pytorchs_logits(
+    small_export: SmallExport, clip: Path, batch: int, provider: str
+) -> None:
     wanted = evidence_in_pytorch(small_export, clip)
-    decoded = decode_clip(clip, read_manifest(small_export.folder).clip).inputs
-    session = OnnxRuntimeSession(small_export.folder / "model.onnx", "cpu", threads=1)
+    manifest = read_manifest(small_export.folder)
+    decoded = decode_clip(clip, manifest.clip).inputs
+    session = open_package(small_export.folder, manifest, RuntimeConfig(provider)).session
     outputs = session.run({name: np.repeat(frames, batch, axis=0) for name, frames in decoded.items()})
     bound = BOUND * np.abs(wanted).max()
     for row in range(batch):

@@ -11,8 +11,17 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from service.errors import PackageError, ProviderUnavailable
+from service.runtime.memory import Growth
 from service.runtime.onnxruntime_gpu import prepare_libraries, provider_options, run_on_device
-from service.runtime.session import Arithmetic, InferenceFailed, Inputs, Outputs, Runtime, Tensor
+from service.runtime.session import (
+    Arithmetic,
+    InferenceFailed,
+    Inputs,
+    Outputs,
+    Runtime,
+    Tensor,
+    rows_of,
+)
 from service.runtime.signature import EVIDENCE, LOGITS
 
 # What to ask onnxruntime for; nodes that a provider leaves over go to the next one.
@@ -30,6 +39,9 @@ ENGINE_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
 )
+
+SHRINKING = onnxruntime.RunOptions()
+SHRINKING.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 class OnnxRuntimeSession:
@@ -66,6 +78,7 @@ class OnnxRuntimeSession:
         options = provider_options(provider, arithmetic, tensors, max_batch, cache_dir)
         self._session = _load(graph, provider, options, threads)
         self._on_device = provider != "cpu"
+        self._growth = Growth()
         self.inputs = _tensors(self._session.get_inputs())
         self.outputs = _tensors(self._session.get_outputs())
         self.runtime = Runtime("onnxruntime", onnxruntime.__version__, provider, arithmetic, threads, streams)
@@ -76,7 +89,8 @@ class OnnxRuntimeSession:
             if self._on_device:
                 logits, evidence = run_on_device(self._session, inputs, (LOGITS, EVIDENCE))
             else:
-                logits, evidence = self._session.run([LOGITS, EVIDENCE], dict(inputs))
+                options = SHRINKING if self._growth.over(rows_of(inputs)) else None
+                logits, evidence = self._session.run([LOGITS, EVIDENCE], dict(inputs), options)
         except ENGINE_ERRORS as exc:
             raise InferenceFailed(f"onnxruntime could not run the graph: {exc}") from exc
         return Outputs(np.asarray(logits), np.asarray(evidence))
@@ -151,7 +165,7 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
-    # One block for all of a run's tensors, kept for each batch size, would take 100 MB more and save no time.
+    # One block for all of a run's tensors, laid out for each batch size, takes more memory and saves no time.
     options.enable_mem_pattern = False
     # Threads that wait in a loop take the cores from the decode workers. Between two operators of a run they
     # wait so for a moment, which is worth a tenth of the run; after it not at all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any
@@ -13,7 +14,16 @@ from openvino import properties
 from openvino.properties import hint
 
 from service.errors import PackageError, ProviderUnavailable
-from service.runtime.session import Arithmetic, InferenceFailed, Inputs, Outputs, Runtime, Tensor
+from service.runtime.memory import Growth, return_freed_memory
+from service.runtime.session import (
+    Arithmetic,
+    InferenceFailed,
+    Inputs,
+    Outputs,
+    Runtime,
+    Tensor,
+    rows_of,
+)
 from service.runtime.signature import EVIDENCE, LOGITS
 
 DEVICE = "CPU"
@@ -54,6 +64,7 @@ class OpenVinoSession:
         _require(core, arithmetic)
         self._compiled = _compile(core, graph, arithmetic, threads, streams)
         self._requests: LifoQueue[openvino.InferRequest] = LifoQueue()
+        self._growth = Growth()
         self.inputs = _tensors(self._compiled.inputs)
         self.outputs = _tensors(self._compiled.outputs)
         self.runtime = Runtime(
@@ -67,6 +78,8 @@ class OpenVinoSession:
 
     def run(self, inputs: Inputs) -> Outputs:
         """Run one batch; see `Session`. Each of several at once has a request of its own."""
+        if self._growth.over(rows_of(inputs)):
+            self._shrink()
         try:
             request = self._requests.get_nowait()
         except Empty:
@@ -80,6 +93,12 @@ class OpenVinoSession:
             raise InferenceFailed(f"OpenVINO could not run the graph: {_last_line(exc)}") from exc
         self._requests.put(request)  # one that has failed is not used again
         return outputs
+
+    def _shrink(self) -> None:
+        """Give back the tensors of large batches; those of a run that is under way stay."""
+        with suppress(*ENGINE_ERRORS):  # it refuses while a run is under way, and keeps them
+            self._compiled.release_memory()
+        return_freed_memory()
 
     def close(self) -> None:
         """Drop the compiled graph and its requests, which frees their memory."""

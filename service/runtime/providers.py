@@ -146,7 +146,7 @@ def open_candidate(candidate: Candidate, folder: Path, manifest: Manifest, confi
         arithmetic=candidate.arithmetic,
         streams=config.streams,
         max_batch=config.max_batch,
-        cache_dir=_engine_cache(candidate, config.cache_dir, graph.sha256),
+        cache_dir=engine_cache(candidate, config.cache_dir, graph.sha256),
     )
 
 
@@ -181,7 +181,7 @@ def _version(distributions: tuple[str, ...]) -> str | None:
     return None
 
 
-def _engine_cache(candidate: Candidate, cache_dir: Path | None, digest: str) -> Path | None:
+def engine_cache(candidate: Candidate, cache_dir: Path | None, digest: str) -> Path | None:
     """A folder for what TensorRT builds of one graph; None where it cannot be made."""
     if cache_dir is None or candidate.provider != "tensorrt":
         return None

@@ -16,6 +16,11 @@ Inputs = Mapping[str, NDArray[np.uint8]]
 """For each input of the graph uint8 `(N, T_branch, size, size, 3)`; N is the same for all."""
 
 
+def rows_of(inputs: Inputs) -> int:
+    """How many clips a batch has."""
+    return len(next(iter(inputs.values())))
+
+
 class InferenceFailed(BlvnetError):
     """The engine could not run the graph: out of memory, a device that is gone."""
 

@@ -1,0 +1,68 @@
+"""CUDA and TensorRT: what they are told, and, where there is a GPU, what they answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from service.manifest import GRAPH_FILE, read_manifest
+from service.runtime.choice import open_package
+from service.runtime.config import RuntimeConfig
+from service.runtime.onnxruntime_gpu import provider_options
+from service.runtime.providers import Candidate, engine_cache
+from service.runtime.session import Arithmetic, Tensor
+from tests.tiny_models import reference, write_package
+
+INPUTS = (
+    Tensor("little", "uint8", (None, 8, 224, 224, 3)),
+    Tensor("big", "uint8", (None, 8, 112, 112, 3)),
+)
+
+on_a_gpu = pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="needs an NVIDIA GPU and blvnet-serve[gpu]",
+)
+
+
+@pytest.mark.accelerator
+@on_a_gpu
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_gpu_answers_as_the_reference_says(tmp_path: Path, provider: str) -> None:
+    folder = write_package(tmp_path, reference=reference())
+    manifest = read_manifest(folder)
+    found = open_package(folder, manifest, RuntimeConfig(provider, max_batch=4, cache_dir=tmp_path / "cache"))
+    assert found.session.runtime.provider == provider
+
+
+@pytest.mark.parametrize(("arithmetic", "allowed"), [(Arithmetic.F32, "0"), (Arithmetic.F16, "1")])
+def test_float32_is_not_rounded_to_tf32(arithmetic: Arithmetic, allowed: str) -> None:
+    cuda, cpu = provider_options("cuda", arithmetic, (), 8, None)
+    assert (cuda["use_tf32"], cpu) == (allowed, {})
+
+
+def test_tensorrt_builds_one_engine_for_all_batches_and_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    tensorrt, cuda, _ = provider_options("tensorrt", Arithmetic.F16, INPUTS, 8, tmp_path)
+    assert tensorrt["trt_profile_min_shapes"] == "little:1x8x224x224x3,big:1x8x112x112x3"
+    assert tensorrt["trt_profile_max_shapes"] == "little:8x8x224x224x3,big:8x8x112x112x3"
+    assert tensorrt["trt_engine_cache_path"] == tensorrt["trt_timing_cache_path"] == str(tmp_path)
+    assert (tensorrt["trt_fp16_enable"], tensorrt["trt_int8_enable"], cuda["use_tf32"]) == ("1", "0", "1")
+
+
+def test_tensorrt_does_without_a_cache() -> None:
+    tensorrt, *_ = provider_options("tensorrt", Arithmetic.INT8, INPUTS, 8, None)
+    assert not any("cache" in name for name in tensorrt)
+
+
+def test_each_graph_has_a_folder_of_its_own_for_built_engines(tmp_path: Path) -> None:
+    tensorrt = Candidate("tensorrt", Arithmetic.F32)
+    digest = read_manifest(write_package(tmp_path / "models")).sha256
+    folder = engine_cache(tensorrt, tmp_path / "cache", digest)
+    assert folder == tmp_path / "cache" / "tensorrt" / digest
+    assert folder.is_dir()
+    assert engine_cache(Candidate("cpu", Arithmetic.F32), tmp_path / "cache", digest) is None
+    assert engine_cache(tensorrt, tmp_path / "models" / "tiny" / "1" / GRAPH_FILE, digest) is None
