@@ -154,13 +154,13 @@ class OpenVideo:
     def _check_growth(self, refusal: av.FFmpegError) -> None:
         """Raise `OverLimit` if the decoder refused a packet because the picture has grown too large in it.
 
-        Some decoders then show the new size, and some none, where they had one: for those the value that is
-        told is the least that they refuse.
+        Some decoders then show the new size, and some none, where the header has one: for those the value
+        that is told is the least that they refuse.
         """
         decoder = self._stream.codec_context
         if decoder.width:
             self._limits.check_size(decoder.width, decoder.height)
-        elif self.decoded_pixels and isinstance(refusal, av.error.ArgumentError):
+        elif self.width and isinstance(refusal, av.error.ArgumentError):
             raise OverLimit("pixels", self._limits.padded_pixels + 1, self._limits.max_pixels)
 
     def reset(self) -> None:

@@ -67,6 +67,7 @@ class Report:
     answers: Counter[str] = field(default_factory=Counter)
     slowest: tuple[float, str] = (0.0, "")
     items: int = 0
+    first: dict[str, str] = field(default_factory=dict)
     memory_mb: list[float] = field(default_factory=list)
 
 
@@ -128,7 +129,10 @@ def _post(client: httpx.Client, item: Item, report: Report) -> None:
         return
     took_s = time.monotonic() - began
     report.slowest = max(report.slowest, (took_s, what))
-    report.answers[f"{answer.status_code} {answer.json().get('code', '')}".strip()] += 1
+    told = f"{answer.status_code} {answer.json().get('code', '')}".strip()
+    report.answers[told] += 1
+    if (first := report.first.setdefault(what, told)) != told:
+        report.faults.append(f"{what}: first {first}, then {told}")
     report.faults += [f"{what}: {fault}" for fault in _faults(item, answer, took_s)]
 
 
