@@ -21,7 +21,7 @@ from onnx import TensorProto
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.errors import PackageError, ProviderUnavailable
 from service.manifest import GRAPH_FILE, Manifest, read_manifest
-from service.runtime.onnxruntime_session import check_placement
+from service.runtime import onnxruntime_session
 from service.runtime.openvino_session import check_in_use
 from service.runtime.providers import open_session
 from service.runtime.session import Arithmetic, InferenceFailed, Session
@@ -118,7 +118,7 @@ def test_nothing_spins_after_a_run(tmp_path: Path, provider: str) -> None:
         session.run(coloured(TWO_STREAMS))
     with counting_cpu() as idle:
         threading.Event().wait(0.5)
-    assert idle.used_s < 0.05  # one thread in a loop would take all of it
+    assert idle.used_s < 0.01  # onnxruntime left to itself takes 0.03
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this onnxruntime has CUDA")
@@ -147,13 +147,17 @@ def test_a_provider_that_fell_back_to_the_cpu_is_refused(
         opened(folder, "cuda")
 
 
-def test_a_provider_that_got_none_of_the_graph_is_refused(tmp_path: Path) -> None:
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    session = onnxruntime.InferenceSession(write_package(tmp_path) / GRAPH_FILE, options)
-    check_placement(session, "CPUExecutionProvider")
+def test_a_provider_that_got_none_of_the_graph_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one for models on Azure is in every build, starts, and takes no operator."""
+    idle = ("AzureExecutionProvider", "CPUExecutionProvider")
+    monkeypatch.setitem(onnxruntime_session.PROVIDERS, "cuda", idle)
+    monkeypatch.setattr(onnxruntime_session, "provider_options", lambda *_: [{}, {}])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    folder = write_package(tmp_path)
     with pytest.raises(ProviderUnavailable, match=r"the graph's nodes are on CPUExecutionProvider \d+$"):
-        check_placement(session, "CUDAExecutionProvider")
+        opened(folder, "cuda")
 
 
 @pytest.mark.parametrize("arithmetic", [Arithmetic.BF16, Arithmetic.F16])
