@@ -183,7 +183,7 @@ def _plan(name: str, *, full: bool, quick: bool) -> Plan:
     if quick:
         return Plan(rounds=2, turn_s=0.1)
     if name == MAIN:
-        return Plan(rounds=7, turn_s=0.5, loads=3)
+        return Plan(rounds=5, turn_s=0.5, loads=2)
     return Plan(rounds=5 if full else 3, turn_s=0.5)
 
 
