@@ -40,16 +40,29 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=[Precision.FP16, Precision.INT8])
-def package(request: pytest.FixtureRequest, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package in each precision, judged leniently: random weights give near ties."""
-    folder = tmp_path_factory.mktemp(request.param)
-    result = export(folder, clips, request.param, *MAX_DROP[request.param])
+@pytest.fixture(scope="module")
+def fp16_package(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(tmp_path_factory.mktemp("fp16"), clips, Precision.FP16)
+
+
+@pytest.fixture(scope="module")
+def int8_package(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Judged leniently: random weights give near ties."""
+    return exported(tmp_path_factory.mktemp("int8"), clips, Precision.INT8, "--max-drop", "100")
+
+
+@pytest.fixture(params=["fp16_package", "int8_package"])
+def package(request: pytest.FixtureRequest) -> Path:
+    """A package in each precision."""
+    folder = request.getfixturevalue(request.param)
+    assert isinstance(folder, Path)
+    return folder
+
+
+def exported(folder: Path, clips: Path, precision: Precision, *options: str) -> Path:
+    result = export(folder, clips, precision, *options)
     assert result.status == 0, result.stderr
     return folder / "models" / ARCH / "1"
-
-
-MAX_DROP = {Precision.FP16: (), Precision.INT8: ("--max-drop", "100")}
 
 
 def export(folder: Path, clips: Path, precision: Precision, *options: str) -> Result:
@@ -79,11 +92,9 @@ def test_weights_have_the_packages_precision(package: Path, file: str) -> None:
         assert operators == {"Gemm"}
 
 
-def test_int8_weights_are_scaled_by_channel_and_pixels_taken_as_they_are(package: Path) -> None:
-    if precision_of(package) is not Precision.INT8:
-        return
+def test_int8_weights_are_scaled_by_channel_and_pixels_taken_as_they_are(int8_package: Path) -> None:
     for file in FILES:
-        model = graph(package, file)
+        model = graph(int8_package, file)
         values = {tensor.name: tensor for tensor in model.graph.initializer}
         nodes = {name: node for node in model.graph.node for name in node.output}
         convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
