@@ -7,13 +7,10 @@ they have in a trained network and no precision overflows.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +20,7 @@ from torch import Tensor, nn
 from model_export.calibration import made_clips
 from model_export.checkpoint import load_network, save_checkpoint
 from model_export.config import ModelConfig
-from model_export.graph import OPSET, OUTPUTS
+from model_export.graph import OPSET, OUTPUTS, quiet_exporter
 from model_export.networks.names import build
 from model_export.networks.pixels import normalise
 from model_export.networks.reference import plain
@@ -76,7 +73,7 @@ def export_plain(checkpoint: Path, graph: Path) -> None:
     clip = config.clip_spec()
     batch = torch.export.Dim("N")
     examples = tuple(torch.zeros(2, *item.shape(clip.frames), dtype=torch.uint8) for item in clip.inputs)
-    with _quiet_exporter():
+    with quiet_exporter():
         torch.onnx.export(
             PlainGraph(network).eval(),
             examples,
@@ -121,20 +118,6 @@ def _workload(checkpoint: Path, threads: int, *, compiled: bool) -> Workload:
         return {name: value.numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
 
     return run
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Without the exporter's remarks on packages that it could use."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _see_clips(network: nn.Module, clip: ClipSpec) -> None:

@@ -73,7 +73,7 @@ def build_graph(network: nn.Module, clip: ClipSpec, form: Form = Form.BLOCKED) -
 def _exported(graph: nn.Module, clip: ClipSpec) -> ir.Model:
     batch = torch.export.Dim(BATCH)
     examples = tuple(torch.zeros(2, *spec.shape(clip.frames), dtype=torch.uint8) for spec in clip.inputs)
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             graph,
             examples,
@@ -89,7 +89,7 @@ def _exported(graph: nn.Module, clip: ClipSpec) -> ir.Model:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Without the exporter's remarks on packages that it could use and on axes that share a name."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

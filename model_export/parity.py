@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def prove(
         ParityError: they differ by more than the precision's bound.
     """
     assert len(clips) == CLIPS
-    reference = [_in_torch(network, spec, [clip]) for clip in clips]
+    reference = [_in_torch(network, spec, _batch(spec, [clip])) for clip in clips]
     session = open_graph(graph)
     measured: list[tuple[NDArray[np.float32], ...]] = []
     for size in BATCHES:
@@ -110,14 +110,14 @@ def prove(
 
 def probe_logits(network: nn.Module, spec: ClipSpec) -> NDArray[np.float32]:
     """(count, C): what the network answers to the probe clips, which a server asks again when it loads."""
-    streams = probe_clips(spec)
-    with torch.inference_mode():
-        evidence = network(*(normalise(torch.from_numpy(streams[item.name])) for item in spec.inputs))
-        return np.asarray(evidence.mean(dim=1).numpy(), np.float32)
+    logits, _ = _in_torch(network, spec, probe_clips(spec))
+    return logits
 
 
-def _in_torch(network: nn.Module, spec: ClipSpec, clips: Sequence[Clip]) -> tuple[NDArray[np.float32], ...]:
-    batch = _batch(spec, clips)
+def _in_torch(
+    network: nn.Module, spec: ClipSpec, batch: Mapping[str, NDArray[np.uint8]]
+) -> tuple[NDArray[np.float32], ...]:
+    """Logits and evidence of a batch."""
     with torch.inference_mode():
         evidence = network(*(normalise(torch.from_numpy(batch[item.name])) for item in spec.inputs))
         return evidence.mean(dim=1).numpy(), evidence.numpy()

@@ -53,11 +53,12 @@ class TimeFilter(nn.Module):
 
     def filter(self, x: Tensor) -> Tensor:
         """(N, C, T, P) -> (N, C, T', P)."""
-        y = x[:, :, self.crop :] if self.crop else x
-        y = F.conv2d(
-            F.pad(y, self.padding), self.weight, stride=(self.stride, 1), groups=self.weight.shape[0]
-        )
+        y = self._convolve(x[:, :, self.crop :] if self.crop else x)
         return F.relu(y) if self.relu else y
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, self.padding)
+        return F.conv2d(padded, self.weight, stride=(self.stride, 1), groups=self.weight.shape[0])
 
 
 class ConstantAggregation(nn.Module):

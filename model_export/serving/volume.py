@@ -74,16 +74,14 @@ def _classified(x: Tensor, classifier: nn.Linear) -> Tensor:
 class VolumeFilter(TimeFilter):
     """`TimeFilter` on volumes (N, C, T, H, W), without a reshape."""
 
-    def filter(self, x: Tensor) -> Tensor:
-        """(N, C, T, H, W) -> (N, C, T', H, W)."""
-        y = x[:, :, self.crop :] if self.crop else x
-        y = F.pad(y, (0, 0, *self.padding))
-        y = F.conv3d(y, self.weight[..., None], stride=(self.stride, 1, 1), groups=self.weight.shape[0])
-        return F.relu(y) if self.relu else y
-
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, H, W) -> (N, C, T', H, W)."""
         return self.filter(x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (0, 0, *self.padding))
+        weight = self.weight[..., None]
+        return F.conv3d(padded, weight, stride=(self.stride, 1, 1), groups=weight.shape[0])
 
 
 class VolumePool(nn.Module):

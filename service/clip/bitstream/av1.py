@@ -8,28 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from service.clip.bitstream.bits import Bits
-from service.clip.bitstream.coded import Coded, Entry, Unplannable
+from service.clip.bitstream.coded import Coded, Entry, InOrderReader, Unplannable
 
 # Clause 6.2.2: obu_type.
 SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6
 KEY_FRAME = 0
 
 
-class Av1Reader:
+class Av1Reader(InOrderReader):
     """See `Reader`."""
-
-    independent = True
-
-    def __init__(self) -> None:
-        self._packets = 0
-
-    def reorder_depth(self) -> int | None:
-        """See `Reader`."""
-        return 0
 
     def read(self, packet: memoryview) -> Coded:
         """See `Reader`."""
-        self._packets += 1
+        place = self._next()
         with_header = False
         frames: list[tuple[bool, bool]] = []
         for kind, layer, content in _units(packet):
@@ -44,7 +35,7 @@ class Av1Reader:
         if sum(shown for _, shown in frames) != 1:
             raise Unplannable("a temporal unit of another number of shown frames than one")
         begins = with_header and frames[0] == (True, True)
-        return Coded(self._packets, Entry.CLOSED if begins else Entry.NONE)
+        return Coded(place, Entry.CLOSED if begins else Entry.NONE)
 
 
 def _units(packet: memoryview) -> Iterator[tuple[int, int, memoryview]]:

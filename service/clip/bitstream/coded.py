@@ -66,3 +66,21 @@ class Reader(Protocol):
         None if it does not: the decoder then guesses, and may lose frames to the guess.
         """
         ...
+
+
+class InOrderReader:
+    """What readers share whose decoders give frames in the order of the packets, and hold none back."""
+
+    independent = True
+
+    def __init__(self) -> None:
+        self._packets = 0
+
+    def reorder_depth(self) -> int | None:
+        """See `Reader`."""
+        return 0
+
+    def _next(self) -> int:
+        """The place of the next packet."""
+        self._packets += 1
+        return self._packets

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from service.clip.bitstream.coded import Coded, Entry, Unplannable
+from service.clip.bitstream.coded import Coded, Entry, InOrderReader, Unplannable
 
 # ITU-T T.81, table B.1.
 START_OF_IMAGE, START_OF_SCAN = b"\xff\xd8", 0xDA
 QUANTISATION_TABLES, HUFFMAN_TABLES = 0xDB, 0xC4
 
 
-class IntraReader:
+class IntraReader(InOrderReader):
     """See `Reader`."""
-
-    independent = True
-
-    def __init__(self) -> None:
-        self._packets = 0
-
-    def reorder_depth(self) -> int | None:
-        """See `Reader`."""
-        return 0
 
     def read(self, packet: memoryview) -> Coded:
         """See `Reader`."""
         self.check(packet)
-        self._packets += 1
-        return Coded(self._packets, Entry.CLOSED, referenced=False)
+        place = self._next()
+        return Coded(place, Entry.CLOSED, referenced=False)
 
     def check(self, packet: memoryview) -> None:
         """Raise `Unplannable` for a packet that needs others."""

@@ -7,7 +7,7 @@ motion vectors, that the next is decoded with, whether or not it refers to its p
 from __future__ import annotations
 
 from service.clip.bitstream.bits import Bits
-from service.clip.bitstream.coded import Coded, Entry, Unplannable
+from service.clip.bitstream.coded import Coded, Entry, InOrderReader, Unplannable
 
 # RFC 6386, section 9.1: bits of the first byte of a frame.
 VP8_INTER, VP8_SHOWN = 0x01, 0x10
@@ -15,46 +15,28 @@ VP9_MARKER = 2
 SUPERFRAME = 0b110  # the upper bits of a superframe's last byte (annex B)
 
 
-class Vp8Reader:
+class Vp8Reader(InOrderReader):
     """See `Reader`."""
-
-    independent = True
-
-    def __init__(self) -> None:
-        self._packets = 0
-
-    def reorder_depth(self) -> int | None:
-        """See `Reader`."""
-        return 0
 
     def read(self, packet: memoryview) -> Coded:
         """See `Reader`."""
-        self._packets += 1
+        place = self._next()
         entry = Entry.NONE if packet[0] & VP8_INTER else Entry.CLOSED
-        return Coded(self._packets, entry, shown=bool(packet[0] & VP8_SHOWN))
+        return Coded(place, entry, shown=bool(packet[0] & VP8_SHOWN))
 
 
-class Vp9Reader:
+class Vp9Reader(InOrderReader):
     """See `Reader`."""
-
-    independent = True
-
-    def __init__(self) -> None:
-        self._packets = 0
-
-    def reorder_depth(self) -> int | None:
-        """See `Reader`."""
-        return 0
 
     def read(self, packet: memoryview) -> Coded:
         """See `Reader`."""
-        self._packets += 1
+        place = self._next()
         frames = [_vp9_frame(frame) for frame in _vp9_frames(packet)]
         shown = sum(shown for _, shown in frames)
         if shown > 1:
             raise Unplannable("several pictures in a packet")
         entry = Entry.CLOSED if frames and frames[0] == (True, True) else Entry.NONE
-        return Coded(self._packets, entry, shown=shown == 1)
+        return Coded(place, entry, shown=shown == 1)
 
 
 def _vp9_frames(packet: memoryview) -> list[memoryview]:
