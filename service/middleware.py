@@ -46,7 +46,7 @@ class RequestMiddleware:
                 logger.exception("unexpected error")
                 record.problem = problems.INTERNAL_ERROR
                 if not answer.started:
-                    await problems.unexpected(record.request_id)(scope, receive, answer.send)
+                    await problems.unexpected(record.request_id, scope["path"])(scope, receive, answer.send)
             finally:
                 self._close(scope, record, answer.status)
 

@@ -100,16 +100,25 @@ class ModelStore:
         if self._default is not None and self._default not in self._models:
             raise PackageError(f"{self._root}: the default model {self._default!r} is not among those served")
 
-    def get(self, name: str | None = None) -> Model:
+    def get(self, name: str | None = None, version: int | None = None) -> Model:
         """The model of that name; the default one for None.
 
         Raises:
-            ModelNotFound: no such model serves.
+            ModelNotFound: no such model serves, or another version of it.
         """
+        model = self._named(name)
+        if version is not None and version != model.manifest.version:
+            raise ModelNotFound(
+                f"Version {version} of {model.manifest.name} does not serve; {model.manifest.version} does."
+            )
+        return model
+
+    def _named(self, name: str | None) -> Model:
         if name is None:
             return self._models[self._default or min(self._models)]
         if name not in self._models:
-            raise ModelNotFound(f"There is no model {name!r}; served are {', '.join(sorted(self._models))}.")
+            served = ", ".join(sorted(self._models))
+            raise ModelNotFound(f"There is no model {name[:128]!r}; served are {served}.")
         return self._models[name]
 
     def models(self) -> tuple[Model, ...]:

@@ -96,6 +96,23 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
+def protocol_errors() -> dict[int | str, dict[str, Any]]:
+    """The `responses` of the Open Inference Protocol's routes, whose errors have the protocol's own shape."""
+    schema = {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {"type": "string"}},
+    }
+    statuses = sorted({kind.status for kind in KINDS.values()})
+    return {
+        status: {
+            "description": " / ".join(kind.title for kind in KINDS.values() if kind.status == status),
+            "content": {"application/json": {"schema": schema}},
+        }
+        for status in statuses
+    }
+
+
 def _problem_response(status: int) -> dict[str, Any]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}}
     response: dict[str, Any] = {"description": "", "content": content}

@@ -1,5 +1,7 @@
 """Errors on the way out: every answer that is not a success is an RFC 9457 problem document.
 
+On the paths of the Open Inference Protocol it is that protocol's `{"error": ...}`, with the same status.
+
 One table turns the codes of `service.errors` into statuses and titles; a few codes of HTTP itself (no such
 route, wrong method, our own fault) join them. Texts of unexpected exceptions never leave the process.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
@@ -21,6 +24,7 @@ from service.errors import InvalidParameter, NotReady, OverLimit, Overloaded, Ra
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL_ERROR = "internal_error"
+PROTOCOL_PATHS = re.compile(r"/v2(/|$)")
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is what logs and metrics show, as in nginx
 
 logger = logging.getLogger(__name__)
@@ -53,10 +57,18 @@ KINDS: dict[str, Kind] = {
 
 
 def problem(
-    code: str, detail: str, request_id: str, *, headers: dict[str, str] | None = None, **members: Any
+    code: str,
+    detail: str,
+    request_id: str,
+    *,
+    path: str = "",
+    headers: dict[str, str] | None = None,
+    **members: Any,
 ) -> JSONResponse:
-    """The answer for one problem; `members` are extension members of the document."""
+    """The answer for one problem at `path`; `members` are extension members of the document."""
     kind = KINDS[code]
+    if PROTOCOL_PATHS.match(path):
+        return JSONResponse({"error": detail}, kind.status, headers)
     document = {
         "type": f"urn:blvnet:problem:{code}",
         "title": kind.title,
@@ -76,22 +88,22 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
 
 
-def unexpected(request_id: str) -> JSONResponse:
+def unexpected(request_id: str, path: str = "") -> JSONResponse:
     """The answer to an exception that nobody foresaw: that it happened, and under which id it is logged."""
     detail = "An unexpected error; the log has it under this request id."
-    return problem(INTERNAL_ERROR, detail, request_id)
+    return problem(INTERNAL_ERROR, detail, request_id, path=path)
 
 
-def request_error(exc: RequestError, request_id: str) -> JSONResponse:
+def request_error(exc: RequestError, request_id: str, path: str = "") -> JSONResponse:
     """The answer to an error of the request."""
-    return problem(exc.code, exc.message, request_id, headers=_headers(exc), **_members(exc))
+    return problem(exc.code, exc.message, request_id, path=path, headers=_headers(exc), **_members(exc))
 
 
 async def _on_request_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestError)
     record = record_of(request)
     record.problem = exc.code
-    return request_error(exc, record.request_id)
+    return request_error(exc, record.request_id, request.url.path)
 
 
 async def _on_validation_error(request: Request, exc: Exception) -> Response:
@@ -113,7 +125,7 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
         detail = f"{request.method} is not possible here, only {headers.get('Allow', 'another method')}."
         return _answer(request, "method_not_allowed", detail, headers=headers)
     logger.error("unforeseen HTTP exception", extra={"status": exc.status_code})
-    return unexpected(record_of(request).request_id)
+    return unexpected(record_of(request).request_id, request.url.path)
 
 
 async def _on_disconnect(_request: Request, _exc: Exception) -> Response:
@@ -125,7 +137,7 @@ def _answer(
 ) -> JSONResponse:
     record = record_of(request)
     record.problem = code
-    return problem(code, detail, record.request_id, headers=headers, **members)
+    return problem(code, detail, record.request_id, path=request.url.path, headers=headers, **members)
 
 
 def _headers(exc: RequestError) -> dict[str, str]:

@@ -34,6 +34,7 @@ from service.manifest import Manifest
 from service.model_store import Model, ModelEntry, ModelStore
 from service.observer import Observer
 from service.runtime.choice import open_package
+from service.runtime.session import Inputs, Outputs
 from service.shared_files import Clip
 
 MAX_TOP_K = 100
@@ -101,6 +102,23 @@ class Recognition:
     timestamps_s: tuple[float, ...]
     evidence: Evidence | None
     timing: Timings
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What came out of the graph, not scored: a row for each clip that went in."""
+
+    manifest: Manifest
+    outputs: Outputs
+    timing: Timings
+
+    def stages_ms(self) -> dict[str, float]:
+        """The stages by name."""
+        return {
+            "decode": self.timing.decode_ms,
+            "queue": self.timing.queue_ms,
+            "inference": self.timing.inference_ms,
+        }
 
 
 class RecognizerState(StrEnum):
@@ -191,13 +209,16 @@ class Recognizer:
         """All packages, those that serve and those that were refused."""
         return self._store.entries()
 
-    def manifest(self, name: str | None = None) -> Manifest:
-        """The manifest of a model that serves; of the default one for None.
+    def model(self, name: str | None = None, version: int | None = None) -> Model:
+        """A model that serves; the default one for None.
 
         Raises:
-            ModelNotFound: no such model serves.
+            NotReady: the models are not loaded yet, or closed.
+            ModelNotFound: no such model serves, or another version of it.
         """
-        return self._store.get(name).manifest
+        if self._state not in (RecognizerState.READY, RecognizerState.DRAINING):
+            raise NotReady(NOT_READY[self._state])
+        return self._store.get(name, version)
 
     async def start(self) -> None:
         """Load and warm up the models, and start the workers; ready when it returns.
@@ -229,15 +250,25 @@ class Recognizer:
             RequestError: the leaf says why; `service.errors` lists them.
         """
         query.check()
-        if self._state is not RecognizerState.READY:
-            raise NotReady(NOT_READY[self._state])
-        model = self._store.get(query.model)
-        with self._admission.admit():
-            try:
-                async with asyncio.timeout_at(deadline):
-                    return await self._recognize(clip, query, model)
-            except TimeoutError as exc:
-                raise DeadlineExceeded("The request could not be answered in its time.") from exc
+        async with self._admitted(query.model, None, deadline) as model:
+            decoded, inference = await self._run_clip(clip, model, clips=query.clips, crops=query.crops)
+            return answer(query, model, decoded, inference)
+
+    async def infer_clip(self, clip: Clip, name: str, version: int | None, deadline: float) -> Inferred:
+        """Run a model on one clip; see `recognize`. The answer is what the graph gave."""
+        async with self._admitted(name, version, deadline) as model:
+            decoded, inference = await self._run_clip(clip, model, clips=1, crops=1)
+            return Inferred(model.manifest, inference.outputs, timings(decoded, inference))
+
+    async def infer(self, inputs: Inputs, name: str, version: int | None, deadline: float) -> Inferred:
+        """Run a model on clips that are decoded already, uint8 `(N, T_branch, size, size, 3)` for each input.
+
+        Raises:
+            RequestError: the leaf says why; `service.errors` lists them.
+        """
+        async with self._admitted(name, version, deadline) as model:
+            inference = await self._batchers[model.manifest.name].infer(inputs)
+            return Inferred(model.manifest, inference.outputs, timings(None, inference))
 
     async def close(self, grace_s: float) -> None:
         """Refuse new requests, give the accepted ones `grace_s` seconds, then stop everything."""
@@ -257,14 +288,30 @@ class Recognizer:
             self._store.close()
             self._enter(RecognizerState.CLOSED)
 
-    async def _recognize(self, clip: Clip, query: Query, model: Model) -> Recognition:
+    @asynccontextmanager
+    async def _admitted(
+        self, name: str | None, version: int | None, deadline: float | None
+    ) -> AsyncIterator[Model]:
+        """Hold a place and a model for one request, up to its deadline."""
+        if self._state is not RecognizerState.READY:
+            raise NotReady(NOT_READY[self._state])
+        model = self._store.get(name, version)
+        with self._admission.admit():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    yield model
+            except TimeoutError as exc:
+                raise DeadlineExceeded("The request could not be answered in its time.") from exc
+
+    async def _run_clip(
+        self, clip: Clip, model: Model, *, clips: int, crops: int
+    ) -> tuple[Decoded, Inference]:
         batcher = self._batchers[model.manifest.name]
         with batcher.on_the_way():
             decoded = await self._decoding.decode(
-                clip, model.manifest.clip, self._config.limits, clips=query.clips, crops=query.crops
+                clip, model.manifest.clip, self._config.limits, clips=clips, crops=crops
             )
-        inference = await batcher.infer(decoded.inputs)
-        return answer(query, model, decoded, inference)
+        return decoded, await batcher.infer(decoded.inputs)
 
     async def _load(self) -> None:
         """Start workers and load models, side by side; engines are compared once the workers are there."""
@@ -325,11 +372,16 @@ def answer(query: Query, model: Model, decoded: Decoded, inference: Inference) -
         indices=tuple(chain.from_iterable(decoded.indices)),
         timestamps_s=tuple(chain.from_iterable(decoded.timestamps_s)),
         evidence=evidence,
-        timing=Timings(
-            decode_ms=decoded.decode_ms,
-            queue_ms=decoded.queue_ms + inference.queue_ms,
-            inference_ms=inference.inference_ms,
-        ),
+        timing=timings(decoded, inference),
+    )
+
+
+def timings(decoded: Decoded | None, inference: Inference) -> Timings:
+    """How long the stages took; None for tensors, which need no decoding."""
+    return Timings(
+        decode_ms=0.0 if decoded is None else decoded.decode_ms,
+        queue_ms=inference.queue_ms + (0.0 if decoded is None else decoded.queue_ms),
+        inference_ms=inference.inference_ms,
     )
 
 

@@ -277,6 +277,51 @@ class Health(BaseModel):
     status: str
 
 
+class ServerMetadata(BaseModel):
+    """The server, as the Open Inference Protocol describes it."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ServerLive(BaseModel):
+    """That the server answers."""
+
+    live: bool
+
+
+class ServerReady(BaseModel):
+    """That the server takes requests."""
+
+    ready: bool
+
+
+class TensorMetadata(BaseModel):
+    """An input or output of a graph; -1 stands for an axis that is free."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class V2Model(BaseModel):
+    """A model, as the Open Inference Protocol describes it."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class V2ModelReady(BaseModel):
+    """That a model takes requests."""
+
+    name: str
+    ready: bool
+
+
 class ParameterError(BaseModel):
     """One parameter that is not valid."""
 

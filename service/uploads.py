@@ -39,6 +39,10 @@ class Upload:
     clip: bytes | BinaryIO
     size_bytes: int
 
+    async def read(self) -> bytes:
+        """All bytes, in memory."""
+        return self.clip if isinstance(self.clip, bytes) else await run_in_threadpool(_read_all, self.clip)
+
 
 @asynccontextmanager
 async def received_clip(request: Request, limit_bytes: int) -> AsyncIterator[Upload]:
@@ -61,6 +65,25 @@ async def received_clip(request: Request, limit_bytes: int) -> AsyncIterator[Upl
             await _read_form(request, spool, boundary, limit_bytes + FORM_OVERHEAD_BYTES)
         if spool.size_bytes == 0:
             raise BadRequest("The clip is empty: no bytes were sent.")
+        yield Upload(await spool.finish(), spool.size_bytes)
+    finally:
+        spool.close()
+
+
+@asynccontextmanager
+async def received_body(request: Request, limit_bytes: int) -> AsyncIterator[Upload]:
+    """The body of a request, whatever its type, kept as a clip is.
+
+    Raises:
+        BadRequest: it is encoded.
+        TooLarge, Overloaded, starlette.requests.ClientDisconnect: as `received_clip`.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise BadRequest("Content-Encoding is not supported: send the body as it is.")
+    _check_announced_size(request, limit_bytes)
+    spool = Spool(limit_bytes)
+    try:
+        await _read_raw(request, spool)
         yield Upload(await spool.finish(), spool.size_bytes)
     finally:
         spool.close()
@@ -235,6 +258,11 @@ class Spool:
         if self._file is not None:
             with suppress(OSError):  # bytes for which the disk had no room, of a clip that is dropped anyway
                 self._file.close()
+
+
+def _read_all(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _write_through(file: BinaryIO, data: bytes | bytearray) -> None:

@@ -46,7 +46,8 @@ async def classify(
         evidence=parameters.evidence,
     )
     with service.admit():
-        record.model = service.recognizer.manifest(query.model).name  # or it is refused, before it is read
+        # A model that is not there is refused before the clip is read.
+        record.model = service.recognizer.model(query.model).manifest.name
         async with (
             until(deadline, settings.request_timeout_s),
             received_clip(request, settings.max_upload_bytes) as upload,

@@ -63,7 +63,9 @@ def broken(service: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(SECRET)
 
     monkeypatch.setattr(service.recognizer, "readiness", lambda: (True, ""))
-    monkeypatch.setattr(service.recognizer, "manifest", lambda _: SimpleNamespace(name="tiny"))
+    monkeypatch.setattr(
+        service.recognizer, "model", lambda _: SimpleNamespace(manifest=SimpleNamespace(name="tiny"))
+    )
     monkeypatch.setattr(service.recognizer, "recognize", recognize)
 
 
@@ -228,3 +230,12 @@ class TestDescription:
             100,
             5,
         )
+
+
+@pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/tiny", "/v2/models/tiny/ready"])
+def test_open_inference_paths_say_in_their_form_that_nothing_is_loaded_yet(app: FastAPI, path: str) -> None:
+    answer = get(app, path)
+    assert (answer.status_code, list(answer.json())) == (503, ["error"])
+    assert "being loaded" in answer.json()["error"] or "not started" in answer.json()["error"]
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert get(app, "/v2/health/live").json() == {"live": True}

@@ -142,8 +142,8 @@ async def test_a_request_names_its_model(models: Path) -> None:
     async with running(models) as recognizer:
         assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
         assert top(await recognizer.recognize(RED_CLIP, Query(model="other"))) == "rot"
-        assert recognizer.manifest("other").clip == ONE_STREAM
-        assert recognizer.manifest().clip == TWO_STREAMS
+        assert recognizer.model("other").manifest.clip == ONE_STREAM
+        assert recognizer.model().manifest.clip == TWO_STREAMS
         with pytest.raises(ModelNotFound):
             await recognizer.recognize(RED_CLIP, Query(model="none"))
 

@@ -1,0 +1,162 @@
+"""`/v2`: the Open Inference Protocol, on the graph's own inputs and outputs, or with a clip instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from service import open_inference
+from service.context import RequestRecord, record_of
+from service.deps import Service, until, while_connected
+from service.errors import InvalidParameter, NotReady
+from service.lifecycle import Lifecycle
+from service.model_store import Model
+from service.openapi import protocol_errors
+from service.recognizer import Inferred
+from service.runtime.signature import EVIDENCE, LOGITS
+from service.schemas import ServerLive, ServerMetadata, ServerReady, TensorMetadata, V2Model, V2ModelReady
+from service.uploads import received_body
+
+PREFIX = "/v2"
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+# Of the protocol's extensions those that are here; the first two are Triton's.
+EXTENSIONS = ["binary_tensor_data", "classification", "encoded_clip"]
+MOST_DIGITS = 18  # of a version, which is a number
+PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "openvino": "openvino"}
+
+router = APIRouter(prefix=PREFIX, tags=["Open Inference Protocol"], responses=protocol_errors())
+
+
+@router.get("", summary="Describe the server")
+async def server(request: Request) -> ServerMetadata:
+    """Name, version and the protocol's extensions."""
+    return ServerMetadata(name=request.app.title, version=request.app.version, extensions=EXTENSIONS)
+
+
+@router.get("/health/live", summary="Is the process alive?")
+async def live() -> ServerLive:
+    """200 while the process can answer at all."""
+    return ServerLive(live=True)
+
+
+@router.get("/health/ready", summary="Would a request be accepted?")
+async def ready(service: Service) -> ServerReady:
+    """200 when a request would be accepted now."""
+    _check_ready(service)
+    return ServerReady(ready=True)
+
+
+@router.get("/models/{name}", summary="Describe a model")
+@router.get("/models/{name}/versions/{version}", summary="Describe a version of a model")
+async def model(service: Service, name: str, version: str | None = None) -> V2Model:
+    """The model's tensors; -1 stands for the number of clips."""
+    found = service.recognizer.model(name, _number(version))
+    spec = found.manifest.clip
+    return V2Model(
+        name=found.manifest.name,
+        versions=[str(found.manifest.version)],
+        platform=PLATFORMS[found.session.runtime.engine],
+        inputs=[
+            TensorMetadata(name=item.name, datatype="UINT8", shape=[-1, *item.shape(spec.frames)])
+            for item in spec.inputs
+        ],
+        outputs=_outputs(found),
+    )
+
+
+@router.get("/models/{name}/ready", summary="Does a model serve?")
+@router.get("/models/{name}/versions/{version}/ready", summary="Does a version of a model serve?")
+async def model_ready(service: Service, name: str, version: str | None = None) -> V2ModelReady:
+    """200 when a request for it would be accepted now."""
+    found = service.recognizer.model(name, _number(version))
+    _check_ready(service)
+    return V2ModelReady(name=found.manifest.name, ready=True)
+
+
+INFER_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "An inference request of the protocol. Its inputs are the graph's own, or one named "
+        f"'{open_inference.CLIP}' of type BYTES that holds an encoded video: as it is in binary tensor data, "
+        "as base64 in JSON.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.post("/models/{name}/infer", summary="Run a model", openapi_extra=INFER_BODY)
+@router.post(
+    "/models/{name}/versions/{version}/infer", summary="Run a version of a model", openapi_extra=INFER_BODY
+)
+async def infer(request: Request, service: Service, name: str, version: str | None = None) -> Response:
+    """Tensors in, tensors out, in JSON or with binary tensor data behind it."""
+    record = record_of(request)
+    settings = service.settings
+    deadline = record.started + settings.request_timeout_s
+    number = _number(version)
+    with service.admit():
+        record.model = service.recognizer.model(name, number).manifest.name
+        async with (
+            until(deadline, settings.request_timeout_s),
+            received_body(request, settings.max_upload_bytes) as upload,
+        ):
+            record.received(upload.size_bytes)
+            async with while_connected(request):
+                header_length = request.headers.get(JSON_LENGTH_HEADER)
+                call = await run_in_threadpool(open_inference.parse, await upload.read(), header_length)
+                found = service.recognizer.model(name, number)
+                if call.wants_clip:
+                    inferred = await service.recognizer.infer_clip(
+                        open_inference.clip(call), name, number, deadline
+                    )
+                else:
+                    inputs = await run_in_threadpool(open_inference.tensors, call, found.manifest.clip)
+                    inferred = await service.recognizer.infer(inputs, name, number, deadline)
+                return await _answer(service, record, call, inferred)
+
+
+async def _answer(
+    service: Lifecycle, record: RequestRecord, call: open_inference.Call, inferred: Inferred
+) -> Response:
+    manifest = inferred.manifest
+    body = await run_in_threadpool(
+        open_inference.answer, call, inferred.outputs, manifest.labels, manifest.name, manifest.version
+    )
+    record.stages_ms |= inferred.stages_ms()
+    service.metrics.stages(manifest.name, record.stages_ms)
+    for index in inferred.outputs.logits.argmax(axis=1):
+        service.metrics.predictions.labels(manifest.name, manifest.labels[index]).inc()
+    headers = {
+        "Server-Timing": ", ".join(f"{stage};dur={value:.3f}" for stage, value in record.stages_ms.items())
+    }
+    if body.json_bytes is None:
+        return Response(body.content, media_type="application/json", headers=headers)
+    headers[JSON_LENGTH_HEADER] = str(body.json_bytes)
+    return Response(body.content, media_type="application/octet-stream", headers=headers)
+
+
+def _outputs(model: Model) -> list[TensorMetadata]:
+    shapes = {
+        tensor.name: [-1 if axis is None else axis for axis in tensor.shape]
+        for tensor in model.session.outputs
+    }
+    return [TensorMetadata(name=name, datatype="FP32", shape=shapes[name]) for name in (LOGITS, EVIDENCE)]
+
+
+def _number(version: str | None) -> int | None:
+    if version is None:
+        return None
+    if not (version.isascii() and version.isdecimal()) or len(version) > MOST_DIGITS:
+        raise InvalidParameter("A version is a whole number.")
+    return int(version)
+
+
+def _check_ready(service: Lifecycle) -> None:
+    is_ready, reason = service.readiness()
+    if not is_ready:
+        raise NotReady(reason, retry_after_s=1)
