@@ -8,13 +8,15 @@ import hmac
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 from starlette.requests import ClientDisconnect
 
+from service.context import record_of
 from service.errors import DeadlineExceeded, Unauthorized
 from service.lifecycle import Lifecycle
 
@@ -54,21 +56,50 @@ def matches_any(given: str, keys: Iterable[SecretStr]) -> bool:
     return found
 
 
+@dataclass(frozen=True)
+class Deadline:
+    """When a request is to be done, in seconds of `time.monotonic`, and how long that is from its start."""
+
+    at: float
+    timeout_s: float
+
+
+async def request_deadline(
+    request: Request,
+    service: Service,
+    x_request_timeout: Annotated[
+        float | None,
+        Header(
+            gt=0,
+            allow_inf_nan=False,
+            description="Seconds after which the answer is of no use; the service's own limit holds too.",
+        ),
+    ] = None,
+) -> Deadline:
+    """The service's time limit for a request, or a shorter one of the caller's."""
+    longest_s = service.settings.request_timeout_s
+    timeout_s = longest_s if x_request_timeout is None else min(x_request_timeout, longest_s)
+    return Deadline(record_of(request).started + timeout_s, timeout_s)
+
+
+RequestDeadline = Annotated[Deadline, Depends(request_deadline)]
+
+
 @asynccontextmanager
-async def until(deadline: float, timeout_s: float) -> AsyncIterator[None]:
-    """Hold a block to a deadline in monotonic seconds; `timeout_s` is for the message.
+async def until(deadline: Deadline) -> AsyncIterator[None]:
+    """Hold a block to a deadline.
 
     Raises:
         DeadlineExceeded: the block was not done by then.
     """
-    timeout = asyncio.timeout(deadline - time.monotonic())
+    timeout = asyncio.timeout(deadline.at - time.monotonic())
     try:
         async with timeout:
             yield
     except TimeoutError:
         if not timeout.expired():
             raise
-        raise DeadlineExceeded(f"The request was not answered within {timeout_s:g} s.") from None
+        raise DeadlineExceeded(f"The request was not answered within {deadline.timeout_s:g} s.") from None
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service import recognizer
 from service.context import RequestRecord, record_of
-from service.deps import Service, until, while_connected
+from service.deps import RequestDeadline, Service, until, while_connected
 from service.lifecycle import Lifecycle
 from service.openapi import CLIP_BODY, problems
 from service.recognizer import Recognition
@@ -29,15 +29,16 @@ router = APIRouter(prefix="/v1", tags=["recognition"])
     openapi_extra=CLIP_BODY,
 )  # fmt: skip
 async def classify(
-    request: Request, service: Service, parameters: Annotated[ClassifyParameters, Query()]
+    request: Request,
+    service: Service,
+    deadline: RequestDeadline,
+    parameters: Annotated[ClassifyParameters, Query()],
 ) -> Response:
     """What is happening in this clip?
 
     Send the clip as the form field `file`, or as the body itself.
     """
     record = record_of(request)
-    settings = service.settings
-    deadline = record.started + settings.request_timeout_s
     query = recognizer.Query(
         model=parameters.model,
         top_k=parameters.top_k,
@@ -49,12 +50,12 @@ async def classify(
         # A model that is not there is refused before the clip is read.
         record.model = service.recognizer.model(query.model).manifest.name
         async with (
-            until(deadline, settings.request_timeout_s),
-            received_clip(request, settings.max_upload_bytes) as upload,
+            until(deadline),
+            received_clip(request, service.settings.max_upload_bytes) as upload,
         ):
             record.received(upload.size_bytes)
             async with while_connected(request):
-                recognition = await service.recognizer.recognize(upload.clip, query, deadline)
+                recognition = await service.recognizer.recognize(upload.clip, query, deadline.at)
     return _answer(service, record, recognition)
 
 

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service import open_inference
 from service.context import RequestRecord, record_of
-from service.deps import Service, until, while_connected
+from service.deps import RequestDeadline, Service, until, while_connected
 from service.errors import InvalidParameter, NotReady
 from service.lifecycle import Lifecycle
 from service.model_store import Model
@@ -93,17 +93,17 @@ INFER_BODY: dict[str, Any] = {
 @router.post(
     "/models/{name}/versions/{version}/infer", summary="Run a version of a model", openapi_extra=INFER_BODY
 )
-async def infer(request: Request, service: Service, name: str, version: str | None = None) -> Response:
+async def infer(
+    request: Request, service: Service, deadline: RequestDeadline, name: str, version: str | None = None
+) -> Response:
     """Tensors in, tensors out, in JSON or with binary tensor data behind it."""
     record = record_of(request)
-    settings = service.settings
-    deadline = record.started + settings.request_timeout_s
     number = _number(version)
     with service.admit():
         record.model = service.recognizer.model(name, number).manifest.name
         async with (
-            until(deadline, settings.request_timeout_s),
-            received_body(request, settings.max_upload_bytes) as upload,
+            until(deadline),
+            received_body(request, service.settings.max_upload_bytes) as upload,
         ):
             record.received(upload.size_bytes)
             async with while_connected(request):
@@ -112,11 +112,11 @@ async def infer(request: Request, service: Service, name: str, version: str | No
                 found = service.recognizer.model(name, number)
                 if call.wants_clip:
                     inferred = await service.recognizer.infer_clip(
-                        open_inference.clip(call), name, number, deadline
+                        open_inference.clip(call), name, number, deadline.at
                     )
                 else:
                     inputs = await run_in_threadpool(open_inference.tensors, call, found.manifest.clip)
-                    inferred = await service.recognizer.infer(inputs, name, number, deadline)
+                    inferred = await service.recognizer.infer(inputs, name, number, deadline.at)
                 return await _answer(service, record, call, inferred)
 
 

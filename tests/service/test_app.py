@@ -223,7 +223,7 @@ class TestDescription:
 
     def test_query_parameters_have_their_bounds(self, document: dict[str, Any]) -> None:
         parameters = document["paths"]["/v1/classify"]["post"]["parameters"]
-        schemas = {parameter["name"]: parameter["schema"] for parameter in parameters}
+        schemas = {item["name"]: item["schema"] for item in parameters if item["in"] == "query"}
         assert set(schemas) == {"model", "top_k", "clips", "crops", "evidence"}
         assert (schemas["top_k"]["minimum"], schemas["top_k"]["maximum"], schemas["top_k"]["default"]) == (
             1,

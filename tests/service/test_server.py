@@ -278,6 +278,26 @@ class TestUnderLoad:
             answer = server.post(red_clip)
         assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
 
+    def test_a_caller_may_ask_for_less_time_but_not_for_more(
+        self, slow_models: Path, red_clip: bytes
+    ) -> None:
+        with running_server(slow_models, REQUEST_TIMEOUT_S=20) as server, server.client() as client:
+
+            def post(path: str, timeout_s: str) -> httpx.Response:
+                return client.post(path, content=red_clip, headers={"X-Request-Timeout": timeout_s})
+
+            answer = post("/v1/classify", "0.05")
+            assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+            assert "within 0.05 s" in answer.json()["detail"]
+            assert post("/v1/classify", "3600").status_code == 200
+            for wrong in ("0", "-1", "nan", "inf", "soon"):
+                answer = post("/v1/classify", wrong)
+                assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+            assert post("/v2/models/tiny/infer", "0").status_code == 422
+        with running_server(slow_models, REQUEST_TIMEOUT_S=0.05) as server, server.client() as client:
+            answer = client.post("/v1/classify", content=red_clip, headers={"X-Request-Timeout": "60"})
+            assert answer.status_code == 504
+
     def test_work_for_a_caller_who_left_is_dropped(self, slow_models: Path, red_clip: bytes) -> None:
         with running_server(slow_models) as server:
             with open_upload(server, len(red_clip), red_clip):
