@@ -72,6 +72,9 @@ class Settings(BaseSettings):
         default_factory=bundled_models,
         description="Folder of model packages, MODELS/NAME/VERSION; the bundled demo model if not given.",
     )
+    default_model: str | None = Field(
+        None, description="Model for requests that name none; the first by name if not given."
+    )
     host: str = Field("127.0.0.1", pattern=r"^\S+$", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     metrics_port: int | None = Field(
@@ -169,6 +172,7 @@ class Settings(BaseSettings):
         return CoreConfig(
             models=self.models,
             provider=self.provider,
+            default_model=self.default_model,
             inference_threads=self.inference_threads,
             max_batch=self.max_batch,
             batch_wait_ms=self.batch_wait_ms,

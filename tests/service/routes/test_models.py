@@ -69,3 +69,12 @@ def test_one_model_by_name(server: RunningServer) -> None:
 def test_unknown_model_is_a_problem(server: RunningServer) -> None:
     answer = server.get("/v1/models/nonesuch")
     assert (answer.status_code, answer.json()["code"]) == (404, "model_not_found")
+
+
+def test_requests_that_name_no_model_get_the_default_one(tmp_path: Path, red_clip: bytes) -> None:
+    for name in ("first", "second"):
+        write_package(tmp_path, name=name)
+    for default, expected in (("", "first"), ("second", "second")):
+        with running_server(tmp_path, DEFAULT_MODEL=default) as server:
+            assert server.post(red_clip).json()["model"]["name"] == expected
+            assert server.post(red_clip, model="first").json()["model"]["name"] == "first"
