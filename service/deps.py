@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import SecretStr
 from starlette.requests import ClientDisconnect
 
 from service.context import record_of
@@ -33,27 +30,30 @@ _bearer = HTTPBearer(auto_error=False, description="An API key, where the servic
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def require_key(service: Service, credentials: Credentials) -> None:
-    """Turn away callers without a valid key, where keys are set.
+async def require_key(service: Service, credentials: Credentials) -> int | None:
+    """The number of the caller's key; None where no keys are set.
 
     Raises:
         Unauthorized: no key, or none of ours.
     """
-    keys = service.settings.api_keys
-    if keys and (credentials is None or not matches_any(credentials.credentials, keys)):
+    if service.keys.open:
+        return None
+    key = None if credentials is None else service.keys.find(credentials.credentials)
+    if key is None:
         raise Unauthorized("Send a valid API key: Authorization: Bearer KEY.")
+    return key
 
 
-def matches_any(given: str, keys: Iterable[SecretStr]) -> bool:
-    """Whether `given` is one of `keys`, in a time that says nothing about any of them.
+async def take_share(
+    service: Service, key: Annotated[int | None, Depends(require_key)]
+) -> AsyncIterator[None]:
+    """Count a request for work against the share of its key, until it is answered.
 
-    Digests have one length, and every key is compared even after one was right.
+    Raises:
+        RateLimited: the share is used up.
     """
-    digest = hashlib.sha256(given.encode()).digest()
-    found = False
-    for key in keys:
-        found |= hmac.compare_digest(digest, hashlib.sha256(key.get_secret_value().encode()).digest())
-    return found
+    with service.keys.share(key):
+        yield
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 
 from service.errors import BlvnetError, NotReady, Overloaded
+from service.keys import KeyRing
 from service.metrics import Metrics
 from service.recognizer import Recognizer, RecognizerState
 from service.settings import Settings
@@ -44,6 +45,9 @@ class Lifecycle:
         self.settings = settings
         self.recognizer = recognizer
         self.metrics = metrics
+        self.keys = KeyRing(
+            settings.api_keys, settings.key_requests_per_minute, settings.key_requests_at_once
+        )
         self.state = State.STARTING
         self._failure: BlvnetError | None = None
         self._loaded = asyncio.Event()

@@ -47,6 +47,7 @@ _DETAILS = {
     "undecodable": "No frame of the video can be decoded.",
     "invalid_parameter": "top_k: should be greater than or equal to 1",
     "over_limit": "pixels is 3.5389e+07, the limit is 9437184",
+    "rate_limited": "60 requests with this key within a minute, the limit.",
     "overloaded": "64 requests are in work, the limit.",
     "not_ready": "models are being loaded",
     "deadline_exceeded": "The request was not answered within 30 s.",

@@ -259,6 +259,8 @@ class Limits(BaseModel):
     max_streams: int
     max_edits: int
     request_timeout_s: float
+    key_requests_per_minute: int | None = Field(description="With one API key; any number, if null.")
+    key_requests_at_once: int | None = Field(description="Under way with one API key; any number, if null.")
     decode_sandbox: list[str] = Field(
         description="The kernel's fences around decoding: of `seccomp` and `landlock` those that it has."
     )

@@ -12,12 +12,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.clip.video import DecodeLimits
 from service.core_config import CoreConfig
 from service.errors import BlvnetError
+from service.keys import is_well_formed
 from service.runtime.remembered import default_cache_dir
 
 PREFIX = "BLVNET_"
@@ -86,7 +87,13 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
         description="Accepted API keys, separated by commas; none leaves the service open. Better set in the "
-        "environment: other users of the machine can read a command line.",
+        "environment: other users of the machine can read a command line. A key may be given as sha256:HEX.",
+    )
+    key_requests_per_minute: int | None = Field(
+        None, ge=1, le=1_000_000, description="Most clips in a minute with one API key; past it 429."
+    )
+    key_requests_at_once: int | None = Field(
+        None, ge=1, le=100_000, description="Most clips under way with one API key; past it 429."
     )
 
     provider: Provider = Field(Provider.AUTO, description="Where inference runs.")
@@ -152,10 +159,18 @@ class Settings(BaseSettings):
     @classmethod
     def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in keys:
-            text = key.get_secret_value()
-            if not text or not text.isascii() or not text.isprintable() or " " in text:
-                raise ValueError("a key must be printable ASCII without blanks, and not empty")
+            if not is_well_formed(key.get_secret_value()):
+                raise ValueError(
+                    "a key must be printable ASCII without blanks and not empty, or sha256: and 64 hex digits"
+                )
         return keys
+
+    @field_validator("key_requests_per_minute", "key_requests_at_once")
+    @classmethod
+    def _needs_keys(cls, limit: int | None, info: ValidationInfo) -> int | None:
+        if limit is not None and not info.data.get("api_keys"):
+            raise ValueError("it counts by API key, and no keys are set")
+        return limit
 
     @field_validator("log_level", "log_format", "provider", mode="before")
     @classmethod

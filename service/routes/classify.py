@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service import recognizer
 from service.context import RequestRecord, record_of
-from service.deps import RequestDeadline, Service, until, while_connected
+from service.deps import RequestDeadline, Service, take_share, until, while_connected
 from service.lifecycle import Lifecycle
 from service.openapi import CLIP_BODY, problems
 from service.recognizer import Recognition
@@ -24,9 +24,10 @@ router = APIRouter(prefix="/v1", tags=["recognition"])
     response_model=ClassifyAnswer,
     responses=problems(
         "bad_request", "unauthorized", "model_not_found", "too_large", "not_a_video", "undecodable",
-        "invalid_parameter", "over_limit", "overloaded", "not_ready", "deadline_exceeded",
+        "invalid_parameter", "over_limit", "rate_limited", "overloaded", "not_ready", "deadline_exceeded",
     ),
     openapi_extra=CLIP_BODY,
+    dependencies=[Depends(take_share)],
 )  # fmt: skip
 async def classify(
     request: Request,

@@ -27,6 +27,8 @@ async def list_models(service: Service) -> ModelList:
             max_streams=settings.max_streams,
             max_edits=settings.max_edits,
             request_timeout_s=settings.request_timeout_s,
+            key_requests_per_minute=settings.key_requests_per_minute,
+            key_requests_at_once=settings.key_requests_at_once,
             decode_sandbox=list(service.recognizer.decode_sandbox),
         ),
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service import open_inference
 from service.context import RequestRecord, record_of
-from service.deps import RequestDeadline, Service, until, while_connected
+from service.deps import RequestDeadline, Service, take_share, until, while_connected
 from service.errors import InvalidParameter, NotReady
 from service.lifecycle import Lifecycle
 from service.model_store import Model
@@ -89,9 +89,15 @@ INFER_BODY: dict[str, Any] = {
 }
 
 
-@router.post("/models/{name}/infer", summary="Run a model", openapi_extra=INFER_BODY)
+SHARED = [Depends(take_share)]
+
+
+@router.post("/models/{name}/infer", summary="Run a model", openapi_extra=INFER_BODY, dependencies=SHARED)
 @router.post(
-    "/models/{name}/versions/{version}/infer", summary="Run a version of a model", openapi_extra=INFER_BODY
+    "/models/{name}/versions/{version}/infer",
+    summary="Run a version of a model",
+    openapi_extra=INFER_BODY,
+    dependencies=SHARED,
 )
 async def infer(
     request: Request, service: Service, deadline: RequestDeadline, name: str, version: str | None = None

@@ -198,7 +198,7 @@ class TestDescription:
         }
         for code, (status, value) in examples.items():
             assert (value["code"], value["status"], status) == (code, status, KINDS[code].status)
-        of_others = {"not_found", "method_not_allowed", "rate_limited", "internal_error"}
+        of_others = {"not_found", "method_not_allowed", "internal_error"}
         assert set(examples) == set(KINDS) - of_others
 
     def test_no_error_is_described_that_is_never_answered(self, document: dict[str, Any]) -> None:

@@ -34,6 +34,8 @@ def test_list_has_the_models_and_the_limits(server: RunningServer) -> None:
         "max_streams": 64,
         "max_edits": 1000,
         "request_timeout_s": 30.0,
+        "key_requests_per_minute": None,
+        "key_requests_at_once": None,
         "decode_sandbox": ["seccomp", "landlock"],
     }
 
