@@ -45,18 +45,9 @@ serve: $(SERVE_STAMP) ## Start the service on HOST:PORT with the models in MODEL
 .PHONY: install
 install: $(DEV_STAMP) ## Make .venv with everything that development needs
 
-# In two processes: training with PyTorch, and everything else. In one of them all for ten minutes, PyTorch,
-# onnxruntime, OpenVINO and their thread pools together, the interpreter was ended by the kernel at times.
 .PHONY: test
 test: $(DEV_STAMP) ## Run the whole test suite
-ifneq ($(TESTS),)
 	$(BIN)/python -m pytest $(TESTS)
-else
-	status=0; \
-	$(BIN)/python -m pytest tests/model_export || status=$$?; \
-	$(BIN)/python -m pytest --ignore=tests/model_export || status=$$?; \
-	exit $$status
-endif
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## Formatter check, linter, type checker

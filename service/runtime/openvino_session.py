@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any
@@ -60,7 +61,7 @@ class OpenVinoSession:
             ProviderUnavailable: this processor does not have the arithmetic.
             PackageError: the graph cannot be loaded.
         """
-        core = openvino.Core()
+        core = process_core()
         _require(core, arithmetic)
         self._compiled = _compile(core, graph, arithmetic, threads, streams)
         self._requests: LifoQueue[openvino.InferRequest] = LifoQueue()
@@ -103,6 +104,16 @@ class OpenVinoSession:
     def close(self) -> None:
         """Drop the compiled graph and its requests, which frees their memory."""
         del self._requests, self._compiled
+
+
+@cache
+def process_core() -> openvino.Core:
+    """OpenVINO, once for the life of the process.
+
+    Where a processor has AMX, its CPU plugin gives the thread that loads it an alternate signal stack, and
+    unmaps that when it is unloaded, in whatever thread: the next signal with a handler then ends the process.
+    """
+    return openvino.Core()
 
 
 def _require(core: openvino.Core, arithmetic: Arithmetic) -> None:

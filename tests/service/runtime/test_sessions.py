@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from onnx import TensorProto
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.errors import PackageError, ProviderUnavailable
 from service.manifest import GRAPH_FILE, Manifest, read_manifest
-from service.runtime import onnxruntime_session
+from service.runtime import onnxruntime_session, openvino_session
 from service.runtime.openvino_session import check_in_use
 from service.runtime.providers import open_session
 from service.runtime.session import Arithmetic, InferenceFailed, Session
@@ -177,7 +179,7 @@ def test_openvino_computes_in_half_precision_where_the_processor_can(
 
 def test_a_processor_without_an_arithmetic_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     core = SimpleNamespace(get_property=lambda *_: ["FP32", "INT8"])
-    monkeypatch.setattr(openvino, "Core", lambda: core)
+    monkeypatch.setattr(openvino_session, "process_core", lambda: core)
     with pytest.raises(ProviderUnavailable, match=r"this processor has no bf16 \(it has FP32, INT8\)"):
         open_session(write_package(tmp_path) / GRAPH_FILE, "openvino", 1, arithmetic=Arithmetic.BF16)
 
@@ -262,3 +264,31 @@ def test_a_graph_that_gives_no_finite_values_is_refused(tmp_path: Path, provider
     session = open_session(tmp_path / GRAPH_FILE, provider, threads=1)
     with pytest.raises(PackageError, match="not finite"):
         warm_up(session, manifest_of(tmp_path))
+
+
+CLOSED_ELSEWHERE = """
+import os, signal, sys, threading
+from pathlib import Path
+from service.runtime.providers import open_session
+
+sessions = [open_session(Path(sys.argv[1]), sys.argv[2], 1)]
+
+def close():
+    sessions[0].close()
+    sessions.clear()
+
+closing = threading.Thread(target=close)
+closing.start()
+closing.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@on_every_engine
+def test_signals_are_handled_after_another_thread_closed_a_session(tmp_path: Path, provider: str) -> None:
+    """On a processor with AMX the first signal ended the process: OpenVINO had unmapped its stack."""
+    folder = write_package(tmp_path)
+    command = [sys.executable, "-c", CLOSED_ELSEWHERE, str(folder / GRAPH_FILE), provider]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
