@@ -7,6 +7,7 @@ instrumentation, where coverage tells nothing; clips as a whole go to `tests.fuz
 from __future__ import annotations
 
 import io
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,7 @@ SEEDS = {
     "mpeg4": ("mp4", "mpeg4"),
 }  # fmt: skip
 MAX_PACKETS = 8
+READERS_MB = 2000  # what they may take, FFmpeg for the seeds included
 
 
 def read_packets(data: bytes) -> None:
@@ -67,7 +69,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for codec in SEEDS:
             Path(folder, codec).write_bytes(seed(codec))
-        atheris.Setup([*sys.argv, "-timeout=5", "-max_len=8000", folder], read_packets)
+        # libFuzzer looks at the peak, which a process inherits from the one that started it.
+        inherited_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        limits = ["-timeout=5", "-max_len=8000", f"-rss_limit_mb={inherited_mb + READERS_MB}"]
+        atheris.Setup([*sys.argv, *limits, folder], read_packets)
         atheris.Fuzz()
 
 
