@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
 
 from service.context import record_of
-from service.errors import DeadlineExceeded, Unauthorized
+from service.errors import DeadlineExceeded, NotReady, Unauthorized
 from service.lifecycle import Lifecycle
 
 
@@ -28,6 +28,13 @@ async def get_service(request: Request) -> Lifecycle:
 Service = Annotated[Lifecycle, Depends(get_service)]
 _bearer = HTTPBearer(auto_error=False, description="An API key, where the service is set up with keys.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def check_ready(service: Lifecycle) -> None:
+    """Raise `NotReady`, with the reason, unless work would be accepted now."""
+    ready, reason = service.readiness()
+    if not ready:
+        raise NotReady(reason, retry_after_s=1)
 
 
 async def require_key(service: Service, credentials: Credentials) -> int | None:

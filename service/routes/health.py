@@ -5,8 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
-from service.deps import Service
-from service.errors import NotReady
+from service.deps import Service, check_ready
 from service.openapi import problems
 from service.schemas import Health
 
@@ -23,9 +22,7 @@ async def healthz() -> Health:
 @router.get("/readyz", summary="Would a clip be accepted?", responses=problems("not_ready"))
 async def readyz(service: Service) -> Health:
     """200 when a clip would be accepted now."""
-    ready, reason = service.readiness()
-    if not ready:
-        raise NotReady(reason, retry_after_s=1)
+    check_ready(service)
     return Health(status="ready")
 
 

@@ -9,8 +9,8 @@ from starlette.concurrency import run_in_threadpool
 
 from service import open_inference
 from service.context import RequestRecord, record_of
-from service.deps import RequestDeadline, Service, take_share, until, while_connected
-from service.errors import InvalidParameter, NotReady
+from service.deps import RequestDeadline, Service, check_ready, take_share, until, while_connected
+from service.errors import InvalidParameter
 from service.lifecycle import Lifecycle
 from service.model_store import Model
 from service.openapi import protocol_errors
@@ -44,7 +44,7 @@ async def live() -> ServerLive:
 @router.get("/health/ready", summary="Would a request be accepted?")
 async def ready(service: Service) -> ServerReady:
     """200 when a request would be accepted now."""
-    _check_ready(service)
+    check_ready(service)
     return ServerReady(ready=True)
 
 
@@ -71,7 +71,7 @@ async def model(service: Service, name: str, version: str | None = None) -> V2Mo
 async def model_ready(service: Service, name: str, version: str | None = None) -> V2ModelReady:
     """200 when a request for it would be accepted now."""
     found = service.recognizer.model(name, _number(version))
-    _check_ready(service)
+    check_ready(service)
     return V2ModelReady(name=found.manifest.name, ready=True)
 
 
@@ -106,7 +106,8 @@ async def infer(
     record = record_of(request)
     number = _number(version)
     with service.admit():
-        record.model = service.recognizer.model(name, number).manifest.name
+        found = service.recognizer.model(name, number)  # or it is refused, before it is read
+        record.model = found.manifest.name
         async with (
             until(deadline),
             received_body(request, service.settings.max_upload_bytes) as upload,
@@ -115,7 +116,6 @@ async def infer(
             async with while_connected(request):
                 header_length = request.headers.get(JSON_LENGTH_HEADER)
                 call = await run_in_threadpool(open_inference.parse, await upload.read(), header_length)
-                found = service.recognizer.model(name, number)
                 if call.wants_clip:
                     inferred = await service.recognizer.infer_clip(
                         open_inference.clip(call), name, number, deadline.at
@@ -160,9 +160,3 @@ def _number(version: str | None) -> int | None:
     if not (version.isascii() and version.isdecimal()) or len(version) > MOST_DIGITS:
         raise InvalidParameter("A version is a whole number.")
     return int(version)
-
-
-def _check_ready(service: Lifecycle) -> None:
-    is_ready, reason = service.readiness()
-    if not is_ready:
-        raise NotReady(reason, retry_after_s=1)
