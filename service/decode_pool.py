@@ -5,7 +5,8 @@
                    └──── released when all went well, else replaced <─────────┘
 
 After anything out of the ordinary a worker is not repaired but replaced, so that no worker is ever in a
-state that a fresh one could not be in. `service.pool_worker` has the life of one worker; here is what happens
+state that a fresh one could not be in. A clip whose worker was killed from outside gets another one, once: that
+says nothing of the clip, unless it happens again. `service.pool_worker` has the life of one worker; here is what happens
 between them, all of it on the event loop.
 """
 
@@ -56,7 +57,7 @@ class Decoded:
     """A clip's frames and what was found. See `service.clip.decode.DecodedClip` for the fields.
 
     `inputs` are views of memory that is given back when the last of them goes. `queue_ms` is the time for
-    which no worker was free, `decode_ms` the time that one took, hand-over included.
+    which no worker was free, `decode_ms` the time that one took, hand-over included, and one that was killed.
     """
 
     inputs: Mapping[str, NDArray[np.uint8]]
@@ -148,12 +149,13 @@ class DecodePool:
 
         Raises:
             RequestError: as `service.clip.decode.decode_clip`; `OverLimit` (`decode_s`) past the time limit;
-                `Undecodable` if the worker died of the clip; `NotReady` when the pool closes.
+                `Undecodable` if the worker died of the clip, or a second one was killed in the midst of it;
+                `NotReady` when the pool closes.
         """
-        waited_s = 0.0
-        for _ in range(HANDOVERS):
+        waited_s = lost_s = 0.0
+        for handover in range(HANDOVERS):
             asked_s = self._clock()
-            worker = await self._acquire()
+            worker = await self._acquire(again=handover > 0)
             began_s = self._clock()
             waited_s += began_s - asked_s
             request = self._request(spec, limits, clips, crops)
@@ -162,14 +164,19 @@ class DecodePool:
             except NeverBegun:
                 continue
             except WorkerDied as exc:
-                raise self._verdict(exc.reason, self._clock() - began_s) from exc
+                took_s = self._clock() - began_s
+                if exc.reason is not RestartReason.KILLED or lost_s:
+                    raise self._verdict(exc.reason, took_s) from exc
+                logger.warning("the clip of decode worker %d is tried once more", worker.pid)
+                lost_s = took_s
+                continue
             return Decoded(
                 inputs=inputs,
                 video=found.video,
                 indices=found.indices,
                 timestamps_s=found.timestamps_s,
                 queue_ms=waited_s * 1e3,
-                decode_ms=(self._clock() - began_s) * 1e3,
+                decode_ms=(lost_s + self._clock() - began_s) * 1e3,
             )
         raise NotReady("The decode workers are being replaced.", RESPAWN_PAUSE_S)
 
@@ -225,8 +232,8 @@ class DecodePool:
             return OverLimit("decode_s", took_s, self._timeout_s)
         return Undecodable("The decoder broke off on this video.")
 
-    async def _acquire(self) -> PoolWorker:
-        """A reserved worker; first come, first served."""
+    async def _acquire(self, *, again: bool) -> PoolWorker:
+        """A reserved worker; first come, first served, and who had one that was gone comes first."""
         if self.state is not PoolState.RUNNING:
             raise _shutting_down()
         if self._idle:
@@ -234,7 +241,10 @@ class DecodePool:
             worker.reserve()
             return worker
         waiter: asyncio.Future[PoolWorker] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        if again:
+            self._waiters.appendleft(waiter)
+        else:
+            self._waiters.append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:

@@ -30,6 +30,8 @@ START_TIMEOUT_S = 30.0
 # A worker that nobody waits for any more is killed, but not when it is as good as done: most clips are, and a
 # flood of callers who hang up should not cost a process each.
 PATIENCE_S = 0.2
+# From the end of its messages to the news of how it ended, which comes by way of the fork server.
+LAST_NEWS_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +168,7 @@ class PoolWorker:
             # It is dead, and its status is about to say how; or it has hung up, and will be.
             self._loop.remove_reader(self._channel)
             if self.state in ALIVE or self.state is WorkerState.STARTING:
-                self._set_timer(PATIENCE_S, RestartReason.CRASHED)
+                self._set_timer(LAST_NEWS_S, RestartReason.CRASHED)
             return
         try:
             self._take(unpickled(message))

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.anyio
 LIMITS = DecodeLimits()
 SHORT_CLIP = numbered_clip(frames=40)
 FOREVER_S = 3600.0
+STOPPED_S = 0.1
 
 
 class Recorder(Observer):
@@ -150,26 +151,73 @@ async def test_a_clip_that_takes_too_long_is_over_a_limit_and_its_worker_is_repl
     assert recorder.restarts == {RestartReason.TIMEOUT: 1}
 
 
-@pytest.mark.parametrize(
-    ("number", "reason"),
-    [(signal.SIGKILL, RestartReason.KILLED), (signal.SIGSEGV, RestartReason.CRASHED)],
-)
-async def test_a_worker_that_dies_in_mid_clip_costs_that_clip_only(
-    number: signal.Signals, reason: RestartReason
-) -> None:
+async def test_a_worker_that_dies_of_a_clip_costs_that_clip_only() -> None:
     async with running(workers=2) as (pool, recorder):
         before = pool.pids
         doomed = await decoding_long(pool)
         others = [asyncio.create_task(decode_short(pool)) for _ in range(4)]
         await asyncio.gather(*others)
         (victim,) = pool.busy_pids
-        os.kill(victim, number)
+        os.kill(victim, signal.SIGSEGV)
         with pytest.raises(Undecodable, match="broke off"):
             await doomed
         await until(lambda: pool.workers == 2)
         assert len(pool.pids & before) == 1
         await asyncio.gather(*(decode_short(pool) for _ in range(4)))
-    assert recorder.restarts == {reason: 1}
+    assert recorder.restarts == {RestartReason.CRASHED: 1}
+
+
+async def test_a_clip_whose_worker_is_killed_is_decoded_by_another_and_before_those_that_wait() -> None:
+    async with running() as (pool, recorder):
+        clip = await stopped_in_mid_clip(pool)
+        waiting = [asyncio.create_task(decode_short(pool)) for _ in range(3)]
+        await until(lambda: pool.waiting == 3)
+        kill_busy(pool)
+        decoded = await clip
+        assert not any(task.done() for task in waiting)
+        assert decoded.decode_ms >= STOPPED_S * 1e3  # the time that it lost is told
+        await asyncio.gather(*waiting)
+        assert pool.workers == 1
+    assert recorder.restarts == {RestartReason.KILLED: 1}
+
+
+async def test_a_clip_of_which_two_workers_were_killed_is_not_tried_a_third_time() -> None:
+    async with running() as (pool, recorder):
+        clip = asyncio.create_task(pool.decode(long_clip(), TWO_STREAMS, LIMITS))
+        for number in range(2):
+            await until(lambda: len(pool.busy_pids) == 1 and recorder.restarts.total() == number)  # noqa: B023
+            kill_busy(pool)
+        with pytest.raises(Undecodable, match="broke off"):
+            await clip
+        await decode_short(pool)
+    assert recorder.restarts == {RestartReason.KILLED: 2}
+
+
+async def test_a_second_try_ends_with_its_caller() -> None:
+    async with running() as (pool, recorder):
+        clip = asyncio.create_task(pool.decode(long_clip(), TWO_STREAMS, LIMITS))
+        await until(lambda: bool(pool.busy_pids))
+        kill_busy(pool)
+        await until(lambda: recorder.restarts.total() == 1 and bool(pool.busy_pids))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(clip, 0.3)
+        await decode_short(pool)
+    assert recorder.restarts == {RestartReason.KILLED: 1, RestartReason.CANCELLED: 1}
+
+
+async def stopped_in_mid_clip(pool: DecodePool) -> asyncio.Task[decode_pool.Decoded]:
+    """A task whose clip is with the pool's only worker, which is stopped."""
+    (pid,) = pool.pids
+    os.kill(pid, signal.SIGSTOP)
+    task = asyncio.create_task(decode_short(pool))
+    await until(lambda: bool(pool.busy_pids))
+    await asyncio.sleep(STOPPED_S)
+    return task
+
+
+def kill_busy(pool: DecodePool) -> None:
+    (victim,) = pool.busy_pids
+    os.kill(victim, signal.SIGKILL)
 
 
 async def test_a_worker_that_dies_idle_is_replaced_before_a_clip_meets_it() -> None:

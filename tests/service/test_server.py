@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -245,6 +246,40 @@ def test_caller_who_leaves_in_mid_upload_leaves_nothing_behind(server: RunningSe
         pass
     server.wait_for(lambda: len(server.lines(event="request", code=499)) > before, "line of the lost request")
     assert server.metric("blvnet_inflight_requests") == 1  # the scrape itself
+
+
+def test_worker_killed_in_mid_clip_costs_no_request(server: RunningServer, red_clip: bytes) -> None:
+    def killed() -> float:
+        return server.metric("blvnet_decode_worker_restarts_total", reason="killed")
+
+    before = killed()
+    (pid,) = decode_workers(server)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            clips = [pool.submit(server.post, red_clip) for _ in range(3)]
+            server.wait_for(
+                lambda: server.metric("blvnet_queue_depth") == 2, "clip in work, and two that wait"
+            )
+            os.kill(pid, signal.SIGKILL)
+            assert [clip.result().status_code for clip in clips] == [200] * 3
+    finally:
+        if killed() == before:
+            os.kill(pid, signal.SIGCONT)
+    assert killed() == before + 1
+    assert server.metric("blvnet_decode_workers") == 1
+    assert pid not in decode_workers(server)
+
+
+def decode_workers(server: RunningServer) -> set[int]:
+    """Process ids: the children of the service's only child, which forks them."""
+    (fork_server,) = children_of(server.process.pid)
+    return children_of(fork_server)
+
+
+def children_of(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()  # a child is its thread's
+    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
 
 
 class TestUnderLoad:
