@@ -5,9 +5,9 @@
                    └──── released when all went well, else replaced <─────────┘
 
 After anything out of the ordinary a worker is not repaired but replaced, so that no worker is ever in a
-state that a fresh one could not be in. A clip whose worker was killed from outside gets another one, once: that
-says nothing of the clip, unless it happens again. `service.pool_worker` has the life of one worker; here is what happens
-between them, all of it on the event loop.
+state that a fresh one could not be in. A clip whose worker was killed from outside gets another one, once:
+that says nothing of the clip, unless it happens again. `service.pool_worker` has the life of one worker;
+here is what happens between them, all of it on the event loop.
 """
 
 from __future__ import annotations
