@@ -51,6 +51,7 @@ class _Job:
     rows: int
     submitted_s: float
     done: asyncio.Future[Inference]
+    counted: bool
     taken: int = 0
     started_s: float = 0.0
     parts: list[Outputs] = field(default_factory=list)
@@ -125,8 +126,12 @@ class Batcher:
             self._coming -= 1
             self._changed.set()
 
-    async def infer(self, inputs: Inputs) -> Inference:
+    async def infer(self, inputs: Inputs, *, counted: bool = True) -> Inference:
         """Run the rows of one request; cancelling drops those that have not begun.
+
+        Args:
+            inputs: the rows, uint8 `(N, T_branch, size, size, 3)` for each input of the graph.
+            counted: whether `on_batch` is told of them.
 
         Raises:
             NotReady: the batcher is closed, or the engine failed.
@@ -134,7 +139,7 @@ class Batcher:
         if self.state is BatcherState.CLOSED:
             raise _closed()
         rows = len(next(iter(inputs.values())))
-        job = _Job(inputs, rows, time.monotonic(), asyncio.get_running_loop().create_future())
+        job = _Job(inputs, rows, time.monotonic(), asyncio.get_running_loop().create_future(), counted)
         self._jobs.append(job)
         self._changed.set()
         return await job.done
@@ -206,7 +211,8 @@ class Batcher:
 
     async def _run(self, batch: list[_Slice]) -> None:
         self.state = BatcherState.RUNNING
-        self._on_batch(sum(part.rows for part in batch))
+        if counted := sum(part.rows for part in batch if part.job.counted):
+            self._on_batch(counted)
         started_s = time.monotonic()
         for part in batch:
             if part.start == 0:

@@ -23,7 +23,7 @@ import numpy as np
 
 from service import scoring
 from service.admission import Admission
-from service.batcher import Batcher, BatcherState, Inference
+from service.batcher import BatcherState, Inference
 from service.clip.geometry import CROP_COUNTS
 from service.clip.video import VideoInfo
 from service.core_config import CoreConfig
@@ -35,6 +35,8 @@ from service.model_store import Model, ModelEntry, ModelStore
 from service.observer import Observer
 from service.runtime.choice import open_package
 from service.runtime.session import Inputs, Outputs
+from service.runtime.signature import black_clip
+from service.self_test import WatchedBatcher
 from service.shared_files import Clip
 
 MAX_TOP_K = 100
@@ -155,7 +157,7 @@ class Recognizer:
         )
         # One thread: a run has all the cores that it was given, and a second one would only share them.
         self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._batchers: dict[str, Batcher] = {}
+        self._batchers: dict[str, WatchedBatcher] = {}
         self._closing = asyncio.Lock()
 
     @property
@@ -201,6 +203,9 @@ class Recognizer:
             return False, "No decode worker starts."
         if any(batcher.state is BatcherState.CLOSED for batcher in self._batchers.values()):
             return False, "Inference has stopped."
+        for name, batcher in self._batchers.items():
+            if (problem := batcher.problem()) is not None:
+                return False, f"Model {name} does not answer: {problem}"
         if self._admission.full:
             return False, "The queue is full."
         return True, ""
@@ -327,13 +332,17 @@ class Recognizer:
         finally:
             self._workers_started.set()
 
-    def _batcher(self, model: Model) -> Batcher:
-        batcher = Batcher(
+    def _batcher(self, model: Model) -> WatchedBatcher:
+        batcher = WatchedBatcher(
             model.session,
             self._inference,
             max_batch=self._config.max_batch,
             wait_s=self._config.batch_wait_ms / 1e3,
             on_batch=partial(self._observer.batch_size, model.manifest.name),
+            name=model.manifest.name,
+            black_clip=black_clip(model.manifest.clip),
+            idle_s=self._config.self_test_s,
+            limit_s=self._config.inference_limit_s,
         )
         batcher.start()
         return batcher

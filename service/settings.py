@@ -138,6 +138,12 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Longest that a request may take, its upload included; then 504."
     )
+    self_test_s: float = Field(
+        20.0,
+        ge=0.1,
+        le=3600,
+        description="A model that has run nothing for so long is tested with a black clip; /readyz tells.",
+    )
     shutdown_grace_s: float = Field(
         30.0, ge=0, le=3600, description="How long accepted requests may go on after SIGTERM."
     )
@@ -195,6 +201,8 @@ class Settings(BaseSettings):
             decode_workers=self.decode_workers,
             decode_timeout_s=self.decode_timeout_s,
             decode_memory_mb=self.decode_memory_mb,
+            self_test_s=self.self_test_s,
+            inference_limit_s=self.request_timeout_s,  # what takes longer answers nobody
             cache_dir=self.cache_dir,
             limits=DecodeLimits(
                 max_pixels=self.max_pixels,
