@@ -38,6 +38,7 @@ class Recipe:
     codec: str
     suffix: str = ".mp4"
     options: dict[str, str] = field(default_factory=dict)
+    seed: int = 11  # of the picture
 
 
 def _x264(crf: int, gop: int, b_frames: int, preset: str = "veryfast") -> dict[str, str]:
@@ -131,9 +132,9 @@ def _encode(recipe: Recipe, path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def _pictures(recipe: Recipe, seed: int = 11) -> Iterator[NDArray[np.uint8]]:
+def _pictures(recipe: Recipe) -> Iterator[NDArray[np.uint8]]:
     """The clip's frames, `(H, W, 3)` RGB."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(recipe.seed)
     scene = _texture(rng, recipe.height + 2 * MARGIN, recipe.width + 2 * MARGIN)
     objects = [_texture(rng, recipe.height // 4, recipe.height // 4) for _ in range(3)]
     noise = [_noise(rng, recipe.height, recipe.width) for _ in range(NOISE_TILES)]

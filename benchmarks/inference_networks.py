@@ -91,9 +91,7 @@ def prepare(name: str, precisions: Sequence[Precision], folder: Path, clips: Pat
     config = parse_architecture(name, num_classes=CLASSES)
     checkpoint, plain = folder / "made.pt", folder / "plain.onnx"
     say(f"{name}: making weights")
-    write_made_checkpoint(
-        checkpoint, config, labels=[*LABELS, *(f"other {n}" for n in range(CLASSES - len(LABELS)))]
-    )
+    _write_checkpoint(checkpoint, config)
     say(f"{name}: plain export")
     export_plain(checkpoint, plain)
     reference = load_eager(checkpoint, threads=1)(probe_clips(config.clip_spec()))
@@ -103,10 +101,18 @@ def prepare(name: str, precisions: Sequence[Precision], folder: Path, clips: Pat
     for precision in precisions:
         say(f"{name}: exporting {precision}")
         try:
-            prepared.packages[precision] = _exported(prepared, precision, folder, clips)
+            prepared.packages[precision] = _exported(checkpoint, precision, folder, clips)
         except BlvnetError as exc:
             prepared.failures[precision] = exc.message
     return prepared
+
+
+def made_int8(name: str, folder: Path) -> Path:
+    """A network with made weights as an int8 package below an empty folder; the `MODELS` that holds it."""
+    clips, checkpoint = folder / "clips", folder / "made.pt"
+    write_clips(clips)
+    _write_checkpoint(checkpoint, parse_architecture(name, num_classes=CLASSES))
+    return _exported(checkpoint, Precision.INT8, folder, clips).parents[1]
 
 
 def contenders(
@@ -139,10 +145,15 @@ def contenders(
     return found
 
 
-def _exported(prepared: Prepared, precision: Precision, folder: Path, clips: Path) -> Path:
+def _write_checkpoint(path: Path, config: ModelConfig) -> None:
+    others = (f"other {n}" for n in range(CLASSES - len(LABELS)))
+    write_made_checkpoint(path, config, labels=[*LABELS, *others])
+
+
+def _exported(checkpoint: Path, precision: Precision, folder: Path, clips: Path) -> Path:
     needs_clips: dict[str, Any] = {"calibration": clips, "max_drop": ANY_DROP}
     request = ExportRequest(
-        checkpoint=prepared.checkpoint,
+        checkpoint=checkpoint,
         models=folder / "models",
         name=str(precision),
         precision=precision,

@@ -29,6 +29,7 @@ class Service:
     """A running service; `ready_s` is the time from the start of its process to its first readiness."""
 
     url: str
+    pid: int
     started: float  # time.monotonic() when the process was started
     ready_s: float
 
@@ -51,7 +52,7 @@ def service(models: Path | None = None, environment: Mapping[str, str] | None = 
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_until_ready(url, process, started + START_LIMIT_S)
-            yield Service(url, started, time.monotonic() - started)
+            yield Service(url, process.pid, started, time.monotonic() - started)
         finally:
             process.terminate()
             process.wait(STOP_LIMIT_S)

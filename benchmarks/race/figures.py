@@ -1,0 +1,174 @@
+"""From what callers saw to figures: rates, latencies, goodput, and what is to be shown. Pure functions."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.race.load import MS, Answer
+
+DEADLINE_S = 2.0  # an answer that comes later is of no use to its caller
+NORMAL = 1.2  # times the latency alone, up to which an answer after the load counts as normal
+# For each clip what should come out: index of a label -> logarithm of its score.
+Expected = Sequence[Mapping[int, float]]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure, of every round, whose median is to reach a floor or to stay below a ceiling."""
+
+    what: str
+    rounds: tuple[float, ...]
+    limit: float
+    at_most: bool = False
+
+    @property
+    def value(self) -> float | None:
+        """The median; None where nothing was measured."""
+        return statistics.median(self.rounds) if self.rounds else None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether it is reached; None where nothing was measured."""
+        if self.value is None:
+            return None
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        """With the limit by its kind."""
+        kind = "at_most" if self.at_most else "at_least"
+        return {
+            "what": self.what,
+            "value": _finite(self.value),
+            "rounds": [_finite(value) for value in self.rounds],
+            kind: self.limit,
+            "holds": self.holds,
+        }
+
+
+def arrivals(rate: float, seconds: float, seed: int = 1) -> list[float]:
+    """Times of a Poisson process: for every `rate` a second the same ones, closer together."""
+    draw = random.Random(seed)
+    times: list[float] = []
+    now = draw.expovariate(1.0)
+    while now / rate < seconds:
+        times.append(now / rate)
+        now += draw.expovariate(1.0)
+    return times
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """The value that `share` of them do not exceed, interpolated between neighbours; None of nothing."""
+    ranked = sorted(values)
+    if not ranked:
+        return None
+    place = share * (len(ranked) - 1)
+    low = int(place)
+    high = min(low + 1, len(ranked) - 1)
+    return ranked[low] + (place - low) * (ranked[high] - ranked[low])
+
+
+def is_right(answer: Answer, expected: Expected) -> bool:
+    """Whether it has the best label that it should have, and its scores are nearest to those of its own clip.
+
+    The second is for networks with made weights, which give many clips the same best label. Scalers and
+    engines differ a little, so the scores are not compared with a bound.
+    """
+    if answer.outcome != "answered":
+        return False
+    own = expected[answer.clip]
+    distances = [distance(answer.best, scores) for scores in expected]
+    nearest = min(distances)
+    same_label = answer.best[0][0] == max(own, key=own.__getitem__)
+    return same_label and nearest == distances[answer.clip] < math.inf
+
+
+def distance(best: Iterable[tuple[int, float]], expected: Mapping[int, float]) -> float:
+    """The largest difference of the logarithms of scores; infinite where a label was not expected at all."""
+    return max(abs(math.log(score) - expected.get(index, -math.inf)) for index, score in best)
+
+
+def rate(answers: Iterable[Answer], began: float, ended: float) -> float:
+    """Answers a second between two moments; one that was in work only partly then counts for that part.
+
+    Whole answers would come in steps of a fifth where a batch of them ends at once.
+    """
+    parts = (
+        max(0.0, min(answer.ended, ended) - max(answer.began, began)) / answer.took_s for answer in answers
+    )
+    return sum(parts) / (ended - began)
+
+
+def closed_loop(phase: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
+    """Figures of a closed loop; latencies are those of posts that began in the measured time."""
+    began, ended = phase["began"], phase["ended"]
+    answers = [Answer(**answer) for answer in phase["answers"]]
+    within = [answer for answer in answers if began <= answer.began < ended]
+    right = [answer for answer in within if is_right(answer, expected)]
+    took_ms = [MS * answer.took_s for answer in right]
+    told = [answer for answer in right if answer.work_ms is not None]
+    figures = {
+        "rate": rate((answer for answer in answers if is_right(answer, expected)), began, ended),
+        "p50_ms": percentile(took_ms, 0.5),
+        "p99_ms": percentile(took_ms, 0.99),
+        "right": len(right),
+        "outcomes": outcomes(within),
+        "clips_right": len({answer.clip for answer in right}),
+        "clips": len(expected),
+        "generator_cpu": phase["cpu_share"],
+    }
+    if told:
+        work_ms = [answer.work_ms or 0.0 for answer in told]
+        added_ms = [MS * answer.took_s - work for answer, work in zip(told, work_ms, strict=True)]
+        figures |= {"work_ms": statistics.median(work_ms), "added_ms": statistics.median(added_ms)}
+    return figures
+
+
+def open_loop(phase: Mapping[str, Any], seconds: float, expected: Expected, alone_s: float) -> dict[str, Any]:
+    """Figures of an overload; `alone_s` is what a post took just before, when it was alone."""
+    answers = [Answer(**answer) for answer in phase["answers"]]
+    right = [answer for answer in answers if is_right(answer, expected)]
+    refused_ms = [MS * answer.took_s for answer in answers if answer.outcome == "refused"]
+    return {
+        "offered": len(answers) / seconds,
+        "goodput": sum(answer.took_s <= DEADLINE_S for answer in right) / seconds,
+        "right": len(right),
+        "outcomes": outcomes(answers),
+        "p50_ms": percentile((MS * answer.took_s for answer in right), 0.5),
+        "p99_ms": percentile((MS * answer.took_s for answer in right), 0.99),
+        "refused_p99_ms": percentile(refused_ms, 0.99) if refused_ms else None,
+        "alone_ms": MS * alone_s,
+        "normal_after_s": normal_after(
+            phase["ended"], [Answer(**answer) for answer in phase["after"]], alone_s
+        ),
+        "generator_cpu": phase["cpu_share"],
+    }
+
+
+def normal_after(ended: float, lone: Iterable[Answer], alone_s: float) -> float | None:
+    """Seconds from the end of the load to the first lone post that took as long as usual, or None."""
+    usual = (answer for answer in lone if answer.outcome == "answered" and answer.took_s <= NORMAL * alone_s)
+    first = next(usual, None)
+    return None if first is None else max(0.0, first.began - ended)
+
+
+def outcomes(answers: Iterable[Answer]) -> dict[str, int]:
+    """How many of each."""
+    counts: dict[str, int] = {}
+    for answer in answers:
+        counts[answer.outcome] = counts.get(answer.outcome, 0) + 1
+    return counts
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity."""
+    return None if value is None or math.isinf(value) else value
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, least and greatest."""
+    return statistics.median(values), min(values), max(values)

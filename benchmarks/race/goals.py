@@ -1,0 +1,185 @@
+"""What the race is to show: our figures as ratios to the best peer and to the floor, round by round."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.race.figures import Goal
+from benchmarks.race.material import LONG, SHORT
+from benchmarks.race.servers import LIMITED
+
+MB = 10**6
+CUT, TIMED_OUT = "cut", "timed out"
+
+Document = Mapping[str, Any]
+Rounds = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A closed loop.
+
+    Attributes:
+        title: in the tables.
+        kind: of the clips.
+        callers: at once.
+        floor: processes and threads of each that do the job without a server beside it.
+    """
+
+    title: str
+    kind: str
+    callers: int
+    floor: tuple[int, int]
+
+
+ALONE, FOUR, SIXTEEN, LONG_FOUR = "alone", "four", "sixteen", "long"
+SCENARIOS = {
+    ALONE: Scenario("short clips, 1 caller", SHORT, 1, (1, 2)),
+    FOUR: Scenario("short clips, 4 callers", SHORT, 4, (2, 1)),
+    SIXTEEN: Scenario("short clips, 16 callers", SHORT, 16, (2, 1)),
+    LONG_FOUR: Scenario("long clips, 4 callers", LONG, 4, (2, 1)),
+}
+
+
+def goals(document: Document, ours: str) -> list[Goal]:
+    """All that is to be shown of one of our configurations."""
+    return [*_closed_loops(document, ours), *_overload(document, ours), *_idle(document, ours)]
+
+
+def best_peer(document: Document, scenario: str, what: str) -> str | None:
+    """The best peer by the median of `rate`, where more is better, or of a latency; None without peers."""
+    medians: dict[str, float] = {
+        name: statistics.median(figures[what] for figures in rounds)
+        for name, rounds in document["closed"].get(scenario, {}).items()
+        if not document["servers"][name]["ours"] and rounds and all(figures["right"] for figures in rounds)
+    }
+    if not medians:
+        return None
+    best = max if what == "rate" else min
+    return best(medians, key=lambda name: medians[name])
+
+
+def best_limited(document: Document) -> str | None:
+    """The peer with its queue limit set that has the greatest goodput under too much load."""
+    medians: dict[str, float] = {
+        name: statistics.median(figures["goodput"] for figures in rounds)
+        for name, rounds in document["overload"].items()
+        if document["servers"][name]["limited"] and rounds
+    }
+    return max(medians, key=lambda name: medians[name]) if medians else None
+
+
+def best_rate(document: Document, server: str) -> float | None:
+    """The most short clips a second that the server answered in a closed loop, with or without its limit."""
+    loops = (document["closed"].get(scenario, {}).get(_unlimited(server)) for scenario in (FOUR, SIXTEEN))
+    return max(
+        (statistics.median(item["rate"] for item in rounds) for rounds in loops if rounds), default=None
+    )
+
+
+def _unlimited(server: str) -> str:
+    return server.removesuffix(LIMITED)
+
+
+def _closed_loops(document: Document, ours: str) -> list[Goal]:
+    def against_peer(what: str, scenario: str, figure: str, limit: float) -> Goal:
+        peer = best_peer(document, scenario, figure)
+        mine = document["closed"].get(scenario, {}).get(ours, [])
+        theirs = document["closed"][scenario][peer] if peer else []
+        return Goal(
+            f"{what} over the best peer's ({peer or 'none'})",
+            _ratios(mine, theirs, figure),
+            limit,
+            figure != "rate",
+        )
+
+    def against_floor(scenario: str) -> Goal:
+        mine, floor = document["closed"].get(scenario, {}).get(ours, []), document["floors"].get(scenario, [])
+        what = f"{SCENARIOS[scenario].title}: clips/s over those of two processes without a server"
+        return Goal(what, _ratios(mine, floor, "rate"), 1.0)
+
+    titles = {name: scenario.title for name, scenario in SCENARIOS.items()}
+    return [
+        against_peer(f"{titles[ALONE]}: p50", ALONE, "p50_ms", 0.85),
+        _added(document["closed"].get(ALONE, {}).get(ours, [])),
+        against_peer(f"{titles[FOUR]}: clips/s", FOUR, "rate", 1.1),
+        against_floor(FOUR),
+        against_peer(f"{titles[SIXTEEN]}: clips/s", SIXTEEN, "rate", 1.1),
+        against_floor(SIXTEEN),
+        against_peer(f"{titles[SIXTEEN]}: p99", SIXTEEN, "p99_ms", 0.9),
+        against_peer(f"{titles[LONG_FOUR]}: clips/s", LONG_FOUR, "rate", 1.25),
+    ]
+
+
+def _added(rounds: Rounds) -> Goal:
+    """10 ms or a tenth of decoding and inference, whichever is more, as a share of it."""
+    shares = tuple(figures["added_ms"] / max(10.0, 0.1 * figures["work_ms"]) for figures in rounds)
+    what = "alone: what HTTP and the rest add, over 10 ms or a tenth of decoding and inference"
+    return Goal(what, shares, 1.0, at_most=True)
+
+
+def _overload(document: Document, ours: str) -> list[Goal]:
+    rounds: Rounds = document["overload"].get(ours, [])
+    peer, best = best_limited(document), best_rate(document, ours)
+
+    def each(figure: Callable[[Mapping[str, Any]], float]) -> tuple[float, ...]:
+        return tuple(figure(item) for item in rounds)
+
+    refused = tuple(item["refused_p99_ms"] for item in rounds if item["refused_p99_ms"] is not None)
+    theirs = document["overload"][peer] if peer else []
+    return [
+        Goal(
+            "overload: goodput over its own best rate",
+            each(lambda item: item["goodput"] / best) if best else (),
+            0.95,
+        ),
+        Goal(
+            f"overload: goodput over the best limited peer's ({peer or 'none'})",
+            _ratios(rounds, theirs, "goodput"),
+            1.1,
+        ),
+        Goal("overload: refusals, p99 in ms", refused, 100.0, at_most=True),
+        Goal("overload: time-outs", each(lambda item: item["outcomes"].get(TIMED_OUT, 0)), 0, at_most=True),
+        Goal("overload: cut connections", each(lambda item: item["outcomes"].get(CUT, 0)), 0, at_most=True),
+        Goal(
+            "overload: memory after, over before",
+            each(lambda item: item["pss_after"] / item["pss_before"]),
+            1.25,
+            at_most=True,
+        ),
+        Goal("overload: normal latency again, s after its end", each(_normal_after), 1.0, at_most=True),
+    ]
+
+
+def _normal_after(item: Mapping[str, Any]) -> float:
+    """Infinite where it never was."""
+    return math.inf if item["normal_after_s"] is None else item["normal_after_s"]
+
+
+def _idle(document: Document, ours: str) -> list[Goal]:
+    rounds: Rounds = document["idle"].get(ours, [])
+    return [
+        Goal(
+            "idle with the demo package: memory, MB",
+            tuple(item["pss_ready"] / MB for item in rounds),
+            240.0,
+            at_most=True,
+        ),
+        Goal(
+            "start to ready with the demo package, s",
+            tuple(item["ready_s"] for item in rounds),
+            2.0,
+            at_most=True,
+        ),
+    ]
+
+
+def _ratios(mine: Rounds, theirs: Rounds, what: str) -> tuple[float, ...]:
+    """Round by round; a round that only one of the two finished does not count."""
+    return tuple(
+        one[what] / other[what] for one, other in zip(mine, theirs, strict=False) if one[what] and other[what]
+    )

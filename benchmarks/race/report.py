@@ -1,0 +1,193 @@
+"""The race's tables, from its document."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks import report
+from benchmarks.race.figures import DEADLINE_S, NORMAL, Goal, spread
+from benchmarks.race.goals import CUT, MB, SCENARIOS, TIMED_OUT, Document, Rounds, goals
+from benchmarks.race.load import GIVES_UP_S
+
+NOT_MEASURED = "-"
+
+
+def markdown(document: Document) -> str:
+    """All tables, with what they say."""
+    return "\n".join(
+        [
+            _introduction(document),
+            "### Callers that wait for their answers\n",
+            *(_closed(document, name) for name in SCENARIOS if document["closed"].get(name)),
+            "### Twice as much as it can carry\n",
+            _overload(document),
+            "### Idle, with the demo package\n",
+            _idle(document),
+            "### What is to be shown\n",
+            *(_goals(document, name) for name, server in document["servers"].items() if server["ours"]),
+        ]
+    )
+
+
+def goals_of_ours(document: Document) -> dict[str, list[Goal]]:
+    """The goals of each of our configurations."""
+    return {name: goals(document, name) for name, server in document["servers"].items() if server["ours"]}
+
+
+def _introduction(document: Document) -> str:
+    package = document["package"]
+    absent = "".join(f" Absent: {name} ({reason})." for name, reason in document["absent"].items())
+    shares = [item["generator_cpu"] for item in _all_figures(document)]
+    generator = f"The load generator took at most {_percent(max(shares))} of one core. " if shares else ""
+    return f"""{package["architecture"]}, {package["precision"]}. Servers take turns, each freshly started;
+{document["rounds"]} rounds of {document["seconds"]:g} s a closed loop, {document["overload_rounds"]} of
+{document["overload_seconds"]:g} s an overload. Median (least to greatest of the rounds). {generator}Peers:
+{", ".join(f"{name} {found}" for name, found in document["versions"].items())}.{absent}
+{report.described_machine(document["machine"])}
+"""
+
+
+def _closed(document: Document, scenario: str) -> str:
+    rows = [
+        (
+            name,
+            _spread(rounds, "rate", 2),
+            _spread(rounds, "p50_ms"),
+            _spread(rounds, "p99_ms"),
+            *_right(rounds),
+        )
+        for name, rounds in document["closed"][scenario].items()
+        if rounds
+    ]
+    processes, threads = SCENARIOS[scenario].floor
+    if floor := document["floors"].get(scenario):
+        name = f"no server: {_counted(processes, 'process', 'es')}, {_counted(threads, 'thread')} each"
+        rows.append(
+            (
+                name,
+                _spread(floor, "rate", 2),
+                _spread(floor, "p50_ms"),
+                NOT_MEASURED,
+                NOT_MEASURED,
+                NOT_MEASURED,
+            )
+        )
+    head = (SCENARIOS[scenario].title, "clips/s", "p50 ms", "p99 ms", "clips right", "not answered")
+    return report.table(head, rows)
+
+
+def _overload(document: Document) -> str:
+    rows = [
+        (
+            name,
+            _spread(rounds, "offered", 1),
+            _spread(rounds, "goodput", 2),
+            _spread(rounds, "p99_ms"),
+            f"{_outcome(rounds, 'refused')} in {_optional(rounds, 'refused_p99_ms', 0)}",
+            _outcome(rounds, TIMED_OUT),
+            _outcome(rounds, CUT),
+            " / ".join(_megabytes(rounds, f"pss_{moment}") for moment in ("before", "peak", "after")),
+            _optional(rounds, "normal_after_s", 1),
+        )
+        for name, rounds in document["overload"].items()
+        if rounds
+    ]
+    head = (
+        "",
+        "offered/s",
+        "goodput/s",
+        "p99 ms",
+        "refused in p99 ms",
+        "timed out",
+        "cut off",
+        "MB before / peak / after",
+        "normal after s",
+    )
+    return f"""Clips come at random times (Poisson), to each server twice as many as it answered at best, from
+callers that give up after {GIVES_UP_S:g} s. Goodput counts right answers within {DEADLINE_S:g} s. Memory
+is the proportional set size of all processes. The last column says how long after the end of the load a lone
+post was sent that took at most {NORMAL:g} times what it took before. A limit is the peer's own, at
+{document["queue_limit"]} requests (uvicorn's `--limit-concurrency`, mosec's `--capacity`; LitServe has none).
+
+{report.table(head, rows)}"""
+
+
+def _idle(document: Document) -> str:
+    rows = [
+        (
+            name,
+            _spread(rounds, "ready_s", 2),
+            _spread(rounds, "first_answer_s", 2),
+            _megabytes(rounds, "pss_ready"),
+            _megabytes(rounds, "pss_answered"),
+        )
+        for name, rounds in document["idle"].items()
+        if rounds
+    ]
+    return report.table(
+        ("", "start to ready s", "to first answer s", "MB when ready", "MB after an answer"), rows
+    )
+
+
+def _goals(document: Document, ours: str) -> str:
+    rows = [
+        (
+            goal.what,
+            _goal_value(goal),
+            f"{'at most' if goal.at_most else 'at least'} {goal.limit:g}",
+            {True: "holds", False: "does not hold", None: "not measured"}[goal.holds],
+        )
+        for goal in goals(document, ours)
+    ]
+    return report.table((ours, "measured", "wanted", ""), rows)
+
+
+def _goal_value(goal: Goal) -> str:
+    if not goal.rounds:
+        return NOT_MEASURED
+    middle, least, greatest = spread(goal.rounds)
+    return f"{middle:.3g}" if least == greatest else f"{middle:.3g} ({least:.3g} to {greatest:.3g})"
+
+
+def _all_figures(document: Document) -> Iterable[Mapping[str, Any]]:
+    for servers in (*document["closed"].values(), document["overload"]):
+        for rounds in servers.values():
+            yield from rounds
+
+
+def _right(rounds: Rounds) -> tuple[str, str]:
+    """Of how many clips the answer was right at least once, and how many posts were not answered."""
+    clips = min(item["clips_right"] for item in rounds), max(item["clips"] for item in rounds)
+    lost = sum(sum(item["outcomes"].values()) - item["outcomes"].get("answered", 0) for item in rounds)
+    return f"{clips[0]} of {clips[1]}", str(lost)
+
+
+def _spread(rounds: Rounds, what: str, digits: int = 0) -> str:
+    values = [item[what] for item in rounds]
+    if None in values:
+        return NOT_MEASURED
+    middle, least, greatest = (f"{value:.{digits}f}" for value in spread(values))
+    return middle if len(rounds) == 1 else f"{middle} ({least} to {greatest})"
+
+
+def _optional(rounds: Rounds, what: str, digits: int) -> str:
+    values = [item[what] for item in rounds]
+    return NOT_MEASURED if None in values else f"{statistics.median(values):.{digits}f}"
+
+
+def _outcome(rounds: Rounds, name: str) -> str:
+    return str(sum(item["outcomes"].get(name, 0) for item in rounds))
+
+
+def _megabytes(rounds: Rounds, what: str) -> str:
+    return f"{statistics.median(item[what] for item in rounds) / MB:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _counted(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{plural if number != 1 else ''}"
