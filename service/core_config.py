@@ -17,6 +17,7 @@ class CoreConfig:
         models: Folder of packages, `MODELS/NAME/VERSION`.
         provider: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`.
         default_model: Served to requests that name none; the alphabetically first, if None.
+        versions_kept: Versions of a model that serve side by side, the highest good ones.
         inference_threads: Threads of one run; as many as there are cores, if None.
         max_batch: Most views in one run.
         batch_wait_ms: Longest wait for other requests that are on their way.
@@ -33,6 +34,7 @@ class CoreConfig:
     models: Path
     provider: str = "auto"
     default_model: str | None = None
+    versions_kept: int = 1
     inference_threads: int | None = None
     max_batch: int = 8
     batch_wait_ms: float = 2.0

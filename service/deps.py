@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
 
 from service.context import record_of
-from service.errors import DeadlineExceeded, NotReady, Unauthorized
+from service.errors import DeadlineExceeded, Forbidden, NotReady, Unauthorized
 from service.lifecycle import Lifecycle
 
 
@@ -49,6 +49,26 @@ async def require_key(service: Service, credentials: Credentials) -> int | None:
     if key is None:
         raise Unauthorized("Send a valid API key: Authorization: Bearer KEY.")
     return key
+
+
+_admin = HTTPBearer(
+    auto_error=False, scheme_name="AdminKey", description="The admin key; without one set nobody may."
+)
+
+
+async def require_admin_key(
+    service: Service, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_admin)]
+) -> None:
+    """Let only those through who may change what serves.
+
+    Raises:
+        Forbidden: no admin key is set.
+        Unauthorized: this is not it; an API key does not do.
+    """
+    if not service.admin_key.is_set:
+        raise Forbidden("No admin key is set (BLVNET_ADMIN_KEY), so models cannot be changed over HTTP.")
+    if credentials is None or not service.admin_key.matches(credentials.credentials):
+        raise Unauthorized("Send the admin key: Authorization: Bearer KEY. An API key does not do.")
 
 
 async def take_share(

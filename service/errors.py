@@ -3,8 +3,10 @@
     BlvnetError                     the command line prints it as one line, exit status 1
     ├── RequestError                becomes a problem document (`service.problems` maps the codes)
     │   ├── BadRequest              bad_request          the request itself is malformed
-    │   ├── Unauthorized            unauthorized         no valid API key
+    │   ├── Unauthorized            unauthorized         no valid API key, or not the admin key
+    │   ├── Forbidden               forbidden            models may be changed by nobody over HTTP
     │   ├── ModelNotFound           model_not_found
+    │   ├── ModelRefused            model_refused        a package that was to be loaded cannot serve
     │   ├── TooLarge                too_large            the upload passes a limit
     │   ├── NotAVideo               not_a_video          the bytes are no video container we take
     │   ├── Undecodable             undecodable          a video, but no frame can be had from it
@@ -47,15 +49,27 @@ class BadRequest(RequestError):
 
 
 class Unauthorized(RequestError):
-    """API keys are set and the request carries none that is valid."""
+    """A key is asked for, and the request does not carry it."""
 
     code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """Nobody may do this, as no admin key is set."""
+
+    code = "forbidden"
 
 
 class ModelNotFound(RequestError):
     """No model of that name (or version) is served."""
 
     code = "model_not_found"
+
+
+class ModelRefused(RequestError):
+    """A package that was to be loaded cannot serve; the message says which and why."""
+
+    code = "model_refused"
 
 
 class TooLarge(RequestError):

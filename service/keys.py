@@ -1,4 +1,4 @@
-"""API keys: who may ask for work, and how much of it.
+"""Keys: who may ask for work, and how much of it; and who may change what serves.
 
 A key is set as it is, or as `sha256:HEX`, so that the key itself need not be kept anywhere. Shares are
 counted in this process, by a moving window of a minute and by what is under way.
@@ -94,6 +94,28 @@ class _Rate:
         raise RateLimited(
             f"{self._rate.amount} requests with this key within a minute, the limit.", resets_s - time.time()
         )
+
+
+class AdminKey:
+    """The key of those who may change what serves; without one nobody may."""
+
+    def __init__(self, key: SecretStr | None) -> None:
+        self._digest = None if key is None else _digest(key.get_secret_value())
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is one."""
+        return self._digest is not None
+
+    def matches(self, given: str) -> bool:
+        """Whether `given` is the key, in a time that says nothing about it."""
+        digest = hashlib.sha256(given.encode()).digest()
+        return self._digest is not None and hmac.compare_digest(digest, self._digest)
+
+
+def is_one_of(key: SecretStr, others: Iterable[SecretStr]) -> bool:
+    """Whether a key, as it is or as a digest, is one of some others."""
+    return _digest(key.get_secret_value()) in {_digest(other.get_secret_value()) for other in others}
 
 
 def is_well_formed(key: str) -> bool:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from service.errors import BlvnetError, NotReady, Overloaded
-from service.keys import KeyRing
+from service.errors import BlvnetError, NotReady, Overloaded, PackageError
+from service.keys import AdminKey, KeyRing
 from service.metrics import Metrics
-from service.recognizer import Recognizer, RecognizerState
+from service.recognizer import Recognizer
 from service.settings import Settings
 
 # A slow upload is no work yet, so more may be received than worked on; each may hold a megabyte of memory.
@@ -48,6 +48,7 @@ class Lifecycle:
         self.keys = KeyRing(
             settings.api_keys, settings.key_requests_per_minute, settings.key_requests_at_once
         )
+        self.admin_key = AdminKey(settings.admin_key)
         self.state = State.STARTING
         self._failure: BlvnetError | None = None
         self._loaded = asyncio.Event()
@@ -56,6 +57,8 @@ class Lifecycle:
         self._idle = asyncio.Event()
         self._idle.set()
         self._loading: asyncio.Task[None] | None = None
+        self._rescanning: asyncio.Task[None] | None = None
+        self._rescan_again = False
 
     def start(self) -> None:
         """Begin to load the models, in the background: `/healthz` and `/readyz` answer meanwhile."""
@@ -104,6 +107,23 @@ class Lifecycle:
             Overloaded: its upload would be for nothing, or too many are being received.
         """
         self._check_room()
+        with self._accept():
+            yield
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Hold one request that changes which models serve; it needs none that does.
+
+        Raises:
+            NotReady: the models are not loaded yet, or the service stops while this request is under way.
+        """
+        if self.state is not State.SERVING:
+            raise NotReady(self.readiness()[1])
+        with self._accept():
+            yield
+
+    @contextmanager
+    def _accept(self) -> Iterator[None]:
         task = asyncio.current_task()
         assert task is not None
         self._accepted.add(task)
@@ -122,10 +142,35 @@ class Lifecycle:
     def _check_room(self) -> None:
         ready, reason = self.readiness()
         if not ready:
-            full = self.recognizer.state is RecognizerState.READY and self.state is State.SERVING
+            full = self.state is State.SERVING and self.recognizer.full
             raise Overloaded(reason, RETRY_FULL_S) if full else NotReady(reason)
         if len(self._accepted) >= UPLOADS_PER_PLACE * self.settings.queue_limit:
             raise Overloaded("Too many clips are being received.", RETRY_FULL_S)
+
+    def rescan(self) -> None:
+        """Serve what is in the folder of packages by now, in the background.
+
+        What is asked while it is under way may have come too late for it, so it is done once more after that.
+        """
+        if self._rescanning is not None and not self._rescanning.done():
+            self._rescan_again = True
+            return
+        self._rescanning = asyncio.create_task(self._rescan(), name="rescan models")
+        self._rescanning.add_done_callback(_log_failure)
+
+    async def _rescan(self) -> None:
+        await self._loaded.wait()
+        self._rescan_again = True
+        while self._rescan_again and self.state is State.SERVING:
+            self._rescan_again = False
+            try:
+                await self.recognizer.rescan()
+                logger.info("models are rescanned", extra={"states": self._states()})
+            except PackageError as exc:
+                logger.error("models cannot be rescanned: %s", exc.message)
+
+    def _states(self) -> dict[str, str]:
+        return {f"{entry.name}/{entry.version}": entry.state.value for entry in self.recognizer.models()}
 
     async def drain(self, grace_s: float) -> None:
         """Take no more work, and wait up to `grace_s` seconds for what was accepted; then cut it off."""
@@ -148,9 +193,10 @@ class Lifecycle:
 
     async def stop(self) -> None:
         """Let everything go; safe in every state."""
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.gather(self._loading, return_exceptions=True)  # `started` has told of them
+        tasks = [task for task in (self._loading, self._rescanning) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # they have been told of
         await self.recognizer.close(0)
         if self.state is not State.FAILED:
             self._enter(State.STOPPED)
@@ -159,3 +205,8 @@ class Lifecycle:
         self.state = state
         reason = {} if self._failure is None else {"reason": self._failure.message}
         logger.log(level, "service is %s", state.value, extra={"state": state.value, **reason})
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        logger.error("models could not be rescanned", exc_info=failure)

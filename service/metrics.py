@@ -1,6 +1,6 @@
 """Every metric of the service, on a registry that is passed in. docs/operations.md says what to watch.
 
-Labels come from closed sets only: routes, problem codes, stages, and the names and labels of loaded models.
+Labels come from closed sets only: routes, problem codes, stages, and the packages in the folder of models.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Metrics(Observer):
         )
         for fence in FENCES:
             sandbox.labels(fence).set_function(partial(_stands, recognizer, fence))
-        self.registry.register(_ModelInfoCollector(recognizer))
+        self.registry.register(_ModelCollector(recognizer))
 
     def stages(self, model: str, stages_ms: Mapping[str, float]) -> None:
         """Count the stages of one classified clip."""
@@ -123,8 +123,8 @@ def _stands(recognizer: Recognizer, fence: str) -> float:
     return float(fence in recognizer.decode_sandbox)
 
 
-class _ModelInfoCollector(Collector):
-    """Asked at every scrape, so that a swapped model never leaves its old series behind."""
+class _ModelCollector(Collector):
+    """Asked at every scrape, so that a model that was swapped or refused never leaves its series behind."""
 
     def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer
@@ -135,13 +135,21 @@ class _ModelInfoCollector(Collector):
             "The models that serve, and what they run on.",
             labels=["model", "version", "precision", "provider", "engine", "arithmetic"],
         )
+        refused = GaugeMetricFamily(
+            "blvnet_model_refused",
+            "Model packages that cannot be served; the log and /v1/models say why.",
+            labels=["model", "version"],
+        )
         for entry in self._recognizer.models():
             if entry.manifest is not None and entry.opened is not None:
                 runtime = entry.opened.session.runtime
                 engine = f"{runtime.engine} {runtime.version}"
                 labels = [runtime.provider, engine, runtime.arithmetic.value]
                 family.add_metric([entry.name, str(entry.version), entry.manifest.precision, *labels], 1)
+            if entry.reason is not None:
+                refused.add_metric([entry.name, str(entry.version)], 1)
         yield family
+        yield refused
 
 
 def latency_buckets(request_timeout_s: float) -> tuple[float, ...]:

@@ -6,8 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.model_control import IndexRequest, LoadRequest, UnloadRequest
 from service.problems import KINDS, MEDIA_TYPE
 from service.schemas import Problem
 
@@ -15,6 +17,9 @@ DESCRIPTION = """\
 What is happening in this clip? Post a video file to `/v1/classify` and get action labels back, with the time
 that every stage took. Errors are problem documents (RFC 9457); programs should look at their `code`.
 """
+
+SCHEMA_REFERENCE = "#/components/schemas/{model}"
+READ_BY_HAND = (IndexRequest, LoadRequest, UnloadRequest)
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -42,6 +47,8 @@ _DETAILS = {
     "bad_request": "The form has no field 'file'.",
     "unauthorized": "Send a valid API key: Authorization: Bearer KEY.",
     "model_not_found": "There is no model 'nonesuch'; /v1/models lists them.",
+    "forbidden": "No admin key is set, so models cannot be changed over HTTP.",
+    "model_refused": "walk/2 is refused: there is no model.json; served: 1.",
     "too_large": "The upload has more than 100000000 bytes, which is the limit.",
     "not_a_video": "The bytes are not a video container that the service takes.",
     "undecodable": "No frame of the video can be decoded.",
@@ -75,7 +82,8 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     _, definitions = models_json_schema(
-        [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+        [(Problem, "serialization"), *((kind, "validation") for kind in READ_BY_HAND)],
+        ref_template=SCHEMA_REFERENCE,
     )
     schemas.update(definitions["$defs"])
     for path in document["paths"].values():
@@ -84,6 +92,12 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
             if MEDIA_TYPE not in unprocessable.get("content", {}):
                 operation["responses"].pop("422", None)
     return document
+
+
+def json_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads its body by hand, as clients send it without a type."""
+    schema = {"$ref": SCHEMA_REFERENCE.format(model=kind.__name__)}
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
 
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:

@@ -40,9 +40,11 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "bad_request": Kind(400, "The request is malformed"),
     "unauthorized": Kind(401, "An API key is needed"),
+    "forbidden": Kind(403, "An admin key is needed, and none is set"),
     "not_found": Kind(404, "There is nothing at this address"),
     "model_not_found": Kind(404, "No such model"),
     "method_not_allowed": Kind(405, "This address does not take this method"),
+    "model_refused": Kind(409, "The model package cannot be served"),
     "too_large": Kind(413, "The upload is too large"),
     "not_a_video": Kind(415, "This is not a video that the service takes"),
     "undecodable": Kind(422, "The video cannot be decoded"),

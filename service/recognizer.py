@@ -23,7 +23,7 @@ import numpy as np
 
 from service import scoring
 from service.admission import Admission
-from service.batcher import BatcherState, Inference
+from service.batcher import Inference
 from service.clip.geometry import CROP_COUNTS
 from service.clip.video import VideoInfo
 from service.core_config import CoreConfig
@@ -31,12 +31,14 @@ from service.cores import usable_cores
 from service.decode_pool import Decoded, DecodePool
 from service.errors import DeadlineExceeded, InvalidParameter, NotReady, RequestError
 from service.manifest import Manifest
-from service.model_store import Model, ModelEntry, ModelStore
+from service.model_repository import ModelEntry, ModelRepository
 from service.observer import Observer
+from service.packages import Model, VersionPolicy
 from service.runtime.choice import open_package
 from service.runtime.session import Inputs, Outputs
 from service.runtime.signature import black_clip
 from service.self_test import WatchedBatcher
+from service.serving import Serving
 from service.shared_files import Clip
 
 MAX_TOP_K = 100
@@ -143,10 +145,12 @@ class Recognizer:
         self._state = RecognizerState.NEW
         self._admission = Admission(config.queue_limit)
         self._workers_started = threading.Event()
-        self._store = ModelStore(
+        self._models = ModelRepository(
             config.models,
             partial(open_package, config=config.runtime(cores), before_measuring=self._workers_started.wait),
-            config.default_model,
+            self._batcher,
+            default=config.default_model,
+            versions_kept=config.versions_kept,
         )
         self._decoding = DecodePool(
             workers=config.decode_workers or cores,
@@ -157,7 +161,6 @@ class Recognizer:
         )
         # One thread: a run has all the cores that it was given, and a second one would only share them.
         self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._batchers: dict[str, WatchedBatcher] = {}
         self._closing = asyncio.Lock()
 
     @property
@@ -171,6 +174,11 @@ class Recognizer:
         return self.readiness()[0]
 
     @property
+    def full(self) -> bool:
+        """Whether the next request would be refused for want of room."""
+        return self._state is RecognizerState.READY and self._admission.full
+
+    @property
     def inflight(self) -> int:
         """Requests accepted and not finished."""
         return self._admission.inflight
@@ -178,7 +186,7 @@ class Recognizer:
     @property
     def queue_depth(self) -> int:
         """Requests accepted that wait: for a decode worker, or for a batch."""
-        return self._decoding.waiting + sum(batcher.waiting for batcher in self._batchers.values())
+        return self._decoding.waiting + sum(item.batcher.waiting for item in self._models.serving())
 
     @property
     def decode_workers(self) -> int:
@@ -201,29 +209,42 @@ class Recognizer:
             return False, NOT_READY[self._state]
         if self._decoding.failing and not self._decoding.workers:
             return False, "No decode worker starts."
-        if any(batcher.state is BatcherState.CLOSED for batcher in self._batchers.values()):
-            return False, "Inference has stopped."
-        for name, batcher in self._batchers.items():
-            if (problem := batcher.problem()) is not None:
-                return False, f"Model {name} does not answer: {problem}"
         if self._admission.full:
             return False, "The queue is full."
-        return True, ""
+        return self._models.readiness()
 
     def models(self) -> tuple[ModelEntry, ...]:
-        """All packages, those that serve and those that were refused."""
-        return self._store.entries()
+        """All packages: those that serve, were refused, or are not loaded."""
+        return self._models.entries()
 
-    def model(self, name: str | None = None, version: int | None = None) -> Model:
-        """A model that serves; the default one for None.
+    def versions(self, name: str) -> list[int]:
+        """The versions of a model that serve, ascending."""
+        return self._models.versions(name)
+
+    def model(self, name: str | None = None, version: int | None = None) -> Serving:
+        """What answers requests for a model: its highest version that serves; the default model for None.
+
+        Whoever uses it beyond the next `await` has to hold it.
 
         Raises:
-            NotReady: the models are not loaded yet, or closed.
-            ModelNotFound: no such model serves, or another version of it.
+            NotReady: the models are not loaded yet, or closed, or there are none.
+            ModelNotFound: no such model serves, or not that version of it.
         """
         if self._state not in (RecognizerState.READY, RecognizerState.DRAINING):
             raise NotReady(NOT_READY[self._state])
-        return self._store.get(name, version)
+        return self._models.get(name, version)
+
+    async def rescan(self) -> None:
+        """Serve what is in the folder of packages by now; see `ModelRepository`."""
+        await self._models.rescan()
+
+    async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
+        """Serve a model as it is in the folder by now; see `ModelRepository`."""
+        await self._models.load(name, policy)
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer; see `ModelRepository`."""
+        await self._models.unload(name)
 
     async def start(self) -> None:
         """Load and warm up the models, and start the workers; ready when it returns.
@@ -239,40 +260,42 @@ class Recognizer:
         except BaseException:
             await self.close(0)
             raise
-        for model in self._store.models():
-            self._batchers[model.manifest.name] = self._batcher(model)
         self._enter(RecognizerState.READY)
 
-    async def recognize(self, clip: Clip, query: Query, deadline: float | None = None) -> Recognition:
+    async def recognize(
+        self, clip: Clip, query: Query, deadline: float | None = None, model: Serving | None = None
+    ) -> Recognition:
         """Label one clip. Cancelling drops what has not been done of it.
 
         Args:
             clip: the file's path, bytes, or an open file that has a descriptor.
             query: what is asked.
             deadline: time on the clock of `time.monotonic` by which to be done.
+            model: what to ask, where the caller holds it already; else it goes by the query.
 
         Raises:
             RequestError: the leaf says why; `service.errors` lists them.
         """
         query.check()
-        async with self._admitted(query.model, None, deadline) as model:
-            decoded, inference = await self._run_clip(clip, model, clips=query.clips, crops=query.crops)
-            return answer(query, model, decoded, inference)
+        async with self._admitted(deadline):
+            with (model or self.model(query.model)).held() as held:
+                decoded, inference = await self._run_clip(clip, held, clips=query.clips, crops=query.crops)
+            return answer(query, held.model, decoded, inference)
 
-    async def infer_clip(self, clip: Clip, name: str, version: int | None, deadline: float) -> Inferred:
-        """Run a model on one clip; see `recognize`. The answer is what the graph gave."""
-        async with self._admitted(name, version, deadline) as model:
+    async def infer_clip(self, clip: Clip, model: Serving, deadline: float) -> Inferred:
+        """Run a model, held, on one clip; see `recognize`. The answer is what the graph gave."""
+        async with self._admitted(deadline):
             decoded, inference = await self._run_clip(clip, model, clips=1, crops=1)
             return Inferred(model.manifest, inference.outputs, timings(decoded, inference))
 
-    async def infer(self, inputs: Inputs, name: str, version: int | None, deadline: float) -> Inferred:
-        """Run a model on clips that are decoded already, uint8 `(N, T_branch, size, size, 3)` for each input.
+    async def infer(self, inputs: Inputs, model: Serving, deadline: float) -> Inferred:
+        """Run a model, held, on clips decoded already, uint8 `(N, T_branch, size, size, 3)` for each input.
 
         Raises:
             RequestError: the leaf says why; `service.errors` lists them.
         """
-        async with self._admitted(name, version, deadline) as model:
-            inference = await self._batchers[model.manifest.name].infer(inputs)
+        async with self._admitted(deadline):
+            inference = await model.batcher.infer(inputs)
             return Inferred(model.manifest, inference.outputs, timings(None, inference))
 
     async def close(self, grace_s: float) -> None:
@@ -287,41 +310,36 @@ class Recognizer:
             except TimeoutError:
                 logger.warning("%d requests were not finished in %g s", self.inflight, grace_s)
             await self._decoding.close()
-            for batcher in self._batchers.values():
-                await batcher.close()
+            await self._models.close()
             self._inference.shutdown()
-            self._store.close()
             self._enter(RecognizerState.CLOSED)
 
     @asynccontextmanager
-    async def _admitted(
-        self, name: str | None, version: int | None, deadline: float | None
-    ) -> AsyncIterator[Model]:
-        """Hold a place and a model for one request, up to its deadline."""
+    async def _admitted(self, deadline: float | None) -> AsyncIterator[None]:
+        """Hold a place for one request, up to its deadline."""
         if self._state is not RecognizerState.READY:
             raise NotReady(NOT_READY[self._state])
-        model = self._store.get(name, version)
         with self._admission.admit():
             try:
                 async with asyncio.timeout_at(deadline):
-                    yield model
+                    yield
             except TimeoutError as exc:
                 raise DeadlineExceeded("The request could not be answered in its time.") from exc
 
     async def _run_clip(
-        self, clip: Clip, model: Model, *, clips: int, crops: int
+        self, clip: Clip, model: Serving, *, clips: int, crops: int
     ) -> tuple[Decoded, Inference]:
-        batcher = self._batchers[model.manifest.name]
-        with batcher.on_the_way():
+        with model.batcher.on_the_way():
             decoded = await self._decoding.decode(
                 clip, model.manifest.clip, self._config.limits, clips=clips, crops=crops
             )
-        return decoded, await batcher.infer(decoded.inputs)
+        return decoded, await model.batcher.infer(decoded.inputs)
 
     async def _load(self) -> None:
         """Start workers and load models, side by side; engines are compared once the workers are there."""
-        load = partial(asyncio.get_running_loop().run_in_executor, self._inference, self._store.load)
-        started, loaded = await asyncio.gather(self._start_workers(), load(), return_exceptions=True)
+        started, loaded = await asyncio.gather(
+            self._start_workers(), self._models.start(), return_exceptions=True
+        )
         for failure in (loaded, started):
             if isinstance(failure, BaseException):
                 raise failure

@@ -9,7 +9,7 @@ from enum import IntEnum
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service.manifest import inputs_to_json
-from service.model_store import ModelEntry as StoredModel
+from service.model_repository import ModelEntry as StoredModel
 from service.recognizer import Recognition
 from service.runtime.choice import Opened
 
@@ -216,12 +216,16 @@ class Runtime(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """One model. One that was refused has a `reason` and little else."""
+    """One version of a model. One that was refused has a `reason`; what is not loaded has little else."""
 
     name: str
     version: int
-    state: str = Field(description="`ready` or `refused`.")
-    reason: str | None = Field(default=None, description="Why it was refused.")
+    state: str = Field(description="`loading`, `ready`, `unloading`, `unloaded` or `refused`.")
+    reason: str | None = Field(
+        default=None,
+        description="Why it was refused. Of one that is ready: its package has changed since it was loaded, "
+        "and is refused as it is now.",
+    )
     inputs: list[GraphInput] = []
     labels: list[str] = []
     precision: str | None = None
@@ -322,6 +326,15 @@ class V2ModelReady(BaseModel):
 
     name: str
     ready: bool
+
+
+class RepositoryEntry(BaseModel):
+    """A version of a model, as Triton's model repository extension lists it."""
+
+    name: str
+    version: str
+    state: str = Field(description="`READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.")
+    reason: str = Field(description="Why it is unavailable; empty where there is nothing to say.")
 
 
 class ParameterError(BaseModel):

@@ -3,6 +3,7 @@
 SIGTERM or SIGINT ──> no new work (503, /readyz false) ──> accepted requests finish, at most SHUTDOWN_GRACE_S
                   ──> sockets close, workers stop ──> exit 0
 a second signal   ──> the wait ends at once
+SIGHUP            ──> the folder of models is looked through again, while all goes on
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from service.errors import BlvnetError
 from service.lifecycle import Lifecycle
 from service.settings import Settings, unknown_variables
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BACKLOG = 2048
 # Longer than the idle time after which common load balancers drop a connection: they never reuse a dead one.
 KEEP_ALIVE_S = 75
@@ -63,7 +64,7 @@ async def _serve(settings: Settings) -> None:
         operations = create_operations_app(service)
         servers.append(_server(operations, "metrics", settings.host, settings.metrics_port))
     serving = [asyncio.create_task(server.run_here()) for server in servers]
-    with _stop_signals(service) as stopped:
+    with _signals(service) as stopped:
         try:
             await _until_first(service.started(), stopped.wait())
             await _until_first(stopped.wait(), *serving)
@@ -143,21 +144,22 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def _stop_signals(service: Lifecycle) -> Iterator[asyncio.Event]:
-    """An event that the first signal sets; from the second one on, what is under way is cut off."""
+def _signals(service: Lifecycle) -> Iterator[asyncio.Event]:
+    """An event that the first signal to stop sets; from the second one on, what is under way is cut off."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def on_signal(name: str) -> None:
+    def on_stop(name: str) -> None:
         logger.info("signal received", extra={"signal": name})
         if stopped.is_set():
             service.cut()
         stopped.set()
 
-    for number in SIGNALS:
-        loop.add_signal_handler(number, on_signal, number.name)
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, on_stop, number.name)
+    loop.add_signal_handler(signal.SIGHUP, service.rescan)
     try:
         yield stopped
     finally:
-        for number in SIGNALS:
+        for number in (*STOP_SIGNALS, signal.SIGHUP):
             loop.remove_signal_handler(number)

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.clip.video import DecodeLimits
 from service.core_config import CoreConfig
 from service.errors import BlvnetError
-from service.keys import is_well_formed
+from service.keys import is_one_of, is_well_formed
 from service.runtime.remembered import default_cache_dir
 
 PREFIX = "BLVNET_"
@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="Model for requests that name none; the first by name if not given."
     )
+    versions_kept: int = Field(
+        1, ge=1, le=100, description="Versions of each model that serve side by side, the highest ones."
+    )
     host: str = Field("127.0.0.1", pattern=r"^\S+$", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     metrics_port: int | None = Field(
@@ -94,6 +97,12 @@ class Settings(BaseSettings):
     )
     key_requests_at_once: int | None = Field(
         None, ge=1, le=100_000, description="Most clips under way with one API key; past it 429."
+    )
+
+    admin_key: SecretStr | None = Field(
+        None,
+        description="Key that loading and unloading models over HTTP asks for, as it is or as sha256:HEX; "
+        "without one nobody may. Better set in the environment.",
     )
 
     provider: Provider = Field(Provider.AUTO, description="Where inference runs.")
@@ -165,11 +174,17 @@ class Settings(BaseSettings):
     @classmethod
     def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in keys:
-            if not is_well_formed(key.get_secret_value()):
-                raise ValueError(
-                    "a key must be printable ASCII without blanks and not empty, or sha256: and 64 hex digits"
-                )
+            _check_key(key)
         return keys
+
+    @field_validator("admin_key")
+    @classmethod
+    def _check_admin_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is not None:
+            _check_key(key)
+            if is_one_of(key, info.data.get("api_keys", ())):
+                raise ValueError("it must not be one of the API keys")
+        return key
 
     @field_validator("key_requests_per_minute", "key_requests_at_once")
     @classmethod
@@ -194,6 +209,7 @@ class Settings(BaseSettings):
             models=self.models,
             provider=self.provider,
             default_model=self.default_model,
+            versions_kept=self.versions_kept,
             inference_threads=self.inference_threads,
             max_batch=self.max_batch,
             batch_wait_ms=self.batch_wait_ms,
@@ -236,9 +252,16 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     )
 
 
+def _check_key(key: SecretStr) -> None:
+    if not is_well_formed(key.get_secret_value()):
+        raise ValueError(
+            "a key must be printable ASCII without blanks and not empty, or sha256: and 64 hex digits"
+        )
+
+
 def _complaint(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0])
     # What was given is shown, but for keys, which are secrets even when they are wrong.
-    given = "" if name == "api_keys" else f" is {str(error['input'])!r}"
+    given = "" if name in ("api_keys", "admin_key") else f" is {str(error['input'])!r}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}){given}: {message}"

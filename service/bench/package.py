@@ -17,7 +17,7 @@ from service.bench.race import Plan, Result, Watch, race
 from service.clip.probe import PROBE, PROBE_CLIPS, probe_clips
 from service.errors import PackageError
 from service.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_graph
-from service.model_store import find_packages
+from service.packages import find_packages
 from service.runtime.config import RuntimeConfig
 from service.runtime.providers import (
     Candidate,

@@ -16,7 +16,7 @@ from rich.text import Text
 from service.cores import usable_cores
 from service.errors import PackageError
 from service.manifest import inputs_to_json
-from service.model_store import Package, described, find_packages, load_package
+from service.packages import Package, described, find_packages, load_package
 from service.runtime.choice import open_package
 from service.runtime.config import RuntimeConfig
 from service.runtime.session import InferenceFailed

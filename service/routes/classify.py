@@ -47,16 +47,16 @@ async def classify(
         crops=int(parameters.crops),
         evidence=parameters.evidence,
     )
-    with service.admit():
-        # A model that is not there is refused before the clip is read.
-        record.model = service.recognizer.model(query.model).manifest.name
+    # A model that is not there is refused before the clip is read; one that is stays until the answer.
+    with service.admit(), service.recognizer.model(query.model).held() as held:
+        record.model = held.manifest.name
         async with (
             until(deadline),
             received_clip(request, service.settings.max_upload_bytes) as upload,
         ):
             record.received(upload.size_bytes)
             async with while_connected(request):
-                recognition = await service.recognizer.recognize(upload.clip, query, deadline.at)
+                recognition = await service.recognizer.recognize(upload.clip, query, deadline.at, held)
     return _answer(service, record, recognition)
 
 

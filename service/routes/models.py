@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from service.deps import Service
 from service.errors import ModelNotFound
+from service.model_repository import ModelState
 from service.openapi import problems
 from service.schemas import Limits, ModelEntry, ModelList
 
@@ -14,7 +15,7 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 @router.get("/models", summary="List the models and the limits", responses=problems("unauthorized"))
 async def list_models(service: Service) -> ModelList:
-    """All models, those too that were refused, with the reason."""
+    """All packages: what serves, what was refused and why, and what is in the folder and not loaded."""
     settings = service.settings
     return ModelList(
         models=[ModelEntry.of(model) for model in service.recognizer.models()],
@@ -38,8 +39,8 @@ async def list_models(service: Service) -> ModelList:
     "/models/{name}", summary="Describe one model", responses=problems("unauthorized", "model_not_found")
 )
 async def get_model(name: str, service: Service) -> ModelEntry:
-    """One model: the version that serves, or else the one that was refused last."""
+    """One model: the version that answers, or else the highest there is."""
     entries = [model for model in service.recognizer.models() if model.name == name]
     if not entries:
         raise ModelNotFound(f"There is no model {name[:128]!r}; /v1/models lists them.")
-    return ModelEntry.of(next((model for model in entries if model.reason is None), entries[0]))
+    return ModelEntry.of(next((model for model in entries if model.state is ModelState.READY), entries[0]))

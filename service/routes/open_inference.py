@@ -12,8 +12,8 @@ from service.context import RequestRecord, record_of
 from service.deps import RequestDeadline, Service, check_ready, take_share, until, while_connected
 from service.errors import InvalidParameter
 from service.lifecycle import Lifecycle
-from service.model_store import Model
 from service.openapi import protocol_errors
+from service.packages import Model
 from service.recognizer import Inferred
 from service.runtime.signature import EVIDENCE, LOGITS
 from service.schemas import ServerLive, ServerMetadata, ServerReady, TensorMetadata, V2Model, V2ModelReady
@@ -21,8 +21,8 @@ from service.uploads import received_body
 
 PREFIX = "/v2"
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
-# Of the protocol's extensions those that are here; the first two are Triton's.
-EXTENSIONS = ["binary_tensor_data", "classification", "encoded_clip"]
+# Of the protocol's extensions those that are here; all but the last are Triton's.
+EXTENSIONS = ["binary_tensor_data", "classification", "model_repository", "encoded_clip"]
 MOST_DIGITS = 18  # of a version, which is a number
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "openvino": "openvino"}
 
@@ -52,11 +52,11 @@ async def ready(service: Service) -> ServerReady:
 @router.get("/models/{name}/versions/{version}", summary="Describe a version of a model")
 async def model(service: Service, name: str, version: str | None = None) -> V2Model:
     """The model's tensors; -1 stands for the number of clips."""
-    found = service.recognizer.model(name, _number(version))
+    found = service.recognizer.model(name, _number(version)).model
     spec = found.manifest.clip
     return V2Model(
         name=found.manifest.name,
-        versions=[str(found.manifest.version)],
+        versions=[str(number) for number in service.recognizer.versions(name)],
         platform=PLATFORMS[found.session.runtime.engine],
         inputs=[
             TensorMetadata(name=item.name, datatype="UINT8", shape=[-1, *item.shape(spec.frames)])
@@ -105,9 +105,9 @@ async def infer(
     """Tensors in, tensors out, in JSON or with binary tensor data behind it."""
     record = record_of(request)
     number = _number(version)
-    with service.admit():
-        found = service.recognizer.model(name, number)  # or it is refused, before it is read
-        record.model = found.manifest.name
+    # A model that is not there is refused before the request is read; one that is stays until the answer.
+    with service.admit(), service.recognizer.model(name, number).held() as held:
+        record.model = held.manifest.name
         async with (
             until(deadline),
             received_body(request, service.settings.max_upload_bytes) as upload,
@@ -117,12 +117,11 @@ async def infer(
                 header_length = request.headers.get(JSON_LENGTH_HEADER)
                 call = await run_in_threadpool(open_inference.parse, await upload.read(), header_length)
                 if call.wants_clip:
-                    inferred = await service.recognizer.infer_clip(
-                        open_inference.clip(call), name, number, deadline.at
-                    )
+                    clip = open_inference.clip(call)
+                    inferred = await service.recognizer.infer_clip(clip, held, deadline.at)
                 else:
-                    inputs = await run_in_threadpool(open_inference.tensors, call, found.manifest.clip)
-                    inferred = await service.recognizer.infer(inputs, name, number, deadline.at)
+                    inputs = await run_in_threadpool(open_inference.tensors, call, held.manifest.clip)
+                    inferred = await service.recognizer.infer(inputs, held, deadline.at)
                 return await _answer(service, record, call, inferred)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from service.app import create_app
 from service.errors import BlvnetError
 from service.lifecycle import Lifecycle, State
 from service.problems import KINDS
-from service.recognizer import RecognizerState
+from service.recognizer import Recognizer
 from service.schemas import ClassifyAnswer
 from service.settings import load_settings
 
@@ -63,8 +64,9 @@ def broken(service: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(SECRET)
 
     monkeypatch.setattr(service.recognizer, "readiness", lambda: (True, ""))
+    tiny = SimpleNamespace(manifest=SimpleNamespace(name="tiny"))
     monkeypatch.setattr(
-        service.recognizer, "model", lambda _: SimpleNamespace(manifest=SimpleNamespace(name="tiny"))
+        service.recognizer, "model", lambda _: SimpleNamespace(held=lambda: nullcontext(tiny))
     )
     monkeypatch.setattr(service.recognizer, "recognize", recognize)
 
@@ -139,7 +141,7 @@ def test_full_queue_refuses_before_the_upload_is_read(
             raise AssertionError("the body was read")
 
     monkeypatch.setattr(service.recognizer, "readiness", lambda: (False, "The queue is full."))
-    monkeypatch.setattr(service.recognizer, "_state", RecognizerState.READY)
+    monkeypatch.setattr(Recognizer, "full", True)
     answer = post(app, content=Unread(), headers={"Expect": "100-continue"})
     assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
 
@@ -198,7 +200,7 @@ class TestDescription:
         }
         for code, (status, value) in examples.items():
             assert (value["code"], value["status"], status) == (code, status, KINDS[code].status)
-        of_others = {"not_found", "method_not_allowed", "internal_error"}
+        of_others = {"not_found", "method_not_allowed", "internal_error", "forbidden", "model_refused"}
         assert set(examples) == set(KINDS) - of_others
 
     def test_no_error_is_described_that_is_never_answered(self, document: dict[str, Any]) -> None:

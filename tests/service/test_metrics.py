@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from service.manifest import Manifest
 from service.metrics import Metrics, batch_buckets, latency_buckets
-from service.model_store import ModelEntry, ModelState
+from service.model_repository import ModelEntry, ModelState
 from service.observer import RestartReason
 from tests.engines import OPENVINO, opened
 from tests.tiny_models import TWO_STREAMS
@@ -71,7 +71,9 @@ def test_gauges_follow_the_core_at_every_scrape(metrics: Metrics) -> None:
     assert sample(metrics, "blvnet_decode_sandbox", fence="landlock") == 0
 
 
-def test_model_info_shows_those_that_serve_and_forgets_those_that_do_not(metrics: Metrics) -> None:
+def test_models_that_serve_and_those_that_were_refused_are_shown_while_they_are_there(
+    metrics: Metrics,
+) -> None:
     serving = [
         ModelEntry("tiny", 3, ModelState.READY, MANIFEST, opened(OPENVINO)),
         ModelEntry("bad", 1, ModelState.REFUSED, reason="no graph"),
@@ -87,5 +89,8 @@ def test_model_info_shows_those_that_serve_and_forgets_those_that_do_not(metrics
         "arithmetic": "bf16",
     }
     assert sample(metrics, "blvnet_model_info", **labels) == 1
+    assert sample(metrics, "blvnet_model_refused", model="bad", version="1") == 1
+    assert sample(metrics, "blvnet_model_refused", model="tiny", version="3") is None
     serving.clear()
     assert sample(metrics, "blvnet_model_info", **labels) is None
+    assert sample(metrics, "blvnet_model_refused", model="bad", version="1") is None

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from service.clip.video import VideoInfo
 from service.manifest import Manifest
-from service.model_store import ModelEntry as StoredModel
-from service.model_store import ModelState
+from service.model_repository import ModelEntry as StoredModel
+from service.model_repository import ModelState
 from service.recognizer import Evidence, Prediction, Recognition, Timings
 from service.runtime.choice import ChosenBy
 from service.schemas import Classification, ClassifyParameters, ModelEntry, Timing

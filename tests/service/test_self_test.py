@@ -218,7 +218,7 @@ async def test_no_readiness_without_inference(
         await service.started()
         assert (await client.get("/readyz")).status_code == 200
         with monkeypatch.context() as broken:
-            broken.setattr(service.recognizer.model("tiny").session, "run", fail)
+            broken.setattr(service.recognizer.model("tiny").model.session, "run", fail)
             await until(lambda: not service.readiness()[0])
             probe, protocol = await client.get("/readyz"), await client.get("/v2/health/ready")
             refused = await client.post("/v1/classify", content=red_clip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,9 @@ def test_choices_do_not_mind_capitals() -> None:
         ("api_keys", "one,,two"),
         ("api_keys", "with blank"),
         ("api_keys", "schlüssel"),
+        ("admin_key", "with blank"),
+        ("admin_key", "sha256:short"),
+        ("versions_kept", "0"),
     ],
 )
 def test_wrong_value_is_told_in_one_line_with_its_name(name: str, value: str) -> None:
@@ -90,10 +94,20 @@ def test_wrong_value_is_told_in_one_line_with_its_name(name: str, value: str) ->
     assert "\n" not in caught.value.message
 
 
-def test_wrong_key_is_not_told() -> None:
+@pytest.mark.parametrize("name", ["api_keys", "admin_key"])
+def test_wrong_key_is_not_told(name: str) -> None:
     with pytest.raises(BadSetting) as caught:
-        load_settings({"api_keys": "secret key"})
+        load_settings({name: "secret key"})
     assert "secret" not in caught.value.message
+
+
+def test_admin_key_is_never_shown_and_is_none_of_the_api_keys() -> None:
+    digest = "sha256:" + hashlib.sha256(b"user").hexdigest()
+    assert "admin" not in repr(load_settings({"api_keys": digest, "admin_key": "admin"}).admin_key)
+    with pytest.raises(
+        BadSetting, match=r"^BLVNET_ADMIN_KEY \(--admin-key\): it must not be one of the API keys"
+    ):
+        load_settings({"api_keys": digest, "admin_key": "user"})
 
 
 def test_all_wrong_values_are_told_at_once() -> None:
