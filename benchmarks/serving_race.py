@@ -27,6 +27,7 @@ from benchmarks.race.goals import SCENARIOS
 from benchmarks.race.material import KINDS, SHORT, described, made_clips, made_package, package_in
 from benchmarks.race.measure import Course
 from benchmarks.race.servers import PeerFailed, Server
+from benchmarks.serving import ServiceFailed
 from service.bench.progress import watching
 from service.bench.race import Step, Watch
 from service.settings import bundled_models
@@ -49,6 +50,7 @@ class Extent:
     overload_rounds: int
     overload_seconds: float
     idle_rounds: int
+    rate: float | None = None
 
 
 FULL = Extent(rounds=3, seconds=6, warm_up_s=1, overload_rounds=1, overload_seconds=30, idle_rounds=3)
@@ -62,6 +64,13 @@ def main(
     overload_seconds: Annotated[float | None, typer.Option(min=0.1, help="Of one overload [30].")] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this server; can be repeated.")
+    ] = None,
+    idle_rounds: Annotated[int | None, typer.Option(min=0, help="Rounds of idling [3].")] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Clips a second of an overload, for all; twice its own best rate if not given."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="One short round, overloads only with limits; for development.")
@@ -90,10 +99,15 @@ def main(
         warm_up_s=base.warm_up_s,
         overload_rounds=base.overload_rounds if overload_rounds is None else overload_rounds,
         overload_seconds=overload_seconds or base.overload_seconds,
-        idle_rounds=base.idle_rounds,
+        idle_rounds=base.idle_rounds if idle_rounds is None else idle_rounds,
+        rate=rate,
     )
     console = Console(stderr=True)
-    course = prepare(package, peers_python, cache, lambda text: console.print(text, highlight=False))
+    try:
+        course = prepare(package, peers_python, cache, lambda text: console.print(text, highlight=False))
+    except (PeerFailed, ServiceFailed, ValueError) as exc:
+        console.print(f"cannot start: {exc}", highlight=False)
+        raise typer.Exit(1) from exc
     document = header(course, chosen, extent, queue_limit)
     with watching(console) as watch:
         Race(course, chosen, extent, document, watch).run(all_overloads=not quick)
@@ -120,8 +134,8 @@ def choose(everybody: Sequence[Server], only: Sequence[str] | None) -> list[Serv
 def prepare(package: Path | None, python: Path | None, cache: Path, say: Callable[[str], object]) -> Course:
     """Make what is not there yet, and ask our service what should come out."""
     cache.mkdir(parents=True, exist_ok=True)
-    python = python or servers.environment(cache, say)
     folder = package_in(package) if package else made_package(cache, say)
+    python = python or servers.environment(cache, say)
     clips = {kind: made_clips(kind, cache) for kind in KINDS}
     expected = {kind: measure.expected_answers(folder, files) for kind, files in clips.items()}
     return Course(folder, clips, expected, python, cache)
@@ -137,6 +151,7 @@ def header(course: Course, chosen: Sequence[Server], extent: Extent, queue_limit
         "seconds": extent.seconds,
         "overload_rounds": extent.overload_rounds,
         "overload_seconds": extent.overload_seconds,
+        "overload_rate": extent.rate,
         "queue_limit": queue_limit,
         "servers": {server.name: {"ours": server.ours, "limited": server.limited} for server in chosen},
         "absent": {},
@@ -215,11 +230,14 @@ class Race:
             self.document["floors"][name].append(floor)
 
     def overload(self, server: Server) -> dict[str, Any]:
-        """Twice what the server carried in the closed loops."""
-        best = goals.best_rate(self.document, server.name)
-        if best is None:
-            raise PeerFailed("no closed loop says how much it can carry")
-        return measure.overload(self.course, server, SHORT, OVERLOAD * best, self.extent.overload_seconds)
+        """The rate that was asked for, or twice what the server carried in the closed loops."""
+        rate = self.extent.rate
+        if rate is None:
+            best = goals.best_rate(self.document, server.name)
+            if not best:
+                raise PeerFailed("no closed loop says how much it can carry")
+            rate = OVERLOAD * best
+        return measure.overload(self.course, server, SHORT, rate, self.extent.overload_seconds)
 
     def attempt(
         self,
@@ -228,13 +246,13 @@ class Race:
         figures: dict[str, list[dict[str, Any]]],
         measured: Callable[[Server], dict[str, Any]],
     ) -> None:
-        """Measure one server; a peer that fails is absent from then on."""
+        """Measure one server; one that fails is absent from then on."""
         self.step(f"{what}: {server.name}")
         if server.name in self.document["absent"]:
             return
         try:
             figures.setdefault(server.name, []).append(measured(server))
-        except PeerFailed as exc:
+        except (PeerFailed, ServiceFailed) as exc:
             self.document["absent"][server.name] = str(exc)
 
     def step(self, what: str) -> None:

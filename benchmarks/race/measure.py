@@ -98,9 +98,9 @@ def idle(course: Course, server: Server, kind: str) -> dict[str, Any]:
         time.sleep(SETTLED_S)
         pss = pss_bytes(target.pid)
     with course.running(server) as target, serving.client(target.url) as http:
-        http.post(
-            server.route, content=course.clips[kind][0].read_bytes(), headers=HEADERS
-        ).raise_for_status()
+        answer = http.post(server.route, content=course.clips[kind][0].read_bytes(), headers=HEADERS)
+        if not answer.is_success:
+            raise PeerFailed(f"{server.name} answered {answer.status_code}")
         first_answer_s = time.monotonic() - target.started
         time.sleep(SETTLED_S)
         answered = pss_bytes(target.pid)

@@ -74,7 +74,7 @@ def _closed(document: Document, scenario: str) -> str:
                 NOT_MEASURED,
             )
         )
-    head = (SCENARIOS[scenario].title, "clips/s", "p50 ms", "p99 ms", "clips right", "not answered")
+    head = (SCENARIOS[scenario].title, "clips/s", "p50 ms", "p99 ms", "clips right", "not right")
     return report.table(head, rows)
 
 
@@ -105,9 +105,10 @@ def _overload(document: Document) -> str:
         "MB before / peak / after",
         "normal after s",
     )
-    return f"""Clips come at random times (Poisson), to each server twice as many as it answered at best, from
-callers that give up after {GIVES_UP_S:g} s. Goodput counts right answers within {DEADLINE_S:g} s. Memory
-is the proportional set size of all processes. The last column says how long after the end of the load a lone
+    rate = document["overload_rate"]
+    offered = "twice as many as it answered at best" if rate is None else f"{rate:g} a second"
+    return f"""Clips come at random times (Poisson), to each server {offered}, from callers
+that give up after {GIVES_UP_S:g} s. Goodput counts right answers within {DEADLINE_S:g} s. Memory is the proportional set size of all processes. The last column says how long after the end of the load a lone
 post was sent that took at most {NORMAL:g} times what it took before. A limit is the peer's own, at
 {document["queue_limit"]} requests (uvicorn's `--limit-concurrency`, mosec's `--capacity`; LitServe has none).
 
@@ -158,9 +159,9 @@ def _all_figures(document: Document) -> Iterable[Mapping[str, Any]]:
 
 
 def _right(rounds: Rounds) -> tuple[str, str]:
-    """Of how many clips the answer was right at least once, and how many posts were not answered."""
+    """Of how many clips the answer was right at least once, and how many posts brought no right answer."""
     clips = min(item["clips_right"] for item in rounds), max(item["clips"] for item in rounds)
-    lost = sum(sum(item["outcomes"].values()) - item["outcomes"].get("answered", 0) for item in rounds)
+    lost = sum(sum(item["outcomes"].values()) - item["right"] for item in rounds)
     return f"{clips[0]} of {clips[1]}", str(lost)
 
 

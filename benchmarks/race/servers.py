@@ -142,8 +142,9 @@ def environment(cache: Path, say: Callable[[str], object]) -> Path:
         venv.create(folder, clear=True, with_pip=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         command = [*pip, "--requirement", str(pins[0]), "--constraint", str(pins[1])]
-        if subprocess.run(command, check=False).returncode:
-            raise PeerFailed(f"pip could not install {REQUIREMENTS.relative_to(ROOT)}")
+        pip_run = subprocess.run(command, check=False, capture_output=True)
+        if pip_run.returncode:
+            raise PeerFailed(f"pip could not install the peers: {_last_line(pip_run.stderr)}")
         done.touch()
     return python
 

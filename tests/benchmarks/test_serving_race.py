@@ -135,7 +135,7 @@ def loop(rate: float, p50_ms: float) -> dict[str, Any]:
         "p50_ms": p50_ms,
         "p99_ms": 2 * p50_ms,
         "right": 9,
-        "outcomes": {"answered": 9},
+        "outcomes": {"answered": 10},
         "clips_right": 6,
         "clips": 6,
         "generator_cpu": 0.02,
@@ -179,6 +179,7 @@ def document() -> dict[str, Any]:
         "seconds": 6,
         "overload_rounds": 1,
         "overload_seconds": 30,
+        "overload_rate": None,
         "queue_limit": 6,
         "servers": {name: {"ours": ours, "limited": LIMITED in name} for name, ours in names.items()},
         "absent": {"gone": "it did not start"},
@@ -208,7 +209,7 @@ def test_goals_are_ratios_within_a_round_to_the_best_peer_that_is_right() -> Non
 
 def test_report_tells_everything_and_fits_its_page() -> None:
     text = serving_race.finish(document())
-    assert "| quick | 6.00 (6.00 to 6.00) | 160 (160 to 160) | 320 (320 to 320) | 6 of 6 | 0 |" in text
+    assert "| quick | 6.00 (6.00 to 6.00) | 160 (160 to 160) | 320 (320 to 320) | 6 of 6 | 3 |" in text
     assert "| ours | 16.0 | 11.00 | 900 | 5 in 20 | 0 | 0 | 100 / 200 / 110 | - |" in text
     assert "Absent: gone (it did not start)." in text
     assert "at least 1.1 | holds |" in text
