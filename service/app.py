@@ -32,10 +32,13 @@ def create_app(settings: Settings) -> FastAPI:
 
     Models are loaded in the background once the application has started: until then `/readyz` says why not.
     """
+    core = settings.core_config()
     metrics = Metrics(
-        CollectorRegistry(), request_timeout_s=settings.request_timeout_s, max_batch=settings.max_batch
+        CollectorRegistry(),
+        request_timeout_s=settings.request_timeout_s,
+        max_batch=core.batch(on_device=True),
     )
-    service = Lifecycle(settings, Recognizer(settings.core_config(), observer=metrics), metrics)
+    service = Lifecycle(settings, Recognizer(core, observer=metrics), metrics)
     metrics.watch(service.recognizer)
     metrics.declare_reasons(problems.KINDS)
     app = _bare_app(service, lifespan=_lifespan)

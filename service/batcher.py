@@ -1,14 +1,17 @@
-"""From single requests to batches: one batcher for each model, in front of its session.
+"""From single requests to runs of the graph: one batcher for each model, in front of its sessions.
 
-Rows (views) of several requests share a run of the graph, up to `max_batch`. A batch is not held back for a
-request that nobody has made: it waits only while other requests are known to be on their way, and never
-longer than `wait_s`. Work whose caller has gone is dropped before it is run.
+A clip that is alone runs with all threads. Where several are under way, each runs with one thread, as many
+side by side as there are slots; see `service.runtime.streams`. Rows (views) of several requests may share a
+run, up to `max_batch`. A batch is not held back for a request that nobody has made: it waits only while some
+are known to be on their way, and never longer than `wait_s`. Requests take turns, a run each, so that one of
+many views does not hold up the others. Work whose caller has gone is dropped before it is run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,7 +23,9 @@ from enum import StrEnum
 import numpy as np
 
 from service.errors import NotReady
-from service.runtime.session import InferenceFailed, Inputs, Outputs, Session
+from service.runtime.session import InferenceFailed, Inputs, Outputs, Session, rows_of
+from service.runtime.streams import Streams
+from service.slots import Slots
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +33,9 @@ logger = logging.getLogger(__name__)
 class BatcherState(StrEnum):
     """What a batcher is doing."""
 
-    IDLE = "idle"
-    GATHERING = "gathering"
-    RUNNING = "running"
+    IDLE = "idle"  # nothing waits; runs may be under way
+    GATHERING = "gathering"  # more rows are on their way, for the same run
+    QUEUED = "queued"  # for slots
     CLOSED = "closed"
 
 
@@ -45,7 +50,7 @@ class Inference:
 
 @dataclass(eq=False)
 class _Job:
-    """One request: some rows, of which `taken` are in a batch already."""
+    """One request: of its rows `taken` are in a run or through it; `parts` came out, by their first row."""
 
     inputs: Inputs
     rows: int
@@ -54,11 +59,16 @@ class _Job:
     counted: bool
     taken: int = 0
     started_s: float = 0.0
-    parts: list[Outputs] = field(default_factory=list)
+    parts: dict[int, Outputs] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
-        return self.rows - self.taken
+        """Rows that no run has taken; none, when nobody wants them any more."""
+        return 0 if self.done.done() else self.rows - self.taken
+
+    @property
+    def complete(self) -> bool:
+        return sum(len(part.logits) for part in self.parts.values()) == self.rows
 
 
 @dataclass(frozen=True)
@@ -74,12 +84,27 @@ class _Slice:
         return self.stop - self.start
 
 
+@dataclass(frozen=True)
+class _Run:
+    """One run of the graph: on which session, for which rows, and the slots that it takes."""
+
+    session: Session
+    slots: int
+    batch: list[_Slice]
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.batch)
+
+
 class Batcher:
-    """Runs a session on batches, one at a time, in a thread of `executor`.
+    """Runs a model's sessions, in threads of `executor`.
 
     Args:
-        session: the model's graph.
-        executor: where inference runs, so that the event loop never waits for it.
+        session: the model's graph, its runs with all threads.
+        streams: the graph for one-thread runs side by side, where they pay.
+        slots: the cores' share of inference, in common with other batchers.
+        executor: where inference runs, so that the event loop never waits for it; a thread for each slot.
         max_batch: most rows in one run.
         wait_s: longest time that a batch waits to be filled.
         on_batch: called with the number of rows of every batch.
@@ -88,6 +113,8 @@ class Batcher:
     def __init__(
         self,
         session: Session,
+        streams: Streams | None,
+        slots: Slots,
         executor: Executor,
         *,
         max_batch: int,
@@ -95,12 +122,14 @@ class Batcher:
         on_batch: Callable[[int], object],
     ) -> None:
         self._session = session
+        self._streams = streams
+        self._slots = slots
         self._executor = executor
         self._max_batch = max_batch
         self._wait_s = wait_s
         self._on_batch = on_batch
         self._jobs: deque[_Job] = deque()
-        self._batch: list[_Slice] = []
+        self._runs: dict[asyncio.Task[None], _Run] = {}
         self._coming = 0
         self._changed = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -109,22 +138,32 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Requests of which no row has been run."""
-        return sum(1 for job in self._jobs if job.taken == 0 and not job.done.done())
+        return sum(1 for job in self._jobs if job.taken == 0 and job.left)
+
+    @property
+    def clips(self) -> int:
+        """Rows on their way, waiting and running."""
+        return self._coming + self._rows_left() + sum(run.rows for run in self._runs.values())
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop."""
+        self._slots.join(self)
         self._loop_task = asyncio.get_running_loop().create_task(self._serve())
         self._loop_task.add_done_callback(_log_failure)
 
+    def wake(self) -> None:
+        """Look again at what can be done."""
+        self._changed.set()
+
     @contextmanager
-    def on_the_way(self) -> Iterator[None]:
+    def on_the_way(self, rows: int = 1) -> Iterator[None]:
         """Tell that a request is about to bring rows, or to fail; a batch may wait for it."""
-        self._coming += 1
+        self._coming += rows
         try:
             yield
         finally:
-            self._coming -= 1
-            self._changed.set()
+            self._coming -= rows
+            self.wake()
 
     async def infer(self, inputs: Inputs, *, counted: bool = True) -> Inference:
         """Run the rows of one request; cancelling drops those that have not begun.
@@ -138,54 +177,62 @@ class Batcher:
         """
         if self.state is BatcherState.CLOSED:
             raise _closed()
-        rows = len(next(iter(inputs.values())))
-        job = _Job(inputs, rows, time.monotonic(), asyncio.get_running_loop().create_future(), counted)
+        done: asyncio.Future[Inference] = asyncio.get_running_loop().create_future()
+        job = _Job(inputs, rows_of(inputs), time.monotonic(), done, counted)
         self._jobs.append(job)
-        self._changed.set()
-        return await job.done
+        self.wake()
+        try:
+            return await job.done
+        except asyncio.CancelledError:
+            self.wake()  # it may have been the one that others wait behind
+            raise
 
     async def close(self) -> None:
-        """Fail what has not begun, let the batch that runs come to its end, and stop."""
+        """Fail what has not begun, let the runs that have come to their end, and stop."""
         self._stop()
         if self._loop_task is not None:
-            await asyncio.wait([self._loop_task])
+            await asyncio.wait([self._loop_task, *self._runs])
 
     def _stop(self) -> None:
         self.state = BatcherState.CLOSED
         for job in self._jobs:
             if not job.done.done():
                 job.done.set_exception(_closed())
-        self._changed.set()
+        self.wake()
 
     async def _serve(self) -> None:
         try:
             while self.state is not BatcherState.CLOSED:
                 if not self._live():
+                    self._slots.withdraw(self)
                     await self._change(BatcherState.IDLE)
                 elif self._more_expected():
                     await self._gather()
+                elif (run := self._next_run()) is not None:
+                    self._start(run)
                 else:
-                    self._batch = self._take()
-                    await self._run(self._batch)
+                    await self._change(BatcherState.QUEUED)
         finally:  # should it ever end by an error, nobody may be left waiting
+            self._slots.leave(self)
             self._stop()
-            _fail(self._batch)
 
     async def _change(self, state: BatcherState) -> None:
-        """Wait, in `state`, until a request comes or goes."""
+        """Wait, in `state`, until a request comes or goes, or slots are free."""
         self.state = state
         self._changed.clear()
         await self._changed.wait()
 
     def _live(self) -> bool:
         """Drop requests whose caller has gone; whether any are left."""
-        while self._jobs and self._jobs[0].done.done():
+        while self._jobs and not self._jobs[0].left:
             self._jobs.popleft()
         return bool(self._jobs)
 
     def _more_expected(self) -> bool:
-        rows = sum(job.left for job in self._jobs if not job.done.done())
-        return self._coming > 0 and rows < self._max_batch and self._wait_left_s() > 0
+        return self._coming > 0 and self._rows_left() < self._max_batch and self._wait_left_s() > 0
+
+    def _rows_left(self) -> int:
+        return sum(job.left for job in self._jobs)
 
     def _wait_left_s(self) -> float:
         return self._jobs[0].submitted_s + self._wait_s - time.monotonic()
@@ -195,38 +242,60 @@ class Batcher:
             async with asyncio.timeout(self._wait_left_s()):
                 await self._change(BatcherState.GATHERING)
 
-    def _take(self) -> list[_Slice]:
-        """The next batch: first come, first served, up to `max_batch` rows."""
-        room = self._max_batch
+    def _next_run(self) -> _Run | None:
+        """The next run, its slots taken; None where they are not to be had yet."""
+        since_s = self._jobs[0].submitted_s
+        if self._streams is not None and self._streams.pace.streams_pay(self._slots.clips):
+            # Rows are spread over the streams that are free, rather than all on one of them.
+            rows = math.ceil(self._rows_left() / max(1, self._slots.free))
+            if self._slots.take(self, 1, since_s):
+                return _Run(self._streams.session, 1, self._take(min(rows, self._max_batch)))
+        elif self._slots.take(self, self._slots.total, since_s):
+            return _Run(self._session, self._slots.total, self._take(self._max_batch))
+        return None
+
+    def _take(self, room: int) -> list[_Slice]:
+        """Up to `room` rows, of the request whose turn it is, then of the next ones."""
         batch: list[_Slice] = []
         while room and self._live():
-            job = self._jobs[0]
+            job = self._jobs.popleft()
             part = _Slice(job, job.taken, job.taken + min(room, job.left))
             job.taken = part.stop
             room -= part.rows
             batch.append(part)
-            if not job.left:
-                self._jobs.popleft()
+            if job.left:
+                self._jobs.append(job)
         return batch
 
-    async def _run(self, batch: list[_Slice]) -> None:
-        self.state = BatcherState.RUNNING
-        if counted := sum(part.rows for part in batch if part.job.counted):
+    def _start(self, run: _Run) -> None:
+        if counted := sum(part.rows for part in run.batch if part.job.counted):
             self._on_batch(counted)
+        task = asyncio.get_running_loop().create_task(self._run(run))
+        self._runs[task] = run
+        task.add_done_callback(self._ended)
+
+    async def _run(self, run: _Run) -> None:
         started_s = time.monotonic()
-        for part in batch:
+        for part in run.batch:
             if part.start == 0:
                 part.job.started_s = started_s
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._infer, batch)
+            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, _infer, run)
         except InferenceFailed as exc:
-            logger.error("a batch of %d requests failed: %s", len(batch), exc.message)
-            _fail(batch)
+            logger.error("a batch of %d requests failed: %s", len(run.batch), exc.message)
+            _fail(run.batch)
+        except BaseException:
+            _fail(run.batch)
+            raise
         else:
-            _hand_out(batch, outputs, time.monotonic())
+            _hand_out(run.batch, outputs, time.monotonic())
 
-    def _infer(self, batch: list[_Slice]) -> Outputs:
-        return self._session.run(_stack(batch))
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        run = self._runs.pop(task)
+        self._slots.give(run.slots)
+        if not task.cancelled() and task.exception() is not None:
+            _log_failure(task)
+            self._stop()  # an error that nobody foresaw: no run of this model can be trusted any more
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
@@ -236,6 +305,10 @@ def _log_failure(task: asyncio.Task[None]) -> None:
 
 def _closed() -> NotReady:
     return NotReady("The service is shutting down.")
+
+
+def _infer(run: _Run) -> Outputs:
+    return run.session.run(_stack(run.batch))
 
 
 def _stack(batch: list[_Slice]) -> Inputs:
@@ -256,17 +329,18 @@ def _hand_out(batch: list[_Slice], outputs: Outputs, finished_s: float) -> None:
     first = 0
     for part in batch:
         last = first + part.rows
-        part.job.parts.append(Outputs(outputs.logits[first:last], outputs.evidence[first:last]))
+        part.job.parts[part.start] = Outputs(outputs.logits[first:last], outputs.evidence[first:last])
         first = last
-        if not part.job.left and not part.job.done.done():
+        if part.job.complete and not part.job.done.done():
             part.job.done.set_result(_result(part.job, finished_s))
 
 
 def _result(job: _Job, finished_s: float) -> Inference:
+    parts = [job.parts[first] for first in sorted(job.parts)]  # runs end in any order
     return Inference(
         Outputs(
-            np.concatenate([part.logits for part in job.parts]),
-            np.concatenate([part.evidence for part in job.parts]),
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.evidence for part in parts]),
         ),
         queue_ms=(job.started_s - job.submitted_s) * 1e3,
         inference_ms=(finished_s - job.started_s) * 1e3,

@@ -8,6 +8,11 @@ from pathlib import Path
 from service.clip.video import DecodeLimits
 from service.runtime.config import RuntimeConfig
 
+# On cores a batch carries no more than its clips one by one, whose activations fill the caches as it is:
+# `python -m benchmarks.inference --full` shows it. A GPU needs several clips to be busy.
+BATCH_ON_CORES = 1
+BATCH_ON_DEVICE = 8
+
 
 @dataclass(frozen=True)
 class CoreConfig:
@@ -18,8 +23,8 @@ class CoreConfig:
         provider: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`.
         default_model: Served to requests that name none; the alphabetically first, if None.
         versions_kept: Versions of a model that serve side by side, the highest good ones.
-        inference_threads: Threads of one run; as many as there are cores, if None.
-        max_batch: Most views in one run.
+        inference_threads: Threads of inference in all; as many as there are cores, if None.
+        max_batch: Most views in one run; if None, as many as pay, see `batch`.
         batch_wait_ms: Longest wait for other requests that are on their way.
         queue_limit: Most requests accepted and not finished.
         decode_workers: Processes that decode; as many as there are cores, if None.
@@ -36,7 +41,7 @@ class CoreConfig:
     default_model: str | None = None
     versions_kept: int = 1
     inference_threads: int | None = None
-    max_batch: int = 8
+    max_batch: int | None = None
     batch_wait_ms: float = 2.0
     queue_limit: int = 64
     decode_workers: int | None = None
@@ -47,11 +52,19 @@ class CoreConfig:
     cache_dir: Path | None = None
     limits: DecodeLimits = field(default_factory=DecodeLimits)
 
+    def threads(self, cores: int) -> int:
+        """Threads of inference in all, on a machine of so many cores."""
+        return self.inference_threads or cores
+
+    def batch(self, *, on_device: bool) -> int:
+        """Most views in one run, on the cores or on a device of its own."""
+        return self.max_batch or (BATCH_ON_DEVICE if on_device else BATCH_ON_CORES)
+
     def runtime(self, cores: int) -> RuntimeConfig:
         """How to run graphs, with so many cores to run them on."""
         return RuntimeConfig(
             provider=self.provider,
-            threads=self.inference_threads or cores,
-            max_batch=self.max_batch,
+            threads=self.threads(cores),
+            max_batch=self.batch(on_device=True),
             cache_dir=self.cache_dir,
         )

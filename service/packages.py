@@ -94,10 +94,17 @@ def load_package(package: Package, open_package: OpenPackage) -> Model:
 
 def described(opened: Opened) -> str:
     """What runs a model and why, in words."""
-    reason = f"{opened.session.runtime}, {opened.chosen}"
-    if not opened.measured_ms:
-        return reason
-    return f"{reason} ({', '.join(f'{name} {value:.3g} ms' for name, value in opened.measured_ms.items())})"
+    text = f"{opened.session.runtime}, {opened.chosen}"
+    if opened.measured_ms:
+        measured = ", ".join(f"{name} {value:.3g} ms" for name, value in opened.measured_ms.items())
+        text = f"{text} ({measured})"
+    if opened.streams is None:
+        return text
+    pace = opened.streams.pace
+    return (
+        f"{text}; a clip alone takes {pace.lone_s * 1e3:.3g} ms, {pace.streams} side by side"
+        f" {pace.together_s * 1e3:.3g} ms"
+    )
 
 
 def _is_version(name: str) -> bool:

@@ -40,6 +40,7 @@ from service.runtime.signature import black_clip
 from service.self_test import WatchedBatcher
 from service.serving import Serving
 from service.shared_files import Clip
+from service.slots import Slots
 
 MAX_TOP_K = 100
 MAX_CLIPS = 10
@@ -159,8 +160,8 @@ class Recognizer:
             cores=cores,
             observer=self._observer,
         )
-        # One thread: a run has all the cores that it was given, and a second one would only share them.
-        self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._slots = Slots(config.threads(cores))
+        self._inference = ThreadPoolExecutor(self._slots.total, thread_name_prefix="inference")
         self._closing = asyncio.Lock()
 
     @property
@@ -329,7 +330,7 @@ class Recognizer:
     async def _run_clip(
         self, clip: Clip, model: Serving, *, clips: int, crops: int
     ) -> tuple[Decoded, Inference]:
-        with model.batcher.on_the_way():
+        with model.batcher.on_the_way(clips * crops):
             decoded = await self._decoding.decode(
                 clip, model.manifest.clip, self._config.limits, clips=clips, crops=crops
             )
@@ -353,8 +354,10 @@ class Recognizer:
     def _batcher(self, model: Model) -> WatchedBatcher:
         batcher = WatchedBatcher(
             model.session,
+            model.opened.streams,
+            self._slots,
             self._inference,
-            max_batch=self._config.max_batch,
+            max_batch=self._config.batch(on_device=model.session.runtime.on_device),
             wait_s=self._config.batch_wait_ms / 1e3,
             on_batch=partial(self._observer.batch_size, model.manifest.name),
             name=model.manifest.name,

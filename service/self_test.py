@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from service.batcher import Batcher, BatcherState, Inference
 from service.errors import NotReady
 from service.runtime.session import Inputs, Session
+from service.runtime.streams import Streams
+from service.slots import Slots
 
 TICK_S = 1.0
 
@@ -79,7 +81,8 @@ class WatchedBatcher(Batcher):
     """A batcher that knows whether it works, and finds out when nobody asks it anything.
 
     Args:
-        session, executor, max_batch, wait_s, on_batch: see `Batcher`; tests are not told to `on_batch`.
+        session, streams, slots, executor, max_batch, wait_s: see `Batcher`.
+        on_batch: see there too; it is not told of tests.
         name: of the model, for the log.
         black_clip: what a test runs on.
         idle_s: a test is made when no run has ended for so long.
@@ -89,6 +92,8 @@ class WatchedBatcher(Batcher):
     def __init__(
         self,
         session: Session,
+        streams: Streams | None,
+        slots: Slots,
         executor: Executor,
         *,
         max_batch: int,
@@ -99,7 +104,9 @@ class WatchedBatcher(Batcher):
         idle_s: float,
         limit_s: float,
     ) -> None:
-        super().__init__(session, executor, max_batch=max_batch, wait_s=wait_s, on_batch=on_batch)
+        super().__init__(
+            session, streams, slots, executor, max_batch=max_batch, wait_s=wait_s, on_batch=on_batch
+        )
         self._name = name
         self._black_clip = black_clip
         self._idle_s = idle_s

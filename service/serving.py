@@ -61,5 +61,5 @@ class Serving:
 
     def unload(self) -> None:
         """Give its memory back; its batcher has to be closed. Takes its time, so in a thread."""
-        self.model.session.close()
+        self.model.opened.close()
         return_freed_memory()

@@ -110,9 +110,15 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=1024,
-        description="Threads of one inference; as many as the CPUs it may use if not given.",
+        description="Threads of inference; as many as the CPUs it may use if not given. A lone clip gets "
+        "them all, several get one each.",
     )
-    max_batch: int = Field(8, ge=1, le=1024, description="Most clips in one inference.")
+    max_batch: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Most clips in one inference; if not given, 1 on CPUs, where more gain nothing, or 8.",
+    )
     batch_wait_ms: float = Field(
         2.0, ge=0, le=10_000, description="How long a clip waits for others to share its inference."
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,8 @@ from service.runtime.providers import Candidate, candidates, engine_versions, op
 from service.runtime.reference import check_reference, one_clip, reference_clips
 from service.runtime.remembered import Remembered, machine_key, recall, remember
 from service.runtime.session import InferenceFailed, Inputs, Session
-from service.runtime.signature import check_signature, warm_up
+from service.runtime.signature import black_clip, check_signature, warm_up
+from service.runtime.streams import Streams, open_streams
 
 MEASURING_S = 1.5  # of all candidates together, their loading apart
 LEAST_RUNS = 3
@@ -43,11 +44,21 @@ class ChosenBy(StrEnum):
 
 @dataclass(frozen=True)
 class Opened:
-    """A package, loaded: on what, how that was chosen, and milliseconds of one clip on each candidate."""
+    """A package, loaded: on what, how that was chosen, and milliseconds of one clip on each candidate.
+
+    `session` runs a clip with all threads; `streams`, where they pay, several with a thread each.
+    """
 
     session: Session
     chosen: ChosenBy
     measured_ms: Mapping[str, float] = field(default_factory=dict)
+    streams: Streams | None = None
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.session.close()
+        if self.streams is not None:
+            self.streams.session.close()
 
 
 def open_package(
@@ -87,12 +98,35 @@ class _Opening:
         self._failures: dict[Candidate, BlvnetError] = {}
 
     def open(self) -> Opened:
+        opened = self._choose()
+        try:
+            return replace(opened, streams=self._streams(opened.session))
+        except BaseException:
+            opened.close()
+            raise
+
+    def _choose(self) -> Opened:
         if len(self._candidates) == 1:
             (only,) = self._candidates
             return Opened(self._load(only), self._without_measuring())
         if self._clips is None:
             return self._first()
         return self._remembered() or self._fastest(self._clips)
+
+    def _streams(self, session: Session) -> Streams | None:
+        """The chosen engine's one-thread form, if it pays."""
+        if self._config.threads == 1 or session.runtime.on_device:
+            return None
+        candidate = Candidate(session.runtime.provider, session.runtime.arithmetic)
+        self._before_measuring()
+        streams = open_streams(
+            session,
+            black_clip(self._manifest.clip),
+            self._config,
+            lambda config: self._load(candidate, config),
+        )
+        return_freed_memory()
+        return streams
 
     def _without_measuring(self) -> ChosenBy:
         return ChosenBy.FIRST if self._config.provider == AUTO else ChosenBy.ASKED
@@ -145,8 +179,8 @@ class _Opening:
             self._failures[candidate] = exc
         return None
 
-    def _load(self, candidate: Candidate) -> Session:
-        session = open_candidate(candidate, self._folder, self._manifest, self._config)
+    def _load(self, candidate: Candidate, config: RuntimeConfig | None = None) -> Session:
+        session = open_candidate(candidate, self._folder, self._manifest, config or self._config)
         try:
             check_signature(session, self._manifest)
             warm_up(session, self._manifest)

@@ -54,6 +54,11 @@ class Runtime:
     threads: int
     streams: int
 
+    @property
+    def on_device(self) -> bool:
+        """Whether runs have a device of their own, and the cores are free meanwhile."""
+        return self.provider in ("cuda", "tensorrt")
+
     def __str__(self) -> str:
         place = {"cpu": "the CPU", "cuda": "CUDA", "tensorrt": "TensorRT", "openvino": "the CPU"}
         return f"{self.engine} {self.version} on {place[self.provider]} in {self.arithmetic}"

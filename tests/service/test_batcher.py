@@ -16,6 +16,8 @@ from service.errors import NotReady
 from service.manifest import GRAPH_FILE
 from service.runtime.providers import open_session
 from service.runtime.session import InferenceFailed, Inputs, Outputs, Session, Tensor
+from service.runtime.streams import Pace, Streams
+from service.slots import Slots
 from tests.engines import CPU
 from tests.tiny_models import GAIN, ONE_STREAM, TinyModel, write_package
 
@@ -61,13 +63,36 @@ def logits(result: Inference) -> list[float]:
 
 @asynccontextmanager
 async def serving(
-    session: Session, *, max_batch: int = 4, wait_s: float = 0.0, on_batch: Callable[[int], object] = id
+    session: Session,
+    streams: Streams | None = None,
+    slots: Slots | None = None,
+    *,
+    max_batch: int = 4,
+    wait_s: float = 0.0,
+    on_batch: Callable[[int], object] = id,
 ) -> AsyncIterator[Batcher]:
-    with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(session, executor, max_batch=max_batch, wait_s=wait_s, on_batch=on_batch)
+    slots = slots or Slots(1)
+    with ThreadPoolExecutor(slots.total) as executor:
+        batcher = Batcher(
+            session, streams, slots, executor, max_batch=max_batch, wait_s=wait_s, on_batch=on_batch
+        )
         batcher.start()
         yield batcher
         await batcher.close()
+    assert slots.free == slots.total
+
+
+@asynccontextmanager
+async def two_forms(max_batch: int = 1) -> AsyncIterator[tuple[Batcher, EchoSession, EchoSession]]:
+    """A batcher on two slots with both forms of a graph, which are held back: `go` lets each run."""
+    whole, single = EchoSession(), EchoSession()
+    whole.go.clear()
+    single.go.clear()
+    streams = Streams(single, Pace(lone_s=1.0, together_s=1.6, streams=2))
+    async with serving(whole, streams, Slots(2), max_batch=max_batch) as batcher:
+        yield batcher, whole, single
+        whole.go.set()
+        single.go.set()
 
 
 @asynccontextmanager
@@ -86,6 +111,13 @@ async def held_back(session: EchoSession) -> AsyncIterator[Callable[..., asyncio
         await settle()
         session.go.set()
         await asyncio.wait(tasks)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that comes by itself, and soon."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 async def settle() -> None:
@@ -116,9 +148,89 @@ async def test_a_batch_is_no_larger_than_the_limit_and_requests_are_split_over_b
     session = EchoSession()
     async with held_back(session) as submit:
         large, small = submit(*range(1, 7)), submit(7, 8, 9)
-    assert session.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9]]
+    assert session.batches == [[0], [1, 2, 3, 4], [7, 8, 9, 5], [6]]
     assert logits(large.result()) == [1, 2, 3, 4, 5, 6]
     assert logits(small.result()) == [7, 8, 9]
+
+
+async def test_a_request_of_many_rows_does_not_hold_up_the_others() -> None:
+    session = EchoSession()
+    async with held_back(session) as submit:
+        submit(*range(1, 13)), submit(20), submit(30)
+    assert session.batches == [[0], [1, 2, 3, 4], [20, 30, 5, 6], [7, 8, 9, 10], [11, 12]]
+
+
+async def test_a_lone_request_runs_with_all_threads_and_holds_all_slots() -> None:
+    async with two_forms() as (batcher, whole, single):
+        first = asyncio.create_task(batcher.infer(rows(1)))
+        await asyncio.to_thread(whole.started.wait)
+        second = asyncio.create_task(batcher.infer(rows(2)))
+        await settle()
+        assert (batcher.state, batcher.waiting) == (BatcherState.QUEUED, 1)
+        whole.go.set()
+        assert [logits(result) for result in await asyncio.gather(first, second)] == [[1], [2]]
+    assert (whole.batches, single.batches) == ([[1], [2]], [])
+
+
+async def test_several_requests_run_side_by_side_on_a_thread_each() -> None:
+    async with two_forms() as (batcher, whole, single):
+        tasks = [asyncio.create_task(batcher.infer(rows(number))) for number in (1, 2, 3)]
+        await asyncio.to_thread(single.started.wait)
+        await until(lambda: len(single.batches) == 2)  # the third waits for one of them
+        assert (batcher.waiting, whole.batches) == (1, [])
+        whole.go.set()  # for the third, if it is left alone
+        single.go.set()
+        assert [logits(await task) for task in tasks] == [[1], [2], [3]]
+
+
+async def test_one_request_of_several_rows_spreads_over_the_streams_and_keeps_their_order() -> None:
+    async with two_forms(max_batch=4) as (batcher, whole, single):
+        task = asyncio.create_task(batcher.infer(rows(1, 2, 3, 4, 5)))
+        await until(lambda: len(single.batches) == 2)
+        single.go.set()
+        assert logits(await task) == [1, 2, 3, 4, 5]
+    assert whole.batches == []
+    assert single.batches == [[1, 2, 3], [4, 5]]
+
+
+async def test_a_request_on_its_way_counts_when_it_is_decided_how_to_run() -> None:
+    async with two_forms() as (batcher, whole, single):
+        single.go.set()
+        with batcher.on_the_way():
+            await batcher.infer(rows(1))
+        whole.go.set()
+        await batcher.infer(rows(2))
+    assert (single.batches, whole.batches) == ([[1]], [[2]])
+
+
+async def test_models_share_the_slots_in_the_order_of_their_requests() -> None:
+    slots, first, second = Slots(2), EchoSession(), EchoSession()
+    first.go.clear()
+    async with serving(first, slots=slots) as one, serving(second, slots=slots) as other:
+        running = asyncio.create_task(one.infer(rows(1)))
+        await asyncio.to_thread(first.started.wait)
+        waiting = asyncio.create_task(other.infer(rows(2)))
+        await settle()
+        assert (second.batches, other.state) == ([], BatcherState.QUEUED)
+        first.go.set()
+        await asyncio.gather(running, waiting)
+    assert second.batches == [[2]]
+
+
+async def test_a_request_that_gives_up_its_place_lets_the_next_model_run() -> None:
+    slots, first, second = Slots(2), EchoSession(), EchoSession()
+    single = Streams(EchoSession(), Pace(1.0, 1.0, 2))
+    first.go.clear()
+    async with serving(first, slots=slots) as one, serving(second, single, slots=slots) as other:
+        assert slots.take(one, 1, since_s=0.0)  # one slot is in use
+        whole = asyncio.create_task(one.infer(rows(1)))  # wants them both
+        await settle()
+        late = asyncio.create_task(other.infer(rows(2, 3)))  # one would do for each of these
+        await settle()
+        assert other.state is BatcherState.QUEUED
+        whole.cancel()
+        assert logits(await late) == [2, 3]
+        slots.give(1)
 
 
 async def test_every_batch_is_reported_with_its_size() -> None:

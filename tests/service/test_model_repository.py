@@ -22,6 +22,7 @@ from service.runtime.choice import Opened, open_package
 from service.runtime.config import RuntimeConfig
 from service.self_test import WatchedBatcher
 from service.serving import Serving
+from service.slots import Slots
 from tests.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, write_package
 
 pytestmark = pytest.mark.anyio
@@ -34,11 +35,14 @@ async def loaded(
     models: Path, default: str | None = None, open_package: Any = on_cpu, **options: Any
 ) -> AsyncIterator[ModelRepository]:
     """A repository that has started, and is closed at the end."""
-    with ThreadPoolExecutor(1) as inference:
+    slots = Slots(1)
+    with ThreadPoolExecutor(slots.total) as inference:
 
         def serve(model: Model) -> WatchedBatcher:
             batcher = WatchedBatcher(
                 model.session,
+                model.opened.streams,
+                slots,
                 inference,
                 max_batch=8,
                 wait_s=0,

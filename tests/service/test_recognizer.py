@@ -132,7 +132,9 @@ async def test_each_request_of_many_at_once_gets_its_own_answer(models: Path) ->
 
 async def test_a_clip_that_is_decoded_waits_for_one_that_is_on_its_way(models: Path) -> None:
     recorder = Recorder()
-    async with running(models, recorder, batch_wait_ms=3_600_000) as recognizer:
+    async with running(
+        models, recorder, max_batch=4, inference_threads=1, batch_wait_ms=3_600_000
+    ) as recognizer:
         await asyncio.gather(*(recognizer.recognize(RED_CLIP, Query()) for _ in range(3)))
     assert recorder.batches == [("colours", 3)]
 

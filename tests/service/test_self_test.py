@@ -20,6 +20,7 @@ from service.lifecycle import Lifecycle
 from service.runtime.session import InferenceFailed, Inputs, Outputs, Tensor
 from service.self_test import Pulse, WatchedBatcher
 from service.settings import load_settings
+from service.slots import Slots
 from tests.engines import CPU
 from tests.server import running_server
 
@@ -128,6 +129,8 @@ async def watched(
     with ThreadPoolExecutor(1) as executor:
         batcher = WatchedBatcher(
             engine,
+            None,
+            Slots(1),
             executor,
             max_batch=4,
             wait_s=0,
