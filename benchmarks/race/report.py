@@ -38,13 +38,14 @@ def goals_of_ours(document: Document) -> dict[str, list[Goal]]:
 
 def _introduction(document: Document) -> str:
     package = document["package"]
+    peers = ", ".join(f"{name} {found}" for name, found in document["versions"].items())
     absent = "".join(f" Absent: {name} ({reason})." for name, reason in document["absent"].items())
     shares = [item["generator_cpu"] for item in _all_figures(document)]
-    generator = f"The load generator took at most {_percent(max(shares))} of one core. " if shares else ""
-    return f"""{package["architecture"]}, {package["precision"]}. Servers take turns, each freshly started;
-{document["rounds"]} rounds of {document["seconds"]:g} s a closed loop, {document["overload_rounds"]} of
-{document["overload_seconds"]:g} s an overload. Median (least to greatest of the rounds). {generator}Peers:
-{", ".join(f"{name} {found}" for name, found in document["versions"].items())}.{absent}
+    generator = f" The load generator took at most {_percent(max(shares))} of one core." if shares else ""
+    return f"""{package["architecture"]}, {package["precision"]}. Servers take turns, each freshly started.
+Rounds: {document["rounds"]} of {document["seconds"]:g} s a closed loop, {document["overload_rounds"]} of
+{document["overload_seconds"]:g} s an overload. Figures are medians (least to greatest of the rounds).{generator}
+Peers have {peers}.{absent}
 {report.described_machine(document["machine"])}
 """
 
@@ -108,9 +109,10 @@ def _overload(document: Document) -> str:
     rate = document["overload_rate"]
     offered = "twice as many as it answered at best" if rate is None else f"{rate:g} a second"
     return f"""Clips come at random times (Poisson), to each server {offered}, from callers
-that give up after {GIVES_UP_S:g} s. Goodput counts right answers within {DEADLINE_S:g} s. Memory is the proportional set size of all processes. The last column says how long after the end of the load a lone
-post was sent that took at most {NORMAL:g} times what it took before. A limit is the peer's own, at
-{document["queue_limit"]} requests (uvicorn's `--limit-concurrency`, mosec's `--capacity`; LitServe has none).
+that give up after {GIVES_UP_S:g} s. Goodput counts right answers within {DEADLINE_S:g} s. Memory is the
+proportional set size of all processes. The last column says how long after the end of the load a lone post
+was sent that took at most {NORMAL:g} times what it took before. A limit is the peer's own,
+{document["queue_limit"]} (uvicorn's `--limit-concurrency`, mosec's `--capacity`; LitServe has none).
 
 {report.table(head, rows)}"""
 
