@@ -44,7 +44,7 @@ def _introduction(document: Document) -> str:
     generator = f" The load generator took at most {_percent(max(shares))} of one core." if shares else ""
     return f"""{package["architecture"]}, {package["precision"]}. Servers take turns, each freshly started.
 Rounds: {document["rounds"]} of {document["seconds"]:g} s a closed loop, {document["overload_rounds"]} of
-{document["overload_seconds"]:g} s an overload. Figures are medians (least to greatest of the rounds).{generator}
+{document["overload_seconds"]:g} s an overload; medians (least to greatest of the rounds).{generator}
 Peers have {peers}.{absent}
 {report.described_machine(document["machine"])}
 """
