@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from service.errors import BadRequest
 from service.model_repository import ModelState
@@ -36,7 +36,7 @@ class _Closed(BaseModel):
 class IndexRequest(_Closed):
     """What to list: with `ready` only what serves."""
 
-    ready: bool = False
+    ready: StrictBool = False
 
 
 class Latest(_Closed):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.model_control import IndexRequest, LoadRequest, UnloadRequest
+from service.open_inference import InferenceRequest
 from service.problems import KINDS, MEDIA_TYPE
-from service.schemas import Problem
+from service.schemas import InferenceResponse, Problem
 
 DESCRIPTION = """\
 What is happening in this clip? Post a video file to `/v1/classify` and get action labels back, with the time
@@ -19,7 +20,16 @@ that every stage took. Errors are problem documents (RFC 9457); programs should 
 """
 
 SCHEMA_REFERENCE = "#/components/schemas/{model}"
-READ_BY_HAND = (IndexRequest, LoadRequest, UnloadRequest)
+API_KEY = "HTTPBearer"  # FastAPI's name for the scheme of `service.deps.require_key`
+FASTAPIS_ERRORS = ("HTTPValidationError", "ValidationError")
+READ_AND_WRITTEN_BY_HAND: tuple[tuple[type[BaseModel], Literal["validation", "serialization"]], ...] = (
+    (Problem, "serialization"),
+    (IndexRequest, "validation"),
+    (LoadRequest, "validation"),
+    (UnloadRequest, "validation"),
+    (InferenceRequest, "validation"),
+    (InferenceResponse, "serialization"),
+)
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -32,6 +42,7 @@ CLIP_BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
+                    "additionalProperties": False,
                     "properties": {
                         "file": {"type": "string", "format": "binary", "description": "The clip."}
                     },
@@ -66,38 +77,54 @@ def install(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _complete(
-                get_openapi(
-                    title=app.title, version=app.version, description=app.description, routes=app.routes
-                )
+            document = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
             )
+            app.openapi_schema = _complete(document, open_to_all=app.state.service.keys.open)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    """Add the problem document's schema; take out FastAPI's own shape of errors, which is never answered."""
+def _complete(document: dict[str, Any], *, open_to_all: bool) -> dict[str, Any]:
+    """Add what FastAPI does not know, and take out what it says that does not hold."""
     schemas = document["components"]["schemas"]
-    for name in ("HTTPValidationError", "ValidationError"):
+    for name in FASTAPIS_ERRORS:
         schemas.pop(name, None)
-    _, definitions = models_json_schema(
-        [(Problem, "serialization"), *((kind, "validation") for kind in READ_BY_HAND)],
-        ref_template=SCHEMA_REFERENCE,
-    )
+    _, definitions = models_json_schema(READ_AND_WRITTEN_BY_HAND, ref_template=SCHEMA_REFERENCE)
     schemas.update(definitions["$defs"])
     for path in document["paths"].values():
         for operation in path.values():
-            unprocessable = operation["responses"].get("422", {})
-            if MEDIA_TYPE not in unprocessable.get("content", {}):
-                operation["responses"].pop("422", None)
+            if _is_fastapis(operation["responses"].get("422", {})):
+                del operation["responses"]["422"]
+            for parameter in operation.get("parameters", []):
+                parameter["schema"] = _without_null(parameter["schema"])
+            if open_to_all and operation.get("security") == [{API_KEY: []}]:
+                del operation["security"]
     return document
+
+
+def _is_fastapis(response: dict[str, Any]) -> bool:
+    """Whether it is FastAPI's own shape of errors, which is never answered."""
+    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+    return bool(schema.get("$ref", "").endswith(FASTAPIS_ERRORS))
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter that is left out has no value: there is no way to write null into a URL or a header."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return rest | kinds[0] if len(kinds) == 1 else schema
+
+
+def schema_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """A reference to the schema of one of `READ_AND_WRITTEN_BY_HAND`."""
+    return {"$ref": SCHEMA_REFERENCE.format(model=kind.__name__)}
 
 
 def json_body(kind: type[BaseModel]) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its body by hand, as clients send it without a type."""
-    schema = {"$ref": SCHEMA_REFERENCE.format(model=kind.__name__)}
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"content": {"application/json": {"schema": schema_of(kind)}}}}
 
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:

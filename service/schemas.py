@@ -328,6 +328,25 @@ class V2ModelReady(BaseModel):
     ready: bool
 
 
+class InferredTensor(BaseModel):
+    """An output of a graph; its values are in `data`, or behind the document as so many bytes."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, int] = {}
+    data: list[float] | list[str] | None = None
+
+
+class InferenceResponse(BaseModel):
+    """What came out of a graph, as the Open Inference Protocol has it."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[InferredTensor]
+
+
 class RepositoryEntry(BaseModel):
     """A version of a model, as Triton's model repository extension lists it."""
 

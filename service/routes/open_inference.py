@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service import open_inference
 from service.context import RequestRecord, record_of
-from service.deps import RequestDeadline, Service, check_ready, take_share, until, while_connected
-from service.errors import InvalidParameter
+from service.deps import Deadline, RequestDeadline, Service, check_ready, take_share, until, while_connected
 from service.lifecycle import Lifecycle
-from service.openapi import protocol_errors
+from service.openapi import protocol_errors, schema_of
 from service.packages import Model
 from service.recognizer import Inferred
 from service.runtime.signature import EVIDENCE, LOGITS
-from service.schemas import ServerLive, ServerMetadata, ServerReady, TensorMetadata, V2Model, V2ModelReady
+from service.schemas import (
+    InferenceResponse,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+    TensorMetadata,
+    V2Model,
+    V2ModelReady,
+)
 from service.uploads import received_body
 
 PREFIX = "/v2"
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 # Of the protocol's extensions those that are here; all but the last are Triton's.
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository", "encoded_clip"]
-MOST_DIGITS = 18  # of a version, which is a number
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "openvino": "openvino"}
+
+Version = Annotated[str, Path(pattern=r"^[0-9]{1,18}$", description="A whole number.")]
 
 router = APIRouter(prefix=PREFIX, tags=["Open Inference Protocol"], responses=protocol_errors())
 
@@ -49,10 +57,19 @@ async def ready(service: Service) -> ServerReady:
 
 
 @router.get("/models/{name}", summary="Describe a model")
-@router.get("/models/{name}/versions/{version}", summary="Describe a version of a model")
-async def model(service: Service, name: str, version: str | None = None) -> V2Model:
+async def model(service: Service, name: str) -> V2Model:
     """The model's tensors; -1 stands for the number of clips."""
-    found = service.recognizer.model(name, _number(version)).model
+    return _described(service, name, None)
+
+
+@router.get("/models/{name}/versions/{version}", summary="Describe a version of a model")
+async def model_version(service: Service, name: str, version: Version) -> V2Model:
+    """The model's tensors; -1 stands for the number of clips."""
+    return _described(service, name, int(version))
+
+
+def _described(service: Lifecycle, name: str, version: int | None) -> V2Model:
+    found = service.recognizer.model(name, version).model
     spec = found.manifest.clip
     return V2Model(
         name=found.manifest.name,
@@ -67,10 +84,19 @@ async def model(service: Service, name: str, version: str | None = None) -> V2Mo
 
 
 @router.get("/models/{name}/ready", summary="Does a model serve?")
-@router.get("/models/{name}/versions/{version}/ready", summary="Does a version of a model serve?")
-async def model_ready(service: Service, name: str, version: str | None = None) -> V2ModelReady:
+async def model_ready(service: Service, name: str) -> V2ModelReady:
     """200 when a request for it would be accepted now."""
-    found = service.recognizer.model(name, _number(version))
+    return _ready(service, name, None)
+
+
+@router.get("/models/{name}/versions/{version}/ready", summary="Does a version of a model serve?")
+async def model_version_ready(service: Service, name: str, version: Version) -> V2ModelReady:
+    """200 when a request for it would be accepted now."""
+    return _ready(service, name, int(version))
+
+
+def _ready(service: Lifecycle, name: str, version: int | None) -> V2ModelReady:
+    found = service.recognizer.model(name, version)
     check_ready(service)
     return V2ModelReady(name=found.manifest.name, ready=True)
 
@@ -82,31 +108,56 @@ INFER_BODY: dict[str, Any] = {
         f"'{open_inference.CLIP}' of type BYTES that holds an encoded video: as it is in binary tensor data, "
         "as base64 in JSON.",
         "content": {
-            "application/json": {"schema": {"type": "object"}},
+            "application/json": {"schema": schema_of(open_inference.InferenceRequest)},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
     }
 }
+# What is answered is written by hand: it may be a document with the bytes of tensors behind it.
+INFERRED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "application/json": {"schema": schema_of(InferenceResponse)},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        }
+    }
+}
 
 
-SHARED = [Depends(take_share)]
+@router.post(
+    "/models/{name}/infer",
+    summary="Run a model",
+    openapi_extra=INFER_BODY,
+    dependencies=[Depends(take_share)],
+    response_class=Response,
+    responses=INFERRED,
+)
+async def infer(request: Request, service: Service, deadline: RequestDeadline, name: str) -> Response:
+    """Tensors in, tensors out, in JSON or with binary tensor data behind it."""
+    return await _inferred(request, service, deadline, name, None)
 
 
-@router.post("/models/{name}/infer", summary="Run a model", openapi_extra=INFER_BODY, dependencies=SHARED)
 @router.post(
     "/models/{name}/versions/{version}/infer",
     summary="Run a version of a model",
     openapi_extra=INFER_BODY,
-    dependencies=SHARED,
+    dependencies=[Depends(take_share)],
+    response_class=Response,
+    responses=INFERRED,
 )
-async def infer(
-    request: Request, service: Service, deadline: RequestDeadline, name: str, version: str | None = None
+async def infer_version(
+    request: Request, service: Service, deadline: RequestDeadline, name: str, version: Version
 ) -> Response:
     """Tensors in, tensors out, in JSON or with binary tensor data behind it."""
+    return await _inferred(request, service, deadline, name, int(version))
+
+
+async def _inferred(
+    request: Request, service: Lifecycle, deadline: Deadline, name: str, version: int | None
+) -> Response:
     record = record_of(request)
-    number = _number(version)
     # A model that is not there is refused before the request is read; one that is stays until the answer.
-    with service.admit(), service.recognizer.model(name, number).held() as held:
+    with service.admit(), service.recognizer.model(name, version).held() as held:
         record.model = held.manifest.name
         async with (
             until(deadline),
@@ -151,11 +202,3 @@ def _outputs(model: Model) -> list[TensorMetadata]:
         for tensor in model.session.outputs
     }
     return [TensorMetadata(name=name, datatype="FP32", shape=shapes[name]) for name in (LOGITS, EVIDENCE)]
-
-
-def _number(version: str | None) -> int | None:
-    if version is None:
-        return None
-    if not (version.isascii() and version.isdecimal()) or len(version) > MOST_DIGITS:
-        raise InvalidParameter("A version is a whole number.")
-    return int(version)

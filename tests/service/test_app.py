@@ -206,6 +206,19 @@ class TestDescription:
     def test_no_error_is_described_that_is_never_answered(self, document: dict[str, Any]) -> None:
         assert "HTTPValidationError" not in json.dumps(document)
 
+    def test_no_parameter_is_described_as_null_which_cannot_be_written(
+        self, document: dict[str, Any]
+    ) -> None:
+        parameters = document["paths"]["/v1/classify"]["post"]["parameters"]
+        assert {"model", "x-request-timeout"} <= {item["name"] for item in parameters}
+        assert "null" not in json.dumps(parameters)
+
+    def test_keys_are_asked_for_where_they_are_set(self, document: dict[str, Any], tiny_models: Path) -> None:
+        settings = {"models": tiny_models, "decode_workers": 1, "api_keys": "key"}
+        locked = get(create_app(load_settings(settings)), "/openapi.json").json()
+        for described, expected in ((document, None), (locked, [{"HTTPBearer": []}])):
+            assert described["paths"]["/v1/classify"]["post"].get("security") == expected
+
     def test_every_reference_leads_somewhere(self, document: dict[str, Any]) -> None:
         def references(node: Any) -> list[str]:
             if isinstance(node, list):
