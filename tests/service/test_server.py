@@ -360,13 +360,23 @@ class TestShutdown:
         assert (probe.status_code, probe.json()["detail"]) == (503, "the service is shutting down")
         assert "Retry-After" in late.headers
 
-    def test_accepted_work_is_finished(self, slow_models: Path, red_clip: bytes) -> None:
+    def test_accepted_work_is_finished_whatever_comes_meanwhile(
+        self, slow_models: Path, red_clip: bytes
+    ) -> None:
         with (
-            running_server(slow_models, REQUEST_TIMEOUT_S=600) as server,
-            open_upload(server, len(red_clip), red_clip) as upload,
+            running_server(slow_models, MAX_BATCH=1, DECODE_WORKERS=2, SHUTDOWN_GRACE_S=600) as server,
+            server.client() as kept_alive,
+            ExitStack() as stack,
         ):
+            kept_alive.get("/healthz")
+            clips = [stack.enter_context(begin_upload(server, len(red_clip), red_clip)) for _ in range(5)]
+            server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 6, "five clips in work")
             server.process.send_signal(signal.SIGTERM)
-            assert answer_on(upload)[0] == 200
+            server.line(state="draining")
+            late = [kept_alive.post("/v1/classify", content=red_clip) for _ in range(3)]
+            late += [server.post(red_clip) for _ in range(3)]
+            assert {(answer.status_code, answer.json()["code"]) for answer in late} == {(503, "not_ready")}
+            assert [answer_on(clip)[0] for clip in clips] == [200] * 5
             assert server.process.wait(PATIENCE_S) == 0
 
     def test_what_is_not_done_within_the_grace_is_cut_off_with_an_answer(self, tiny_models: Path) -> None:
