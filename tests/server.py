@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -69,6 +70,15 @@ class RunningServer:
         """Post a clip as the raw body, on a connection of its own."""
         with self.client() as client:
             return client.post("/v1/classify", content=clip, params=parameters)
+
+    def begin_upload(self, announced: int, sent: bytes = b"", **headers: str) -> socket.socket:
+        """A connection on which a clip of `announced` bytes begins, and stops after `sent`."""
+        url = httpx.URL(self.url)
+        fields = {"Host": "test", "Content-Type": "video/mp4", "Content-Length": str(announced)} | headers
+        head = ["POST /v1/classify HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        connection = socket.create_connection((url.host, url.port or 80), PATIENCE_S)
+        connection.sendall("\r\n".join(head).encode() + sent)
+        return connection
 
     def is_ready(self) -> bool:
         """Whether the service says so."""

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
 from service.errors import RateLimited
 from service.keys import KeyRing
 from service.settings import BadSetting, load_settings
-from tests.server import RunningServer, running_server
+from tests.server import running_server
 
 HASHED = "sha256:" + hashlib.sha256(b"second").hexdigest()
-
-
-def begin_upload(server: RunningServer, key: str) -> socket.socket:
-    """A connection on which a clip has been announced that does not come."""
-    url = httpx.URL(server.url)
-    connection = socket.create_connection((url.host, url.port or 80))
-    lines = ["POST /v1/classify HTTP/1.1", "Host: test", f"Authorization: Bearer {key}", "Content-Length: 9"]
-    connection.sendall("\r\n".join([*lines, "", ""]).encode())
-    return connection
 
 
 def ring(per_minute: int | None = None, at_once: int | None = None) -> KeyRing:
@@ -97,7 +86,7 @@ def test_work_past_a_limit_is_429_and_looking_is_free(tiny_models: Path, red_cli
             return answer.status_code, answer.headers.get("Retry-After")
 
         with ExitStack() as stack:
-            stack.enter_context(begin_upload(server, "first"))
+            stack.enter_context(server.begin_upload(9, Authorization="Bearer first"))
             server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 2, "the upload")
             assert post("first") == (429, "1")
             assert post("second") == (200, None)

@@ -22,7 +22,6 @@ from service.server import listen
 from tests.server import PATIENCE_S, RunningServer, running_server, starting_server
 from tests.tiny_models import TinyModel, write_package
 
-HEAD = "POST /v1/classify HTTP/1.1\r\nHost: test\r\nContent-Type: video/mp4\r\nContent-Length: {}\r\n\r\n"
 # Side of a matrix whose product takes a good part of a second: time to do something meanwhile.
 SLOW = 2500
 
@@ -44,16 +43,9 @@ def locked(tiny_models: Path) -> Iterator[RunningServer]:
 @contextmanager
 def open_upload(server: RunningServer, announced: int, sent: bytes = b"x") -> Iterator[socket.socket]:
     """A connection on which an upload has begun and does not go on by itself."""
-    with begin_upload(server, announced, sent) as connection:
+    with server.begin_upload(announced, sent) as connection:
         server.wait_for(lambda: server.metric("blvnet_inflight_requests") >= 2, "upload under way")
         yield connection
-
-
-def begin_upload(server: RunningServer, announced: int, sent: bytes) -> socket.socket:
-    url = httpx.URL(server.url)
-    connection = socket.create_connection((url.host, url.port or 80), PATIENCE_S)
-    connection.sendall(HEAD.format(announced).encode() + sent)
-    return connection
 
 
 def answer_on(connection: socket.socket) -> tuple[int, dict[str, Any]]:
@@ -155,7 +147,7 @@ class TestKeys:
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
     def test_clip_without_a_key_is_not_read(self, locked: RunningServer) -> None:
-        with begin_upload(locked, 1_000_000, b"x") as connection:
+        with locked.begin_upload(1_000_000, b"x") as connection:
             assert answer_on(connection)[0] == 401
 
     @pytest.mark.parametrize("key", ["first-key", "second-key"])
@@ -300,7 +292,7 @@ class TestUnderLoad:
     def test_uploads_under_way_have_a_bound_too(self, tiny_models: Path, red_clip: bytes) -> None:
         with running_server(tiny_models, QUEUE_LIMIT=1) as server, ExitStack() as uploads:
             for _ in range(4):
-                uploads.enter_context(begin_upload(server, 1000, b"x"))
+                uploads.enter_context(server.begin_upload(1000, b"x"))
             server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 5, "four uploads")
             refused = server.post(red_clip)
             assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
@@ -369,7 +361,7 @@ class TestShutdown:
             ExitStack() as stack,
         ):
             kept_alive.get("/healthz")
-            clips = [stack.enter_context(begin_upload(server, len(red_clip), red_clip)) for _ in range(5)]
+            clips = [stack.enter_context(server.begin_upload(len(red_clip), red_clip)) for _ in range(5)]
             server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 6, "five clips in work")
             server.process.send_signal(signal.SIGTERM)
             server.line(state="draining")
