@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from enum import IntEnum
 
@@ -129,10 +129,6 @@ class Timing(BaseModel):
     def stages(self) -> dict[str, float]:
         """The stages without their total."""
         return self.model_dump(exclude={"total"})
-
-    def server_timing(self) -> str:
-        """The value of a `Server-Timing` header."""
-        return ", ".join(f"{stage};dur={value}" for stage, value in self.model_dump().items())
 
 
 class Classification(BaseModel):
@@ -382,3 +378,8 @@ class Problem(BaseModel):
 
 def _times(values_s: Iterable[float]) -> list[float]:
     return [round(value, S_DIGITS) for value in values_s]
+
+
+def server_timing(timing_ms: Mapping[str, float]) -> str:
+    """The value of a `Server-Timing` header: stages, and perhaps their total, in milliseconds."""
+    return ", ".join(f"{stage};dur={round(value, MS_DIGITS)}" for stage, value in timing_ms.items())

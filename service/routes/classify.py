@@ -12,7 +12,7 @@ from service.deps import RequestDeadline, Service, take_share, until, while_conn
 from service.lifecycle import Lifecycle
 from service.openapi import CLIP_BODY, problems
 from service.recognizer import Recognition
-from service.schemas import Classification, ClassifyAnswer, ClassifyParameters
+from service.schemas import Classification, ClassifyAnswer, ClassifyParameters, server_timing
 from service.uploads import received_clip
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
@@ -72,5 +72,5 @@ def _answer(service: Lifecycle, record: RequestRecord, recognition: Recognition)
     return Response(
         answer.model_dump_json(),
         media_type="application/json",
-        headers={"Server-Timing": answer.timing_ms.server_timing()},
+        headers={"Server-Timing": server_timing(answer.timing_ms.model_dump())},
     )

@@ -23,6 +23,7 @@ from service.schemas import (
     TensorMetadata,
     V2Model,
     V2ModelReady,
+    server_timing,
 )
 from service.uploads import received_body
 
@@ -187,9 +188,7 @@ async def _answer(
     service.metrics.stages(manifest.name, record.stages_ms)
     for index in inferred.outputs.logits.argmax(axis=1):
         service.metrics.predictions.labels(manifest.name, manifest.labels[index]).inc()
-    headers = {
-        "Server-Timing": ", ".join(f"{stage};dur={value:.3f}" for stage, value in record.stages_ms.items())
-    }
+    headers = {"Server-Timing": server_timing(record.stages_ms)}
     if body.json_bytes is None:
         return Response(body.content, media_type="application/json", headers=headers)
     headers[JSON_LENGTH_HEADER] = str(body.json_bytes)

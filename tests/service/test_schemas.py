@@ -11,7 +11,7 @@ from service.model_repository import ModelEntry as StoredModel
 from service.model_repository import ModelState
 from service.recognizer import Evidence, Prediction, Recognition, Timings
 from service.runtime.choice import ChosenBy
-from service.schemas import Classification, ClassifyParameters, ModelEntry, Timing
+from service.schemas import Classification, ClassifyParameters, ModelEntry, Timing, server_timing
 from tests.engines import OPENVINO, opened
 from tests.tiny_models import TWO_STREAMS
 
@@ -85,7 +85,7 @@ def test_classification_shows_what_the_core_found() -> None:
 def test_server_timing_has_the_stages_and_their_total() -> None:
     timing = Timing(receive=1.0, decode=2.0, queue=3.0, inference=4.5, total=11.0)
     expected = "receive;dur=1.0, decode;dur=2.0, queue;dur=3.0, inference;dur=4.5, total;dur=11.0"
-    assert timing.server_timing() == expected
+    assert server_timing(timing.model_dump()) == expected
     assert "total" not in timing.stages()
 
 
