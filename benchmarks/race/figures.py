@@ -119,7 +119,8 @@ def closed_loop(phase: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
         "outcomes": outcomes(within),
         "clips_right": len({answer.clip for answer in right}),
         "clips": len(expected),
-        "generator_cpu": phase["cpu_share"],
+        "generator_cores": phase["cpu_share"],
+        "foreign_cores": phase["foreign_cores"],
     }
     if told:
         work_ms = [answer.work_ms or 0.0 for answer in told]
@@ -145,7 +146,8 @@ def open_loop(phase: Mapping[str, Any], seconds: float, expected: Expected, alon
         "normal_after_s": normal_after(
             phase["ended"], [Answer(**answer) for answer in phase["after"]], alone_s
         ),
-        "generator_cpu": phase["cpu_share"],
+        "generator_cores": phase["cpu_share"],
+        "foreign_cores": phase["foreign_cores"],
     }
 
 

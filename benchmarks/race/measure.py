@@ -18,7 +18,7 @@ from benchmarks import serving
 from benchmarks.race import figures
 from benchmarks.race.figures import Expected
 from benchmarks.race.load import HEADERS, MS
-from benchmarks.race.processes import pss_bytes, watched
+from benchmarks.race.processes import Foreign, pss_bytes, watched
 from benchmarks.race.servers import PeerFailed, Running, Server, peer_environment, running
 
 ALONE_POSTS_S = 1.5  # of a lone caller before an overload
@@ -128,6 +128,7 @@ def load(
 ) -> list[dict[str, Any]]:
     """What the load generator, in a process of its own, saw in each phase."""
     plan = {"url": target.url + server.route, "clips": [str(clip) for clip in clips], "phases": list(phases)}
+    foreign = Foreign(target.pid)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.race.load"],
         input=json.dumps(plan),
@@ -136,7 +137,7 @@ def load(
         text=True,
     )
     found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    return [phase | {"foreign_cores": foreign.cores()} for phase in found]
 
 
 def _work(loops: Sequence[subprocess.Popen[str]], seconds: float) -> list[list[float]]:

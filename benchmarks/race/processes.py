@@ -1,8 +1,11 @@
-"""The memory of a process and of all that it started."""
+"""The memory and processor time of a process and of all that it started, and what others took meanwhile."""
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,11 @@ from pathlib import Path
 PROC = Path("/proc")
 KIB = 1024
 SAMPLE_S = 0.5
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+# Of /proc/stat: user, nice, system, interrupts of both kinds, and what a hypervisor gave to others.
+BUSY = (1, 2, 3, 6, 7, 8)
+# Of /proc/PID/stat after the name: user and system time, its own and of the children that it waited for.
+SPENT = slice(11, 15)
 GONE = (FileNotFoundError, ProcessLookupError)
 
 
@@ -31,6 +39,11 @@ def pss_bytes(root: int) -> int:
     return sum(_pss(pid) for pid in tree(root))
 
 
+def cpu_s(root: int) -> float:
+    """Seconds of the processor that the process and all below it have taken so far."""
+    return TICK_S * sum(sum(map(int, _stat(pid)[SPENT])) for pid in tree(root))
+
+
 @contextmanager
 def watched(root: int) -> Iterator[list[int]]:
     """Bytes as `pss_bytes` gives them, every half second while the context lasts."""
@@ -50,13 +63,41 @@ def watched(root: int) -> Iterator[list[int]]:
         thread.join()
 
 
+class Foreign:
+    """What neither the tree of `root` nor this process and its children took of the processor since then."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._began = self._times()
+
+    def cores(self) -> float:
+        """Cores that others, or a hypervisor, kept busy on average; near 0 on a quiet machine."""
+        wall_s, machine_s, own_s = (now - then for now, then in zip(self._times(), self._began, strict=True))
+        return max(0.0, machine_s - own_s) / wall_s
+
+    def _times(self) -> tuple[float, float, float]:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own_s = time.process_time() + children.ru_utime + children.ru_stime + cpu_s(self._root)
+        return time.monotonic(), _machine_busy_s(), own_s
+
+
+def _machine_busy_s() -> float:
+    fields = (PROC / "stat").read_text().split("\n", 1)[0].split()
+    return TICK_S * sum(int(fields[number]) for number in BUSY)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields after the name, which may hold anything, in parentheses; none if the process is gone."""
+    try:
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except GONE:
+        return []
+
+
 def _parents() -> Iterator[tuple[int, int]]:
     for folder in PROC.glob("[0-9]*"):
-        try:
-            # The name, in parentheses, may hold anything; after it come the state and the parent.
-            yield int(folder.name), int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except GONE:
-            continue
+        if fields := _stat(int(folder.name)):
+            yield int(folder.name), int(fields[1])
 
 
 def _pss(pid: int) -> int:

@@ -40,14 +40,25 @@ def _introduction(document: Document) -> str:
     package = document["package"]
     peers = ", ".join(f"{name} {found}" for name, found in document["versions"].items())
     absent = "".join(f" Absent: {name} ({reason})." for name, reason in document["absent"].items())
-    shares = [item["generator_cpu"] for item in _all_figures(document)]
-    generator = f" The load generator took at most {_percent(max(shares))} of one core." if shares else ""
     return f"""{package["architecture"]}, {package["precision"]}. Servers take turns, each freshly started.
 Rounds: {document["rounds"]} of {document["seconds"]:g} s a closed loop, {document["overload_rounds"]} of
-{document["overload_seconds"]:g} s an overload; medians (least to greatest of the rounds).{generator}
+{document["overload_seconds"]:g} s an overload; medians (least to greatest of the rounds).
 Peers have {peers}.{absent}
 {report.described_machine(document["machine"])}
+{_disturbance(document)}
 """
+
+
+def _disturbance(document: Document) -> str:
+    """Who else was at work."""
+    found = list(_all_figures(document))
+    if not found:
+        return ""
+    generator, foreign = ([item[f"{who}_cores"] for item in found] for who in ("generator", "foreign"))
+    return (
+        f"Busy cores beside the server: the load generator at most {max(generator):.2f}, what has no part in "
+        f"this {statistics.median(foreign):.2f} (median) and at most {max(foreign):.2f}."
+    )
 
 
 def _closed(document: Document, scenario: str) -> str:
@@ -186,10 +197,6 @@ def _outcome(rounds: Rounds, name: str) -> str:
 
 def _megabytes(rounds: Rounds, what: str) -> str:
     return f"{statistics.median(item[what] for item in rounds) / MB:.0f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _counted(number: int, noun: str, plural: str = "s") -> str:

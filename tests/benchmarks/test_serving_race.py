@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import typer
 
 from benchmarks import serving_race
+from benchmarks.peers.job import Decoder, Network
 from benchmarks.race import figures, goals, measure, processes, servers
 from benchmarks.race import report as race_report
 from benchmarks.race.load import Answer
@@ -23,6 +26,7 @@ from tests.tiny_models import colour_clip
 
 # Two clips with the same best label, as a network with made weights gives them.
 EXPECTED = [{7: math.log(0.6), 8: math.log(0.4)}, {7: math.log(0.9), 8: math.log(0.1)}]
+NOBODY = 2**22 + 1  # above all process ids
 FIRST, SECOND = ((7, 0.61), (8, 0.39)), ((7, 0.88), (8, 0.12))
 
 
@@ -33,7 +37,14 @@ def answer(began: float, took_s: float, **more: Any) -> Answer:
 
 def phase(answers: list[Answer], **more: Any) -> dict[str, Any]:
     plain = [vars(item) for item in answers]
-    return {"began": 10.0, "ended": 20.0, "answers": plain, "cpu_share": 0.1, "after": []} | more
+    return {
+        "began": 10.0,
+        "ended": 20.0,
+        "answers": plain,
+        "cpu_share": 0.1,
+        "foreign_cores": 0.0,
+        "after": [],
+    } | more
 
 
 def test_arrivals_are_a_poisson_process() -> None:
@@ -138,7 +149,8 @@ def loop(rate: float, p50_ms: float) -> dict[str, Any]:
         "outcomes": {"answered": 10},
         "clips_right": 6,
         "clips": 6,
-        "generator_cpu": 0.02,
+        "generator_cores": 0.02,
+        "foreign_cores": 0.01,
         "work_ms": 100.0,
         "added_ms": 5.0,
     }
@@ -156,7 +168,8 @@ def flood(goodput: float, **outcomes: int) -> dict[str, Any]:
         "refused_p99_ms": 20.0,
         "alone_ms": 150.0,
         "normal_after_s": None,
-        "generator_cpu": 0.05,
+        "generator_cores": 0.05,
+        "foreign_cores": 0.0,
     }
 
 
@@ -239,6 +252,17 @@ def test_memory_is_that_of_a_process_and_its_children() -> None:
     assert processes.pss_bytes(os.getppid()) > processes.pss_bytes(os.getpid()) > 10_000_000
 
 
+def test_what_others_take_is_not_what_the_server_takes() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            as_server, as_other = processes.Foreign(busy.pid), processes.Foreign(root=NOBODY)
+            while processes.cpu_s(busy.pid) < 0.3:
+                time.sleep(0.05)
+            assert as_other.cores() > as_server.cores()
+        finally:
+            busy.kill()
+
+
 @pytest.fixture(scope="module")
 def course(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> measure.Course:
     folder = tmp_path_factory.mktemp("race")
@@ -246,7 +270,9 @@ def course(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> measu
     clips[0].write_bytes(colour_clip((230, 20, 20)))
     clips[1].write_bytes(colour_clip((20, 20, 230)))
     package = tiny_models / "tiny" / "1"
-    expected = measure.expected_answers(package, clips)
+    decode, network = Decoder(package), Network(package)
+    answers = [network(decode(clip.read_bytes()))["predictions"] for clip in clips]
+    expected = [{label["index"]: math.log(label["score"]) for label in labels} for labels in answers]
     return measure.Course(package, {"short": clips}, {"short": expected}, Path(sys.executable), folder)
 
 
