@@ -180,7 +180,7 @@ def answer(contender: Callable[[Job], Images], job: Job) -> dict[str, Any]:
     return {"wall_ms": round(wall_ms, 2), "cpu_ms": round(cpu_ms, 2), "numbers": numbers}
 
 
-def main(name: str) -> None:
+def answer_jobs(name: str) -> None:
     """Answer jobs until there are no more."""
     for line in sys.stdin:
         fields = json.loads(line)
@@ -189,4 +189,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    answer_jobs(sys.argv[1])
