@@ -134,6 +134,7 @@ class WatchedBatcher(Batcher):
         for task in self._tests:
             task.cancel()
         await asyncio.gather(*self._tests, return_exceptions=True)
+        self._tests = []  # their errors lead back here, and so to the black clip, in a circle
         await super().close()
 
     async def _test_when_idle(self) -> None:

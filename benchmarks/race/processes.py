@@ -36,7 +36,7 @@ def pss_bytes(root: int) -> int:
     Raises:
         PermissionError: a process belongs to somebody else.
     """
-    return sum(_pss(pid) for pid in tree(root))
+    return sum(process_pss_bytes(pid) for pid in tree(root))
 
 
 def cpu_s(root: int) -> float:
@@ -100,7 +100,8 @@ def _parents() -> Iterator[tuple[int, int]]:
             yield int(folder.name), int(fields[1])
 
 
-def _pss(pid: int) -> int:
+def process_pss_bytes(pid: int) -> int:
+    """Proportional set size of one process; 0 when it has gone."""
     try:
         lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     except GONE:
