@@ -5,8 +5,8 @@
 Callers post one clip over and over to a real service while new versions of the package take each other's
 place, in turns by `load` and by SIGHUP. Each answer has to be a 200 with the label that the first one had.
 
-Memory is the proportional set size when an old version has been unloaded: of the process that holds the models,
-and of all, decode workers among them, which grow and are replaced after 200 clips each. The slope is that of a
+Memory is the proportional set size when an old version has been unloaded: of the process with the models, and
+of all, decode workers among them, which grow and are replaced after 200 clips each. The slope is that of a
 least-squares line over the swaps after the first fifth, with its standard error.
 """
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import shutil
+import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -248,6 +250,22 @@ async def test_a_request_keeps_the_version_that_it_holds_until_it_is_answered(tm
             assert (await held.batcher.infer(pixels)).outputs.logits.shape == (1, 3)
         await soon(lambda: not alive(held))
         await soon(lambda: ("walk", 1, "unloaded") in summary(repository))
+
+
+async def test_what_is_unloaded_is_gone_at_once_and_waits_for_no_garbage_collection(tmp_path: Path) -> None:
+    write_package(tmp_path, "walk", 1)
+    async with loaded(tmp_path) as repository:
+        batcher = weakref.ref(repository.get("walk").batcher)
+        pixels = {item.name: np.zeros((1, *item.shape(8)), np.uint8) for item in TWO_STREAMS.inputs}
+        gc.disable()
+        try:
+            await repository.get("walk").batcher.infer(pixels)
+            write_package(tmp_path, "walk", 2)
+            await repository.load("walk")
+            await soon(lambda: ("walk", 1, "unloaded") in summary(repository))
+            assert batcher() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_change_waits_until_the_one_before_has_given_its_memory_back(tmp_path: Path) -> None:
