@@ -1,42 +1,82 @@
-"""How many requests are in work, and how many may be.
+"""How much is in work, and whether more may be: by number, and by the time that it would take.
 
-The whole pipeline has one bound. A request past it is refused at once, with a time to come back that follows
-from the measured rate, instead of waiting for an answer that comes too late.
+The whole pipeline has one bound. A request past it, or one that would not be answered in its time, is refused
+at once, with a time to come back that follows from the measured rate, instead of waiting for an answer that
+comes too late.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import Overloaded
 
-# A new interval counts for a tenth: the estimate follows a change of load within some twenty requests.
-NEW_SHARE = 0.1
+# A second ago counts almost fully, a quarter of a minute ago hardly: a change of load is followed in seconds,
+# and one clip that takes long says little.
+MEMORY_S = 5.0
+# What an expectation from elsewhere weighs, in seconds of measuring.
+EXPECTED_S = 0.5
+# A prediction is a mean, and half of the answers take longer; this much longer is rare.
+CAUTION = 1.15
 SHORTEST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
 
 
+class Throughput:
+    """Mean time between two clips that are done, while there is work; the past is forgotten by and by."""
+
+    def __init__(self) -> None:
+        self._busy_s = 0.0
+        self._clips = 0.0
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds for each clip; 0 while nothing is known."""
+        return self._busy_s / self._clips if self._clips else 0.0
+
+    def expect(self, clips_per_s: float) -> None:
+        """Begin with what is known from elsewhere."""
+        if not self._clips:
+            self._busy_s, self._clips = EXPECTED_S, EXPECTED_S * clips_per_s
+
+    def add(self, busy_s: float, clips: int) -> None:
+        """So many clips were done after `busy_s` seconds of work."""
+        kept = math.exp(-busy_s / MEMORY_S)
+        self._busy_s = self._busy_s * kept + busy_s
+        self._clips = self._clips * kept + clips
+
+
 class Admission:
-    """Counts requests in work and refuses those past `limit`.
+    """Counts what is in work and refuses what cannot be done in time.
 
     Args:
         limit: most requests in work.
+        target_s: requests are accepted while they should be answered within so many seconds.
+        burst: so many requests are in work whatever the target says: they are no overload yet.
         clock: monotonic time in seconds.
     """
 
-    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limit: int,
+        target_s: float = math.inf,
+        burst: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._limit = limit
+        self._target_s = target_s
+        self._burst = burst
         self._clock = clock
         self._inflight = 0
-        self._interval_s: float | None = (
-            None  # mean time between two requests that finish, while there is work
-        )
+        self._clips = 0
         self._last_s = clock()
         self._idle = asyncio.Event()
         self._idle.set()
+        self.throughput = Throughput()
 
     @property
     def inflight(self) -> int:
@@ -45,44 +85,65 @@ class Admission:
 
     @property
     def full(self) -> bool:
-        """Whether the next request would be refused."""
-        return self._inflight >= self._limit
+        """Whether the next request of one clip would be refused."""
+        return self._refusal(1, None) is not None
+
+    def check(self, clips: int = 1, deadline: float | None = None) -> None:
+        """Raise `Overloaded` where `admit` would."""
+        refusal = self._refusal(clips, deadline)
+        if refusal is not None:
+            raise Overloaded(refusal, self.retry_after_s())
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self, clips: int = 1, deadline: float | None = None) -> Iterator[None]:
         """Be one of the requests in work.
 
+        Args:
+            clips: views that it has.
+            deadline: time on the clock by which it has to be answered.
+
         Raises:
-            Overloaded: there are `limit` already.
+            Overloaded: there are enough already, or it could not be answered in time.
         """
-        if self.full:
-            raise Overloaded(f"{self._inflight} requests are in work, the limit.", self.retry_after_s())
+        self.check(clips, deadline)
         if self._inflight == 0:
             self._last_s = self._clock()  # an idle time says nothing about the rate
         self._inflight += 1
+        self._clips += clips
         self._idle.clear()
+        done = 0
         try:
             yield
+            done = clips  # a request that fails is over sooner, and says nothing about those that do not
         finally:
-            self._leave()
+            self._leave(clips, done)
 
     def retry_after_s(self) -> float:
         """In how many seconds those in work should be through."""
-        estimate = self._inflight * (self._interval_s or 0.0)
-        return min(max(estimate, SHORTEST_RETRY_S), LONGEST_RETRY_S)
+        return min(max(self._clips * self.throughput.interval_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
 
     async def idle(self) -> None:
         """Wait until no request is in work."""
         await self._idle.wait()
 
-    def _leave(self) -> None:
+    def _refusal(self, clips: int, deadline: float | None) -> str | None:
+        """Why a request of so many views would be refused; None if it would not be."""
+        if self._inflight >= self._limit:
+            return f"{self._inflight} requests are in work, the limit."
+        if not self._inflight:
+            return None
+        expected_s = (self._clips + clips) * self.throughput.interval_s * CAUTION
+        if deadline is not None and self._clock() + expected_s > deadline:
+            return f"It would take {expected_s:.1f} s, with {self._inflight} requests in work: too long."
+        if self._inflight >= self._burst and expected_s > self._target_s:
+            return f"{self._inflight} requests are in work; another would take {expected_s:.1f} s."
+        return None
+
+    def _leave(self, clips: int, done: int) -> None:
         self._inflight -= 1
+        self._clips -= clips
         now = self._clock()
-        interval = now - self._last_s
+        self.throughput.add(now - self._last_s, done)
         self._last_s = now
-        if self._interval_s is None:
-            self._interval_s = interval
-        else:
-            self._interval_s += NEW_SHARE * (interval - self._interval_s)
         if self._inflight == 0:
             self._idle.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class CoreConfig:
         max_batch: Most views in one run; if None, as many as pay, see `batch`.
         batch_wait_ms: Longest wait for other requests that are on their way.
         queue_limit: Most requests accepted and not finished.
+        latency_target_s: Requests are accepted while they should be answered within so many seconds.
         decode_workers: Processes that decode; as many as there are cores, if None.
         decode_timeout_s: Longest time for the decoding of one clip.
         decode_memory_mb: Address space that decoding may take in a worker, in MB of 10^6 bytes.
@@ -44,6 +46,7 @@ class CoreConfig:
     max_batch: int | None = None
     batch_wait_ms: float = 2.0
     queue_limit: int = 64
+    latency_target_s: float = math.inf
     decode_workers: int | None = None
     decode_timeout_s: float = 8.0
     decode_memory_mb: int = 1024

@@ -23,7 +23,7 @@ from service.settings import Settings
 
 # A slow upload is no work yet, so more may be received than worked on; each may hold a megabyte of memory.
 UPLOADS_PER_PLACE = 4
-RETRY_FULL_S = 1.0
+RETRY_UPLOADS_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -99,14 +99,18 @@ class Lifecycle:
                 return False, "the service is shutting down"
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self, clips: int = 1, deadline: float | None = None) -> Iterator[None]:
         """Hold one request that carries work, from before its upload is read.
+
+        Args:
+            clips: views that it asks for.
+            deadline: time on the clock of `time.monotonic` by which to answer it.
 
         Raises:
             NotReady: the service does not take work, or stops while this request is under way.
             Overloaded: its upload would be for nothing, or too many are being received.
         """
-        self._check_room()
+        self._check_room(clips, deadline)
         with self._accept():
             yield
 
@@ -139,13 +143,14 @@ class Lifecycle:
             if not self._accepted:
                 self._idle.set()
 
-    def _check_room(self) -> None:
+    def _check_room(self, clips: int, deadline: float | None) -> None:
+        if self.state is State.SERVING:
+            self.recognizer.check_room(clips, deadline)
         ready, reason = self.readiness()
         if not ready:
-            full = self.state is State.SERVING and self.recognizer.full
-            raise Overloaded(reason, RETRY_FULL_S) if full else NotReady(reason)
+            raise NotReady(reason)
         if len(self._accepted) >= UPLOADS_PER_PLACE * self.settings.queue_limit:
-            raise Overloaded("Too many clips are being received.", RETRY_FULL_S)
+            raise Overloaded("Too many clips are being received.", RETRY_UPLOADS_S)
 
     def rescan(self) -> None:
         """Serve what is in the folder of packages by now, in the background.

@@ -35,7 +35,7 @@ from service.model_repository import ModelEntry, ModelRepository
 from service.observer import Observer
 from service.packages import Model, VersionPolicy
 from service.runtime.choice import open_package
-from service.runtime.session import Inputs, Outputs
+from service.runtime.session import Inputs, Outputs, rows_of
 from service.runtime.signature import black_clip
 from service.self_test import WatchedBatcher
 from service.serving import Serving
@@ -44,6 +44,8 @@ from service.slots import Slots
 
 MAX_TOP_K = 100
 MAX_CLIPS = 10
+# Callers who come at once, or keep a few requests open, are not turned away for a slow model.
+BURST_PER_CORE = 8
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,11 @@ class Query:
     clips: int = 1
     crops: int = 1
     evidence: bool = False
+
+    @property
+    def views(self) -> int:
+        """Clips that the network sees."""
+        return self.clips * self.crops
 
     def check(self) -> None:
         """Raise `InvalidParameter` for a value that is out of range."""
@@ -144,7 +151,7 @@ class Recognizer:
         self._config = config
         self._observer = observer or Observer()
         self._state = RecognizerState.NEW
-        self._admission = Admission(config.queue_limit)
+        self._admission = Admission(config.queue_limit, config.latency_target_s, BURST_PER_CORE * cores)
         self._workers_started = threading.Event()
         self._models = ModelRepository(
             config.models,
@@ -174,10 +181,10 @@ class Recognizer:
         """Whether the next request would be accepted."""
         return self.readiness()[0]
 
-    @property
-    def full(self) -> bool:
-        """Whether the next request would be refused for want of room."""
-        return self._state is RecognizerState.READY and self._admission.full
+    def check_room(self, clips: int = 1, deadline: float | None = None) -> None:
+        """Raise `Overloaded` if a request of so many views would be refused for want of room or time."""
+        if self._state is RecognizerState.READY:
+            self._admission.check(clips, deadline)
 
     @property
     def inflight(self) -> int:
@@ -261,6 +268,7 @@ class Recognizer:
         except BaseException:
             await self.close(0)
             raise
+        self._expect_pace()
         self._enter(RecognizerState.READY)
 
     async def recognize(
@@ -278,14 +286,14 @@ class Recognizer:
             RequestError: the leaf says why; `service.errors` lists them.
         """
         query.check()
-        async with self._admitted(deadline):
+        async with self._admitted(query.views, deadline):
             with (model or self.model(query.model)).held() as held:
                 decoded, inference = await self._run_clip(clip, held, clips=query.clips, crops=query.crops)
             return answer(query, held.model, decoded, inference)
 
     async def infer_clip(self, clip: Clip, model: Serving, deadline: float) -> Inferred:
         """Run a model, held, on one clip; see `recognize`. The answer is what the graph gave."""
-        async with self._admitted(deadline):
+        async with self._admitted(1, deadline):
             decoded, inference = await self._run_clip(clip, model, clips=1, crops=1)
             return Inferred(model.manifest, inference.outputs, timings(decoded, inference))
 
@@ -295,7 +303,7 @@ class Recognizer:
         Raises:
             RequestError: the leaf says why; `service.errors` lists them.
         """
-        async with self._admitted(deadline):
+        async with self._admitted(rows_of(inputs), deadline):
             inference = await model.batcher.infer(inputs)
             return Inferred(model.manifest, inference.outputs, timings(None, inference))
 
@@ -316,11 +324,11 @@ class Recognizer:
             self._enter(RecognizerState.CLOSED)
 
     @asynccontextmanager
-    async def _admitted(self, deadline: float | None) -> AsyncIterator[None]:
-        """Hold a place for one request, up to its deadline."""
+    async def _admitted(self, clips: int, deadline: float | None) -> AsyncIterator[None]:
+        """Hold a place for one request of so many views, up to its deadline."""
         if self._state is not RecognizerState.READY:
             raise NotReady(NOT_READY[self._state])
-        with self._admission.admit():
+        with self._admission.admit(clips, deadline):
             try:
                 async with asyncio.timeout_at(deadline):
                     yield
@@ -344,6 +352,13 @@ class Recognizer:
         for failure in (loaded, started):
             if isinstance(failure, BaseException):
                 raise failure
+
+    def _expect_pace(self) -> None:
+        """Begin with the rate of the slowest model, where it was measured."""
+        streams = [serving.model.opened.streams for serving in self._models.serving()]
+        rates = [found.pace.clips_per_s for found in streams if found is not None]
+        if rates:
+            self._admission.throughput.expect(min(rates))
 
     async def _start_workers(self) -> None:
         try:

@@ -19,7 +19,12 @@ S_DIGITS = 6
 
 
 CLASSIFY_EXAMPLE: dict[str, JsonValue] = {
-    "model": {"name": "blvnet-tam-mini", "version": 1},
+    "model": {
+        "name": "blvnet-tam-mini",
+        "version": 1,
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "provider": "cpu",
+    },
     "predictions": [
         {"label": "Moving something from left to right", "index": 4, "score": 0.97},
         {"label": "Moving something up", "index": 7, "score": 0.02},
@@ -71,10 +76,12 @@ class ClassifyParameters(BaseModel):
 
 
 class ModelRef(BaseModel):
-    """Which model answered."""
+    """Which model answered, and on what."""
 
     name: str
     version: int
+    sha256: str = Field(description="Of the package's graph, as its manifest has it.")
+    provider: str = Field(description="Where it ran: `cpu`, `cuda`, `tensorrt` or `openvino`.")
 
 
 class Prediction(BaseModel):
@@ -146,7 +153,12 @@ class Classification(BaseModel):
         """What the core found, as it is shown."""
         timing, evidence = recognition.timing, recognition.evidence
         return cls(
-            model=ModelRef(name=recognition.manifest.name, version=recognition.manifest.version),
+            model=ModelRef(
+                name=recognition.manifest.name,
+                version=recognition.manifest.version,
+                sha256=recognition.manifest.sha256,
+                provider=recognition.provider,
+            ),
             predictions=[Prediction(**asdict(prediction)) for prediction in recognition.predictions],
             video=Video(**asdict(recognition.video)),
             sampled=Sampled(frames=list(recognition.indices), timestamps_s=_times(recognition.timestamps_s)),

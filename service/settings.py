@@ -125,6 +125,13 @@ class Settings(BaseSettings):
     queue_limit: int = Field(
         64, ge=1, le=100_000, description="Most requests waiting or in work; past it the answer is 503."
     )
+    latency_target_s: float = Field(
+        2.0,
+        gt=0,
+        le=3600,
+        description="Clips are accepted while they should be answered within so many seconds, by what was "
+        "measured; past it 503. A few are always accepted, 8 for each CPU.",
+    )
 
     decode_workers: int | None = Field(
         None, ge=1, le=1024, description="Processes that decode; as many as the CPUs if not given."
@@ -220,6 +227,7 @@ class Settings(BaseSettings):
             max_batch=self.max_batch,
             batch_wait_ms=self.batch_wait_ms,
             queue_limit=self.queue_limit,
+            latency_target_s=self.latency_target_s,
             decode_workers=self.decode_workers,
             decode_timeout_s=self.decode_timeout_s,
             decode_memory_mb=self.decode_memory_mb,

@@ -48,7 +48,7 @@ async def classify(
         evidence=parameters.evidence,
     )
     # A model that is not there is refused before the clip is read; one that is stays until the answer.
-    with service.admit(), service.recognizer.model(query.model).held() as held:
+    with service.admit(query.views, deadline.at), service.recognizer.model(query.model).held() as held:
         record.model = held.manifest.name
         async with (
             until(deadline),

@@ -158,7 +158,7 @@ async def _inferred(
 ) -> Response:
     record = record_of(request)
     # A model that is not there is refused before the request is read; one that is stays until the answer.
-    with service.admit(), service.recognizer.model(name, version).held() as held:
+    with service.admit(deadline=deadline.at), service.recognizer.model(name, version).held() as held:
         record.model = held.manifest.name
         async with (
             until(deadline),

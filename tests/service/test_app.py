@@ -15,11 +15,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from service.admission import Admission
 from service.app import create_app
 from service.errors import BlvnetError
 from service.lifecycle import Lifecycle, State
 from service.problems import KINDS
-from service.recognizer import Recognizer
 from service.schemas import ClassifyAnswer
 from service.settings import load_settings
 
@@ -140,8 +140,7 @@ def test_full_queue_refuses_before_the_upload_is_read(
         async def __anext__(self) -> bytes:
             raise AssertionError("the body was read")
 
-    monkeypatch.setattr(service.recognizer, "readiness", lambda: (False, "The queue is full."))
-    monkeypatch.setattr(Recognizer, "full", True)
+    monkeypatch.setattr(service.recognizer, "check_room", Admission(limit=0).check)
     answer = post(app, content=Unread(), headers={"Expect": "100-continue"})
     assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
 
