@@ -41,6 +41,9 @@ def service(models: Path | None = None, environment: Mapping[str, str] | None = 
     Args:
         models: folder with the model packages; the bundled demo model if not given.
         environment: settings (`BLVNET_...`) on top of this process's environment.
+
+    Raises:
+        ServiceFailed: it does not become ready, or does not end with status 0 when it is stopped.
     """
     port = free_port()
     command = [str(Path(sys.executable).with_name("blvnet")), "serve", "--port", str(port)]
@@ -56,6 +59,8 @@ def service(models: Path | None = None, environment: Mapping[str, str] | None = 
         finally:
             process.terminate()
             process.wait(STOP_LIMIT_S)
+    if process.returncode != 0:
+        raise ServiceFailed(f"blvnet serve was stopped and ended with status {process.returncode}")
 
 
 def client(url: str) -> httpx.Client:

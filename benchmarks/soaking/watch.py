@@ -1,0 +1,144 @@
+"""A service seen from outside while it is soaked: memory, what it holds, its workers, and their killing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.race.processes import GONE, PROC, pss_bytes, tree
+
+SAMPLE_S = 2.0
+POLL_S = 0.02
+REST_LIMIT_S = 30.0
+SETTLE_S = 2.0  # for sockets that the service closes when its callers have
+RESTARTS, KILLED = "blvnet_decode_worker_restarts_total", "killed"
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a service holds when it has nothing to do; `descriptors`: of itself and its server of forks."""
+
+    descriptors: int
+    processes: int
+    temporary_files: int
+
+    @classmethod
+    def by(cls, root: int, temporary: Path) -> Held:
+        """As it is now."""
+        lasting = [root, *_children(root)]
+        descriptors = sum(len(list((PROC / str(pid) / "fd").iterdir())) for pid in lasting)
+        return cls(descriptors, len(tree(root)), len(list(temporary.iterdir())))
+
+    def to_json(self) -> dict[str, int]:
+        """For the report."""
+        return asdict(self)
+
+
+@dataclass
+class Watch:
+    """What was seen.
+
+    Attributes:
+        root: the service's process.
+        times_s, pss: samples of the whole tree's memory, in bytes.
+        kills: workers that were killed.
+        recovered_s: for each, how long until there were as many workers again.
+    """
+
+    root: int
+    times_s: list[float] = field(default_factory=list)
+    pss: list[int] = field(default_factory=list)
+    kills: int = 0
+    recovered_s: list[float] = field(default_factory=list)
+
+    async def sample_memory(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.pss.append(await asyncio.to_thread(pss_bytes, self.root))
+            self.times_s.append(time.monotonic())
+            await asyncio.sleep(SAMPLE_S)
+
+    async def kill_workers(self, every_s: float, seed: int = 1) -> None:
+        """Until cancelled: kill one, if possible in mid-clip, and wait for the next."""
+        draw = random.Random(seed)
+        while True:
+            await asyncio.sleep(every_s)
+            before = workers(self.root)
+            victims = [pid for pid in before if is_running(pid)] or before
+            os.kill(draw.choice(victims), signal.SIGKILL)
+            self.kills += 1
+            self.recovered_s.append(await self._until_there_are(before))
+
+    async def _until_there_are(self, before: list[int]) -> float:
+        began = time.monotonic()
+        while len(now := workers(self.root)) < len(before) or set(now) >= set(before):
+            await asyncio.sleep(POLL_S)
+        return time.monotonic() - began
+
+
+def workers(root: int) -> list[int]:
+    """The decode workers: what the service's only child has forked, and is not dead."""
+    return [pid for forker in _children(root) for pid in _children(forker) if _state(pid) not in ("Z", "")]
+
+
+def is_running(pid: int) -> bool:
+    """Whether it computes at this moment."""
+    return _state(pid) == "R"
+
+
+async def at_rest(url: str, root: int) -> None:
+    """Wait until the service does nothing.
+
+    Raises:
+        TimeoutError: it never does.
+    """
+    count = len(workers(root))
+    async with asyncio.timeout(REST_LIMIT_S):
+        while True:
+            found = metrics(url)
+            if found["blvnet_inflight_requests"] == 1 and found["blvnet_decode_workers"] == count:
+                break  # the one is this very question
+            await asyncio.sleep(POLL_S)
+    await asyncio.sleep(SETTLE_S)
+
+
+def metrics(url: str) -> dict[str, Any]:
+    """Samples without labels by name; of restarts a dict by reason."""
+    text = httpx.get(f"{url}/metrics", timeout=None, verify=False).text
+    found: dict[str, Any] = {RESTARTS: {}}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == RESTARTS:
+                found[RESTARTS][sample.labels["reason"]] = sample.value
+            elif not sample.labels:
+                found[sample.name] = sample.value
+    return found
+
+
+def left_of(pids: list[int]) -> list[int]:
+    """Those processes that are still there."""
+    return [pid for pid in pids if _state(pid) not in ("Z", "")]
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        tasks = list((PROC / str(pid) / "task").iterdir())  # a child is its thread's
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except GONE:
+        return []
+
+
+def _state(pid: int) -> str:
+    try:
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+    except GONE:
+        return ""

@@ -1,0 +1,118 @@
+"""The soak's figures, and that each kind of trouble is told of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.soaking.figures import slope
+from benchmarks.soaking.material import GOOD, HANG_UP, Post
+from benchmarks.soaking.report import Soak, as_text, document_of
+from benchmarks.soaking.traffic import CUT, GONE, undeserved
+from benchmarks.soaking.watch import Held, Watch
+
+POSTS = (
+    Post(GOOD, "200", 0.8, (b"",)),
+    Post("garbage", "415 not_a_video", 0.1, (b"",)),
+    Post(HANG_UP, "", 0.1, (b"",)),
+)
+ANSWERS = Counter(
+    {(GOOD, "200"): 80, ("garbage", "415 not_a_video"): 9, (HANG_UP, GONE): 8, (HANG_UP, "200"): 1}
+)
+IDLE = Held(descriptors=20, processes=4, temporary_files=0)
+FLAT = [200_000_000] * 300
+
+
+def soaked(pss: list[int] = FLAT, **changes: Any) -> Soak:
+    times = [2.0 * number for number in range(len(pss))]
+    seen = Watch(1, times, pss, kills=2, recovered_s=[0.02, 0.03])
+    return replace(Soak(50.0, ANSWERS, [0.02, 0.04], seen, IDLE, IDLE, {"killed": 2.0}), **changes)
+
+
+def faults(soak: Soak) -> list[str]:
+    found: list[str] = document_of(soak, POSTS)["faults"]
+    return found
+
+
+def test_slope_is_that_of_a_line_for_a_minute() -> None:
+    times = np.arange(0, 600, 2.0)
+    found = slope(times.tolist(), (100 + times / 60 * 3).tolist())
+    assert found.per_minute == pytest.approx(3)
+    assert found.error == pytest.approx(0, abs=1e-9)
+
+
+def test_slope_of_noise_is_none_within_its_error() -> None:
+    times = np.arange(0, 600, 2.0)
+    slopes = [
+        slope(times.tolist(), np.random.default_rng(seed).normal(0, 10, 300).tolist()) for seed in range(200)
+    ]
+    within = sum(abs(found.per_minute) < 2 * found.error for found in slopes)
+    assert 180 <= within <= 196  # 13 degrees of freedom: 93 %
+
+
+def test_slope_of_waves_longer_than_a_sample_does_not_promise_too_much() -> None:
+    times = np.arange(0, 600, 2.0)
+    waves = 10 * np.sin(times / 20)
+    alike, single = slope(times.tolist(), waves.tolist()), slope(times.tolist(), waves.tolist(), blocks=300)
+    assert alike.surely < 0
+    assert alike.error > single.error
+
+
+@pytest.mark.parametrize(("samples", "blocks"), [(10, 15), (10, 2)])
+def test_slope_wants_samples(samples: int, blocks: int) -> None:
+    with pytest.raises(ValueError, match="three at least"):
+        slope([0.0] * samples, [0.0] * samples, blocks)
+
+
+def test_answers_that_are_deserved_are_no_fault() -> None:
+    assert not list(undeserved(ANSWERS, POSTS))
+    assert not faults(soaked())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (GOOD, "503 overloaded"),
+        (GOOD, CUT),
+        (GOOD, GONE),
+        ("garbage", "200"),
+        (HANG_UP, "500 internal_error"),
+    ],
+)
+def test_answers_that_are_not_deserved_are(name: str, told: str) -> None:
+    (fault,) = undeserved(ANSWERS + Counter({(name, told): 3}), POSTS)
+    assert fault.startswith(f"{name}: 3 times {told!r}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"pss": [200_000_000 + 40_000 * number for number in range(300)]}, "memory grows by 1.20"),
+        ({"after": replace(IDLE, descriptors=21)}, "held at the end"),
+        ({"after": replace(IDLE, temporary_files=1)}, "held at the end"),
+        ({"restarts": {"killed": 1.0}}, "2 workers were killed, the service counted 1"),
+        ({"seen": Watch(1, [2.0 * n for n in range(300)], FLAT, 2, [0.02, 1.5])}, "1.50 s until"),
+    ],
+)
+def test_trouble_is_told_of(changes: dict[str, Any], fault: str) -> None:
+    (found,) = faults(soaked(**changes))
+    assert found.startswith(fault)
+    assert found in as_text(document_of(soaked(**changes), POSTS) | RUN)
+
+
+RUN = {
+    "minutes": 10.0,
+    "load": 0.8,
+    "machine": {"cores": 2, "cpu": "a", "python": "3.11", "av": "1", "numpy": "1", "onnxruntime": "1"},
+}
+
+
+def test_page_has_every_kind_and_says_that_nothing_was_wrong() -> None:
+    text = as_text(document_of(soaked(), POSTS) | RUN)
+    assert "| garbage | 415 not_a_video | 9 | 9 x 415 not_a_video |" in text
+    assert "| hang-up | anything | 9 | 1 x 200, 8 x hung up |" in text
+    assert text.endswith("Nothing was wrong.\n")
