@@ -231,7 +231,8 @@ def _post_until(ended: threading.Event, url: str, clip: bytes, label: str, seen:
 
 def summary(seen: Seen, done: Sequence[Swap]) -> dict[str, Any]:
     """Every figure of the report."""
-    during, other = [], []
+    during: list[float] = []
+    other: list[float] = []
     for began, took in seen.answers:
         beside = any(swap.began <= began + took and began <= swap.ended for swap in done)
         (during if beside else other).append(took)

@@ -228,7 +228,7 @@ async def test_no_readiness_without_inference(
         reason = "Model tiny does not answer: The last inference failed."
         assert (probe.status_code, probe.json()["detail"]) == (503, reason)
         assert (protocol.status_code, protocol.json()) == (503, {"error": reason})
-        assert refused.status_code == 503
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
         await until(lambda: service.readiness()[0])
         assert (await client.post("/v1/classify", content=red_clip)).status_code == 200
 
