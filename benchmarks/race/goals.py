@@ -117,7 +117,9 @@ def _closed_loops(document: Document, ours: str) -> list[Goal]:
 
 def _added(rounds: Rounds) -> Goal:
     """10 ms or a tenth of decoding and inference, whichever is more, as a share of it."""
-    shares = tuple(figures["added_ms"] / max(10.0, 0.1 * figures["work_ms"]) for figures in rounds)
+    shares = tuple(
+        figures["added_ms"] / max(10.0, 0.1 * figures["work_ms"]) for figures in rounds if figures["right"]
+    )
     what = "alone: what HTTP and the rest add, over 10 ms or a tenth of decoding and inference"
     return Goal(what, shares, 1.0, at_most=True)
 

@@ -87,9 +87,11 @@ def overload(course: Course, server: Server, kind: str, rate: float, seconds: fl
             lone, flooded = load(target, server, clips, [alone, flood])
         time.sleep(SETTLED_S)
         after = pss_bytes(target.pid)
-    alone_s = figures.closed_loop(lone, expected)["p50_ms"] / MS
+    alone_ms = figures.closed_loop(lone, expected)["p50_ms"]
+    if alone_ms is None:
+        raise PeerFailed(f"{server.name} gave no right answer to a lone caller")
     memory = {"pss_before": before, "pss_peak": max(before, *samples, after), "pss_after": after}
-    return figures.open_loop(flooded, seconds, expected, alone_s) | memory
+    return figures.open_loop(flooded, seconds, expected, alone_ms / MS) | memory
 
 
 def idle(course: Course, server: Server, kind: str) -> dict[str, Any]:

@@ -236,6 +236,14 @@ def test_goals_of_what_was_not_measured_are_open() -> None:
     assert "not measured" in race_report.markdown(empty)
 
 
+def test_round_without_a_right_answer_is_told_and_counts_for_nothing() -> None:
+    nothing = figures.closed_loop(phase([answer(11, 0.3, best=SECOND)]), EXPECTED)
+    found = document()
+    found["closed"] = {name: {"ours": [nothing], "quick": [loop(6, 160)]} for name in goals.SCENARIOS}
+    assert "| ours | 0.00 | - | - | 0 of 2 | 1 |" in serving_race.finish(found)
+    assert {goal["holds"] for goal in found["goals"]["ours"][:2]} == {None}
+
+
 def test_servers_are_chosen_by_name_and_take_their_limit_along() -> None:
     everybody = [*servers.ours(), *servers.peers(6)]
     assert [server.name for server in serving_race.choose(everybody, ["ours", "mosec"])] == [
