@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks import report, serving
 from benchmarks.race.figures import arrivals
-from benchmarks.race.processes import tree
+from benchmarks.race.processes import Foreign, tree
 from benchmarks.soaking import watch
 from benchmarks.soaking.material import MAX_UPLOAD_BYTES, Post, posts
 from benchmarks.soaking.report import Soak, as_text, document_of
@@ -103,7 +103,7 @@ async def soaked(service: serving.Service, material: Sequence[Post], extent: Ext
     async with Traffic(service.url, material) as traffic:
         rate = await traffic.closed_loop(CALLERS, extent.closed_s)
     await watch.at_rest(service.url, service.pid)
-    before, seen = Held.by(service.pid, temporary), Watch(service.pid)
+    before, seen, others = Held.by(service.pid, temporary), Watch(service.pid), Foreign(service.pid)
     times = arrivals(rate * extent.load, extent.minutes * 60)
     async with Traffic(service.url, material) as traffic:
         await traffic.learn()
@@ -112,6 +112,7 @@ async def soaked(service: serving.Service, material: Sequence[Post], extent: Ext
             asyncio.create_task(seen.kill_workers(extent.kill_every_s)),
         ]
         await counted(traffic.open_loop(times), traffic, len(times))
+        others_cores = others.cores()
         for task in beside:
             task.cancel()
         for result in await asyncio.gather(*beside, return_exceptions=True):
@@ -119,7 +120,7 @@ async def soaked(service: serving.Service, material: Sequence[Post], extent: Ext
                 raise result
     await watch.at_rest(service.url, service.pid)
     after, restarts = Held.by(service.pid, temporary), watch.metrics(service.url)[watch.RESTARTS]
-    return Soak(rate, traffic.answers, traffic.good_s, seen, before, after, restarts)
+    return Soak(rate, traffic.answers, traffic.good_s, seen, before, after, restarts, others_cores)
 
 
 async def counted(soaking: Coroutine[Any, Any, None], traffic: Traffic, total: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.race.processes import GONE, PROC, pss_bytes, tree
+from benchmarks.race.processes import GONE, PROC, process_pss_bytes, tree
 
 SAMPLE_S = 2.0
 POLL_S = 0.02
@@ -49,7 +49,9 @@ class Watch:
 
     Attributes:
         root: the service's process.
-        times_s, pss: samples of the whole tree's memory, in bytes.
+        times_s: when memory was sampled.
+        pss: of all processes, in bytes.
+        own_pss: of the service's own process among them.
         kills: workers that were killed.
         recovered_s: for each, how long until there were as many workers again.
     """
@@ -57,14 +59,17 @@ class Watch:
     root: int
     times_s: list[float] = field(default_factory=list)
     pss: list[int] = field(default_factory=list)
+    own_pss: list[int] = field(default_factory=list)
     kills: int = 0
     recovered_s: list[float] = field(default_factory=list)
 
     async def sample_memory(self) -> None:
         """Until cancelled."""
         while True:
-            self.pss.append(await asyncio.to_thread(pss_bytes, self.root))
+            sizes = await asyncio.to_thread(_sizes, self.root)
             self.times_s.append(time.monotonic())
+            self.own_pss.append(sizes[0])
+            self.pss.append(sum(sizes))
             await asyncio.sleep(SAMPLE_S)
 
     async def kill_workers(self, every_s: float, seed: int = 1) -> None:
@@ -127,6 +132,10 @@ def metrics(url: str) -> dict[str, Any]:
 def left_of(pids: list[int]) -> list[int]:
     """Those processes that are still there."""
     return [pid for pid in pids if _state(pid) not in ("Z", "")]
+
+
+def _sizes(root: int) -> list[int]:
+    return [process_pss_bytes(pid) for pid in tree(root)]
 
 
 def _children(pid: int) -> list[int]:

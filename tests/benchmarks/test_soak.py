@@ -29,8 +29,8 @@ FLAT = [200_000_000] * 300
 
 def soaked(pss: list[int] = FLAT, **changes: Any) -> Soak:
     times = [2.0 * number for number in range(len(pss))]
-    seen = Watch(1, times, pss, kills=2, recovered_s=[0.02, 0.03])
-    return replace(Soak(50.0, ANSWERS, [0.02, 0.04], seen, IDLE, IDLE, {"killed": 2.0}), **changes)
+    seen = Watch(1, times, pss, FLAT, kills=2, recovered_s=[0.02, 0.03])
+    return replace(Soak(50.0, ANSWERS, [0.02, 0.04], seen, IDLE, IDLE, {"killed": 2.0}, 0.1), **changes)
 
 
 def faults(soak: Soak) -> list[str]:
@@ -91,11 +91,14 @@ def test_answers_that_are_not_deserved_are(name: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"pss": [200_000_000 + 40_000 * number for number in range(300)]}, "memory grows by 1.20"),
+        (
+            {"pss": [200_000_000 + 40_000 * number for number in range(300)]},
+            "memory of all processes grows by 1.20",
+        ),
         ({"after": replace(IDLE, descriptors=21)}, "held at the end"),
         ({"after": replace(IDLE, temporary_files=1)}, "held at the end"),
         ({"restarts": {"killed": 1.0}}, "2 workers were killed, the service counted 1"),
-        ({"seen": Watch(1, [2.0 * n for n in range(300)], FLAT, 2, [0.02, 1.5])}, "1.50 s until"),
+        ({"seen": Watch(1, [2.0 * n for n in range(300)], FLAT, FLAT, 2, [0.02, 1.5])}, "1.50 s until"),
     ],
 )
 def test_trouble_is_told_of(changes: dict[str, Any], fault: str) -> None:
