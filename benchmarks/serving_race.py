@@ -37,6 +37,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "serving.md"
 START, END = f"<!-- written by python -m benchmarks.{NAME} -->\n", "<!-- end -->\n"
 CACHE = Path(tempfile.gettempdir(), "blvnet-serving-race")
 OVERLOAD = 2.0  # times the best rate
+DISTURBED = 0.1  # cores that others took: more than that, and it is measured again
 VERSIONS = ("fastapi", "uvicorn", "litserve", "mosec", "onnxruntime", "av")
 
 
@@ -155,6 +156,7 @@ def header(course: Course, chosen: Sequence[Server], extent: Extent, queue_limit
         "queue_limit": queue_limit,
         "servers": {server.name: {"ours": server.ours, "limited": server.limited} for server in chosen},
         "absent": {},
+        "repeated": 0,
         "closed": {name: {} for name in SCENARIOS},
         "floors": {name: [] for name in SCENARIOS},
         "overload": {},
@@ -223,11 +225,13 @@ class Race:
                     self.extent.seconds,
                 )
 
+            def bare(scenario: goals.Scenario = scenario) -> dict[str, Any]:
+                return measure.bare(self.course, scenario.kind, *scenario.floor, self.extent.seconds)
+
             for server in turns:
                 self.attempt(server, scenario.title, self.document["closed"][name], closed)
             self.step(f"{scenario.title}: no server")
-            floor = measure.bare(self.course, scenario.kind, *scenario.floor, self.extent.seconds)
-            self.document["floors"][name].append(floor)
+            self.document["floors"][name].append(self.undisturbed(bare))
 
     def overload(self, server: Server) -> dict[str, Any]:
         """The rate that was asked for, or twice what the server carried in the closed loops."""
@@ -251,9 +255,18 @@ class Race:
         if server.name in self.document["absent"]:
             return
         try:
-            figures.setdefault(server.name, []).append(measured(server))
+            found = self.undisturbed(lambda: measured(server))
+            figures.setdefault(server.name, []).append(found)
         except (PeerFailed, ServiceFailed) as exc:
             self.document["absent"][server.name] = str(exc)
+
+    def undisturbed(self, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Measure once more if other processes took part of the machine; the less disturbed of the two."""
+        found = measured()
+        if found.get("foreign_cores", 0.0) <= DISTURBED:
+            return found
+        self.document["repeated"] += 1
+        return min(found, measured(), key=lambda figures: figures["foreign_cores"])
 
     def step(self, what: str) -> None:
         """Say what begins."""

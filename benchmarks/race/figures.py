@@ -136,7 +136,8 @@ def open_loop(phase: Mapping[str, Any], seconds: float, expected: Expected, alon
     refused_ms = [MS * answer.took_s for answer in answers if answer.outcome == "refused"]
     return {
         "offered": len(answers) / seconds,
-        "goodput": sum(answer.took_s <= DEADLINE_S for answer in right) / seconds,
+        "goodput": sum(answer.took_s <= DEADLINE_S and answer.ended <= phase["ended"] for answer in right)
+        / seconds,
         "right": len(right),
         "outcomes": outcomes(answers),
         "p50_ms": percentile((MS * answer.took_s for answer in right), 0.5),

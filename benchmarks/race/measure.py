@@ -118,8 +118,12 @@ def bare(course: Course, kind: str, processes: int, threads: int, seconds: float
     """The job in a loop without a server, in so many processes at once."""
     with ExitStack() as stack:
         loops = [stack.enter_context(_loop(course, kind, threads)) for _ in range(processes)]
+        _wait_until_ready(loops)
+        foreign = Foreign(*(loop.pid for loop in loops))
         took = _work(loops, seconds)
+        foreign_cores = foreign.cores()
     return {
+        "foreign_cores": foreign_cores,
         "rate": sum(len(times) / sum(times) for times in took),
         "p50_ms": MS * statistics.median(value for times in took for value in times),
     }
@@ -142,11 +146,14 @@ def load(
     return [phase | {"foreign_cores": foreign.cores()} for phase in found]
 
 
-def _work(loops: Sequence[subprocess.Popen[str]], seconds: float) -> list[list[float]]:
+def _wait_until_ready(loops: Sequence[subprocess.Popen[str]]) -> None:
     for loop in loops:
         assert loop.stdout
         if loop.stdout.readline() != "ready\n":
             raise PeerFailed("the job without a server did not start")
+
+
+def _work(loops: Sequence[subprocess.Popen[str]], seconds: float) -> list[list[float]]:
     for loop in loops:
         assert loop.stdin
         loop.stdin.write(f"{seconds}\n")

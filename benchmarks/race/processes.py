@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from service.cores import usable_cores
+
 PROC = Path("/proc")
 KIB = 1024
 SAMPLE_S = 0.5
@@ -64,20 +66,25 @@ def watched(root: int) -> Iterator[list[int]]:
 
 
 class Foreign:
-    """What neither the tree of `root` nor this process and its children took of the processor since then."""
+    """What the processor does for others than the trees of `roots`, this process and its children."""
 
-    def __init__(self, root: int) -> None:
-        self._root = root
+    def __init__(self, *roots: int) -> None:
+        self._roots = roots
         self._began = self._times()
 
     def cores(self) -> float:
-        """Cores that others, or a hypervisor, kept busy on average; near 0 on a quiet machine."""
+        """Cores that others, or a hypervisor, kept busy on average since then; near 0 on a quiet machine.
+
+        Always 0 where this container has only a part of the machine's cores: the others may be busy.
+        """
+        if usable_cores() != os.cpu_count():
+            return 0.0
         wall_s, machine_s, own_s = (now - then for now, then in zip(self._times(), self._began, strict=True))
         return max(0.0, machine_s - own_s) / wall_s
 
     def _times(self) -> tuple[float, float, float]:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        own_s = time.process_time() + children.ru_utime + children.ru_stime + cpu_s(self._root)
+        own_s = time.process_time() + children.ru_utime + children.ru_stime + sum(map(cpu_s, self._roots))
         return time.monotonic(), _machine_busy_s(), own_s
 
 

@@ -57,7 +57,8 @@ def _disturbance(document: Document) -> str:
     generator, foreign = ([item[f"{who}_cores"] for item in found] for who in ("generator", "foreign"))
     return (
         f"Busy cores beside the server: the load generator at most {max(generator):.2f}, what has no part in "
-        f"this {statistics.median(foreign):.2f} (median) and at most {max(foreign):.2f}."
+        f"this {statistics.median(foreign):.2f} (median) and at most {max(foreign):.2f}; "
+        f"measured again for that: {document['repeated']}."
     )
 
 
@@ -120,9 +121,9 @@ def _overload(document: Document) -> str:
     rate = document["overload_rate"]
     offered = "twice as many as it answered at best" if rate is None else f"{rate:g} a second"
     return f"""Clips come at random times (Poisson), to each server {offered}, from callers
-that give up after {GIVES_UP_S:g} s. Goodput counts right answers within {DEADLINE_S:g} s. Memory is the
-proportional set size of all processes. The last column says how long after the end of the load a lone post
-was sent that took at most {NORMAL:g} times what it took before. A limit is the peer's own,
+that give up after {GIVES_UP_S:g} s. Goodput counts right answers within {DEADLINE_S:g} s, up to the end of
+the load. Memory is the proportional set size of all processes. The last column says how long after the end a
+lone post was sent that took at most {NORMAL:g} times what it took before. A limit is the peer's own,
 {document["queue_limit"]} (uvicorn's `--limit-concurrency`, mosec's `--capacity`; LitServe has none).
 
 {report.table(head, rows)}"""
