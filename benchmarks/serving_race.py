@@ -106,12 +106,12 @@ def main(
     console = Console(stderr=True)
     try:
         course = prepare(package, peers_python, cache, lambda text: console.print(text, highlight=False))
+        document = header(course, chosen, extent, queue_limit)
+        with watching(console) as watch:
+            Race(course, chosen, extent, document, watch).run(all_overloads=not quick)
     except (PeerFailed, ServiceFailed, ValueError) as exc:
-        console.print(f"cannot start: {exc}", highlight=False)
+        console.print(f"cannot measure: {exc}", highlight=False)
         raise typer.Exit(1) from exc
-    document = header(course, chosen, extent, queue_limit)
-    with watching(console) as watch:
-        Race(course, chosen, extent, document, watch).run(all_overloads=not quick)
     text = finish(document)
     print(text)
     if whole or out:
