@@ -30,6 +30,7 @@ from benchmarks.race.servers import PeerFailed, Server
 from benchmarks.serving import ServiceFailed
 from service.bench.progress import watching
 from service.bench.race import Step, Watch
+from service.errors import BlvnetError
 from service.settings import bundled_models
 
 NAME = "serving_race"
@@ -109,7 +110,7 @@ def main(
         document = header(course, chosen, extent, queue_limit)
         with watching(console) as watch:
             Race(course, chosen, extent, document, watch).run(all_overloads=not quick)
-    except (PeerFailed, ServiceFailed, ValueError) as exc:
+    except (BlvnetError, PeerFailed, ServiceFailed) as exc:
         console.print(f"cannot measure: {exc}", highlight=False)
         raise typer.Exit(1) from exc
     text = finish(document)

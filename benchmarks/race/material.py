@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from benchmarks.decode_clips import Recipe, make
+from service.errors import PackageError
 from service.manifest import GRAPH_FILE, read_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -48,11 +49,11 @@ def package_in(models: Path) -> Path:
     """The only package of a folder `MODELS`.
 
     Raises:
-        ValueError: there is none, or several.
+        PackageError: there is none, or several.
     """
     graphs = sorted(models.glob(f"*/*/{GRAPH_FILE}"))
     if len(graphs) != 1:
-        raise ValueError(f"{models} must hold one package, there are {len(graphs)}")
+        raise PackageError(f"{models} must hold one package, there are {len(graphs)}")
     return graphs[0].parent
 
 
