@@ -126,7 +126,7 @@ class Settings(BaseSettings):
         64, ge=1, le=100_000, description="Most requests waiting or in work; past it the answer is 503."
     )
     latency_target_s: float = Field(
-        2.0,
+        1.0,
         gt=0,
         le=3600,
         description="Clips are accepted while they should be answered within so many seconds, by what was "

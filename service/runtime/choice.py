@@ -46,7 +46,7 @@ class ChosenBy(StrEnum):
 class Opened:
     """A package, loaded: on what, how that was chosen, and milliseconds of one clip on each candidate.
 
-    `session` runs a clip with all threads; `streams`, where they pay, several with a thread each.
+    `session` runs a clip with all threads; `streams`, where there are several, clips with a thread each.
     """
 
     session: Session
@@ -114,7 +114,7 @@ class _Opening:
         return self._remembered() or self._fastest(self._clips)
 
     def _streams(self, session: Session) -> Streams | None:
-        """The chosen engine's one-thread form, if it pays."""
+        """The chosen engine's one-thread form; None where there is but one thread."""
         if self._config.threads == 1 or session.runtime.on_device:
             return None
         candidate = Candidate(session.runtime.provider, session.runtime.arithmetic)

@@ -1,8 +1,8 @@
 """Two ways to use the cores: a run with all threads, or runs of one thread each, as many as there are cores.
 
 A clip that is alone is answered soonest with all threads. Where several wait, one-thread runs side by side
-carry more: no thread waits for another at the end of every operator. So a package is loaded in both forms, if
-the second one pays, and what each takes is measured.
+carry more: no thread waits for another at the end of every operator, nor for one that a decode worker keeps from
+its core. So a package is loaded in both forms, and what each takes is measured.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from service.runtime.session import Inputs, Session
 
 LEAST_ROUNDS = 3
 MEASURING_S = 0.3
-# Decoding takes cores too, and runs that share theirs suffer less from it than one that needs them all; so
-# streams are worth having from a little below their worth on a machine that does nothing else.
-LEAST_GAIN = 0.97
 
 OpenSession = Callable[[RuntimeConfig], Session]
 
@@ -40,9 +37,12 @@ class Pace:
     streams: int
 
     def streams_pay(self, clips: int) -> bool:
-        """Whether so many clips are done sooner on streams than one after the other with all threads."""
-        rounds = max(1.0, clips / self.streams)  # others follow, so that the last round is full too
-        return clips > 1 and rounds * self.together_s * LEAST_GAIN < clips * self.lone_s
+        """Whether so many clips are done sooner on streams than one after the other with all threads.
+
+        Enough of them to keep every stream busy always are. That does not hang on what was measured, which on
+        a busy machine can be anything.
+        """
+        return clips >= self.streams or (clips > 1 and self.together_s < clips * self.lone_s)
 
     @property
     def clips_per_s(self) -> float:
@@ -58,19 +58,14 @@ class Streams:
     pace: Pace
 
 
-def open_streams(
-    whole: Session, clip: Inputs, config: RuntimeConfig, open_session: OpenSession
-) -> Streams | None:
+def open_streams(whole: Session, clip: Inputs, config: RuntimeConfig, open_session: OpenSession) -> Streams:
     """Load a package's second form beside its first.
 
     Args:
-        whole: the first form, whose runs have `config.threads` threads.
+        whole: the first form, whose runs have `config.threads` threads, more than one.
         clip: one clip to measure with.
         config: of the first form.
         open_session: loads the package in another form.
-
-    Returns:
-        None where streams carry no more than the first form.
 
     Raises:
         PackageError: the graph cannot be loaded.
@@ -79,14 +74,10 @@ def open_streams(
     """
     session = open_session(replace(config, threads=1, streams=config.threads))
     try:
-        pace = measure(whole, session, config.threads, clip)
+        return Streams(session, measure(whole, session, config.threads, clip))
     except BaseException:
         session.close()
         raise
-    if pace.streams_pay(pace.streams):
-        return Streams(session, pace)
-    session.close()
-    return None
 
 
 def measure(whole: Session, streams: Session, number: int, clip: Inputs) -> Pace:
