@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.errors import Overloaded
+from service.errors import NotAVideo, OverLimit, Overloaded, Undecodable
 
 # A second ago counts almost fully, a quarter of a minute ago hardly: a change of load is followed in seconds,
 # and one clip that takes long says little.
@@ -22,6 +22,9 @@ MEMORY_S = 5.0
 EXPECTED_S = 0.5
 # A prediction is a mean, and half of the answers take longer; this much longer is rare.
 CAUTION = 1.15
+# Answers about the clip: they took their time, as those to come will. Any other failure was cut short by
+# something else, and says nothing of the rate.
+VERDICTS = (NotAVideo, Undecodable, OverLimit)
 SHORTEST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
 
@@ -114,7 +117,10 @@ class Admission:
         done = 0
         try:
             yield
-            done = clips  # a request that fails is over sooner, and says nothing about those that do not
+            done = clips
+        except VERDICTS:
+            done = 1
+            raise
         finally:
             self._leave(clips, done)
 

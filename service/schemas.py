@@ -200,7 +200,11 @@ class Runtime(BaseModel):
     engine: str = Field(description="`onnxruntime` or `openvino`.")
     version: str = Field(description="Of the engine.")
     arithmetic: str = Field(description="What it computes in: `f32`, `f16`, `bf16` or `int8`.")
-    threads: int = Field(description="Threads of one inference, where it runs on the CPU.")
+    threads: int = Field(description="Threads of a lone clip's inference, where it runs on the CPU.")
+    streams: int = Field(
+        description="Inferences of one thread each that run side by side when several clips are under way; "
+        "1, where there are none."
+    )
     chosen: str = Field(
         description="`asked`: by the setting; `measured`: as the fastest; `remembered`: as such from an "
         "earlier start; `first`: as the first that works, there being no reference to compare engines by."
@@ -218,6 +222,7 @@ class Runtime(BaseModel):
             version=runtime.version,
             arithmetic=runtime.arithmetic,
             threads=runtime.threads,
+            streams=1 if opened.streams is None else opened.streams.pace.streams,
             chosen=opened.chosen,
             measured_ms=dict(opened.measured_ms),
         )

@@ -1,8 +1,8 @@
 """Two ways to use the cores: a run with all threads, or runs of one thread each, as many as there are cores.
 
 A clip that is alone is answered soonest with all threads. Where several wait, one-thread runs side by side
-carry more: no thread waits for another at the end of every operator, nor for one that a decode worker keeps from
-its core. So a package is loaded in both forms, and what each takes is measured.
+carry more: no thread waits for another at the end of every operator, nor for one that a decode worker keeps
+from its core. So a package is loaded in both forms, and what each takes is measured.
 """
 
 from __future__ import annotations

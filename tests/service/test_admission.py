@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from service.admission import CAUTION, LONGEST_RETRY_S, SHORTEST_RETRY_S, Admission, Throughput
-from service.errors import Overloaded
+from service.errors import Overloaded, Undecodable
 
 pytestmark = pytest.mark.anyio
 
@@ -138,6 +138,20 @@ async def test_failures_say_nothing_of_the_rate() -> None:
         with pytest.raises(ZeroDivisionError), admission.admit():
             raise ZeroDivisionError
     assert admission.throughput.interval_s == pytest.approx(before)
+
+
+async def test_bad_clips_are_work_too() -> None:
+    clock = Clock()
+    admission = Admission(limit=2, clock=clock)
+
+    def undecodable() -> None:
+        clock.now_s += 0.25
+        raise Undecodable("no frame")
+
+    for _ in range(100):
+        with pytest.raises(Undecodable), admission.admit():
+            undecodable()
+    assert admission.throughput.interval_s == pytest.approx(0.25)
 
 
 def test_one_clip_that_takes_long_says_little() -> None:

@@ -104,6 +104,7 @@ def test_model_entry_of_one_that_serves() -> None:
         "version": "2026.4.1",
         "arithmetic": "bf16",
         "threads": 2,
+        "streams": 1,
         "chosen": "measured",
         "measured_ms": {"cpu_f32": 3.5},
     }

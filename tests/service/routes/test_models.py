@@ -19,6 +19,7 @@ def test_list_has_the_models_and_the_limits(server: RunningServer) -> None:
         "version": onnxruntime.__version__,
         "arithmetic": "f32",
         "threads": 1,
+        "streams": 1,
         "chosen": "first",
         "measured_ms": {},
     }
