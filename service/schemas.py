@@ -19,12 +19,7 @@ S_DIGITS = 6
 
 
 CLASSIFY_EXAMPLE: dict[str, JsonValue] = {
-    "model": {
-        "name": "blvnet-tam-mini",
-        "version": 1,
-        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-        "provider": "cpu",
-    },
+    "model": {"name": "blvnet-tam-mini", "version": 1},
     "predictions": [
         {"label": "Moving something from left to right", "index": 4, "score": 0.97},
         {"label": "Moving something up", "index": 7, "score": 0.02},
@@ -43,6 +38,8 @@ CLASSIFY_EXAMPLE: dict[str, JsonValue] = {
     "sampled": {"frames": [6, 18, 30, 42], "timestamps_s": [0.5, 1.5, 2.5, 3.5]},
     "evidence": {"timestamps_s": [1.0, 3.0], "scores": [[0.91, 0.06], [0.99, 0.01]]},
     "timing_ms": {"receive": 1.2, "decode": 14.8, "queue": 0.1, "inference": 21.5, "total": 38.2},
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "provider": "cpu",
     "request_id": "6f1f9f0c2f8e4b0f9c59ad0c9bfa0a3c",
 }
 
@@ -76,12 +73,10 @@ class ClassifyParameters(BaseModel):
 
 
 class ModelRef(BaseModel):
-    """Which model answered, and on what."""
+    """Which model answered."""
 
     name: str
     version: int
-    sha256: str = Field(description="Of the package's graph, as its manifest has it.")
-    provider: str = Field(description="Where it ran: `cpu`, `cuda`, `tensorrt` or `openvino`.")
 
 
 class Prediction(BaseModel):
@@ -147,18 +142,15 @@ class Classification(BaseModel):
     sampled: Sampled
     evidence: Evidence | None
     timing_ms: Timing
+    sha256: str = Field(description="Of the model's graph, as its package and `/v1/models` have it.")
+    provider: str = Field(description="Where it ran: `cpu`, `cuda`, `tensorrt` or `openvino`.")
 
     @classmethod
     def of(cls, recognition: Recognition, *, receive_ms: float, total_ms: float) -> Classification:
         """What the core found, as it is shown."""
         timing, evidence = recognition.timing, recognition.evidence
         return cls(
-            model=ModelRef(
-                name=recognition.manifest.name,
-                version=recognition.manifest.version,
-                sha256=recognition.manifest.sha256,
-                provider=recognition.provider,
-            ),
+            model=ModelRef(name=recognition.manifest.name, version=recognition.manifest.version),
             predictions=[Prediction(**asdict(prediction)) for prediction in recognition.predictions],
             video=Video(**asdict(recognition.video)),
             sampled=Sampled(frames=list(recognition.indices), timestamps_s=_times(recognition.timestamps_s)),
@@ -174,6 +166,8 @@ class Classification(BaseModel):
                 inference=round(timing.inference_ms, MS_DIGITS),
                 total=round(total_ms, MS_DIGITS),
             ),
+            sha256=recognition.manifest.sha256,
+            provider=recognition.provider,
         )
 
 

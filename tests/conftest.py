@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-seconds", type=int, default=40, help="how long mutated clips are tried (40)")
+    parser.addoption("--fuzz-seconds", type=int, default=30, help="how long mutated clips are tried (30)")
 
 
 @pytest.fixture(scope="session", autouse=True)

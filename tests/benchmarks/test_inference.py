@@ -16,6 +16,7 @@ from benchmarks.inference_networks import COMPILED, EAGER, MAIN, NETWORKS, PLAIN
 from benchmarks.operators import operator_times, seconds_by_operator
 from benchmarks.report import RESULTS, placed
 from model_export.networks.names import parse_architecture
+from model_export.precision import Precision
 from service.clip.probe import probe_clips
 
 SMALL = parse_architecture("blvnet-tam-mini-f2x2", num_classes=5, size=32)
@@ -150,6 +151,9 @@ def test_a_network_is_measured_written_and_not_measured_again(
     page = tmp_path / "page.md"
     page.write_text(PAGE)
     mini = NETWORKS[0]
+    monkeypatch.setattr(
+        inference, "precisions", lambda: [Precision.FP32]
+    )  # the others take half a minute each
     options: dict[str, Any] = {"networks": [mini], "batches": [2, 1], "threads": [1], "quick": True}
     inference.main(**options, out=tmp_path, page=page)
     document = json.loads((tmp_path / "inference.json").read_text())

@@ -354,6 +354,7 @@ async def test_times_are_split_into_waiting_and_running() -> None:
     session = EchoSession()
     async with held_back(session) as submit:
         waiting = submit(1)
+        await settle()  # from here on it waits
         await asyncio.to_thread(partial(threading.Event().wait, 0.05))
     result = waiting.result()
     assert result.queue_ms >= 50

@@ -112,7 +112,7 @@ async def test_evidence_is_given_only_when_asked_for(models: Path) -> None:
 
 async def test_clips_and_crops_are_rows_of_one_batch_and_make_one_answer(models: Path) -> None:
     recorder = Recorder()
-    async with running(models, recorder, max_batch=16) as recognizer:
+    async with running(models, recorder, max_batch=16, inference_threads=1) as recognizer:
         answer = await recognizer.recognize(GREEN_THEN_BLUE, Query(clips=3, crops=5, evidence=True))
     assert recorder.batches == [("colours", 15)]
     assert top(answer) == "green"

@@ -67,7 +67,9 @@ def test_bad_query_is_refused(query: dict[str, str]) -> None:
 def test_classification_shows_what_the_core_found() -> None:
     shown = Classification.of(RECOGNITION, receive_ms=0.5, total_ms=6.5).model_dump()
     assert shown == {
-        "model": {"name": "tiny", "version": 3, "sha256": MANIFEST.sha256, "provider": "cpu"},
+        "model": {"name": "tiny", "version": 3},
+        "sha256": MANIFEST.sha256,
+        "provider": "cpu",
         "predictions": [
             {"label": "red", "index": 0, "score": 0.75},
             {"label": "green", "index": 1, "score": 0.25},

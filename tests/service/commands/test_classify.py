@@ -47,7 +47,9 @@ def test_json_has_every_clip_in_its_order(clips: dict[str, Path], source: list[s
     assert [red["clip"], blue["clip"]] == [str(clips["red"]), str(clips["blue"])]
     assert [item["predictions"][0]["label"] for item in (red, blue)] == ["red", "blue"]
     assert len(red["predictions"]) == 2
-    assert list(red) == ["clip", "model", "predictions", "video", "sampled", "evidence", "timing_ms"]
+    assert list(red) == [
+        "clip", "model", "predictions", "video", "sampled", "evidence", "timing_ms", "sha256", "provider",
+    ]  # fmt: skip
 
 
 def test_bad_clip_does_not_stop_the_others(clips: dict[str, Path], source: list[str]) -> None:

@@ -41,7 +41,11 @@ def padded(clip: bytes, size: int) -> bytes:
 
 def test_answer_has_what_the_contract_says(client: httpx.Client) -> None:
     answer = classify(client, colour_clip(COLOURS["red"], frames=24), top_k=2)
-    assert list(answer) == ["model", "predictions", "video", "sampled", "evidence", "timing_ms", "request_id"]
+    assert list(answer) == [
+        "model", "predictions", "video", "sampled", "evidence", "timing_ms",
+        "sha256", "provider", "request_id",
+    ]  # fmt: skip
+    assert (len(answer["sha256"]), answer["provider"]) == (64, "cpu")
     assert answer["model"] == {"name": "tiny", "version": 1}
     assert [item["label"] for item in answer["predictions"]][:1] == ["red"]
     assert [list(item) for item in answer["predictions"]] == [["label", "index", "score"]] * 2
