@@ -102,7 +102,7 @@ class Batcher:
 
     Args:
         session: the model's graph, its runs with all threads.
-        streams: the graph for one-thread runs side by side, where they pay.
+        streams: the graph for one-thread runs side by side; None where there is one thread, or a device.
         slots: the cores' share of inference, in common with other batchers.
         executor: where inference runs, so that the event loop never waits for it; a thread for each slot.
         max_batch: most rows in one run.
