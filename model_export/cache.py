@@ -4,8 +4,9 @@
     CACHE/DIGEST/index.json   what is inside, and which files could not be read
 
 DIGEST covers the list of files, their sizes and modification times, and the clip specification: a cache of
-other data or other sizes is never mistaken for this one. A cache is built beside its place and moved there
-when it is whole.
+other data or other sizes is never mistaken for this one. Of a folder of pictures the folder's own
+time counts, which changes as pictures come and go. A cache is built beside its place and moved there when it
+is whole.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from pebble import ProcessExpired, ProcessPool
 
-from service.clip.decode import decode_clip
+from model_export.datasets import Clip
+from model_export.reading import read_clip
 from service.clip.spec import ClipSpec, Frames
 from service.errors import BlvnetError
 from service.manifest import inputs_to_json
@@ -46,7 +48,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class ClipCache:
-    """For each input uint8 `(clips, phases, T, size, size, 3)`, clips in the order of the paths given."""
+    """For each input uint8 `(clips, phases, T, size, size, 3)`, clips in the order of the clips given."""
 
     arrays: tuple[Pixels, ...]
     unreadable: tuple[Unreadable, ...]
@@ -58,12 +60,12 @@ def all_frames(spec: ClipSpec) -> ClipSpec:
 
 
 def open_cache(
-    paths: Sequence[Path], spec: ClipSpec, phases: int, folder: Path, *, jobs: int, tick: Tick
+    clips: Sequence[Clip], spec: ClipSpec, phases: int, folder: Path, *, jobs: int, tick: Tick
 ) -> ClipCache:
-    """Map the cache of these files below `folder`, building it first where there is none.
+    """Map the cache of these clips below `folder`, building it first where there is none.
 
     Args:
-        paths: the video files.
+        clips: their files, or folders of pictures; labels do not count.
         spec: the clip; its inputs are cached at all T frames.
         phases: samplings per clip, evenly spread within the segments.
         folder: where caches are kept.
@@ -71,15 +73,15 @@ def open_cache(
         tick: called with 1 after each file while building.
     """
     wide = all_frames(spec)
-    key = _description(paths, wide, phases)
+    key = _description(clips, wide, phases)
     place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
     if not place.exists():
-        _build(paths, wide, phases, place, jobs=jobs, tick=tick)
+        _build(clips, wide, phases, place, jobs=jobs, tick=tick)
     return _open(place, wide)
 
 
-def _description(paths: Sequence[Path], spec: ClipSpec, phases: int) -> dict[str, Any]:
-    stats = [(str(path.resolve()), path.stat()) for path in paths]
+def _description(clips: Sequence[Clip], spec: ClipSpec, phases: int) -> dict[str, Any]:
+    resolved = {folder: folder.resolve() for folder in {clip.path.parent for clip in clips}}
     return {
         "format": FORMAT,
         "frames": spec.frames,
@@ -87,8 +89,13 @@ def _description(paths: Sequence[Path], spec: ClipSpec, phases: int) -> dict[str
         "stride": spec.stride,
         "inputs": inputs_to_json(spec),
         "phases": phases,
-        "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
+        "files": [_file(clip, resolved[clip.path.parent]) for clip in clips],
     }
+
+
+def _file(clip: Clip, folder: Path) -> list[str | int]:
+    stat = clip.path.stat()
+    return [str(folder / clip.path.name), stat.st_size, stat.st_mtime_ns, *(clip.span or ())]
 
 
 def _open(place: Path, spec: ClipSpec) -> ClipCache:
@@ -97,38 +104,38 @@ def _open(place: Path, spec: ClipSpec) -> ClipCache:
     return ClipCache(arrays, tuple(Unreadable(Path(path), reason) for path, reason in index["unreadable"]))
 
 
-def _build(paths: Sequence[Path], spec: ClipSpec, phases: int, place: Path, *, jobs: int, tick: Tick) -> None:
+def _build(clips: Sequence[Clip], spec: ClipSpec, phases: int, place: Path, *, jobs: int, tick: Tick) -> None:
     partial = place.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for item in spec.inputs:
-        shape = (len(paths), phases, *item.shape(spec.frames))
+        shape = (len(clips), phases, *item.shape(spec.frames))
         np.lib.format.open_memmap(partial / f"{item.name}.npy", mode="w+", dtype=np.uint8, shape=shape)
-    unreadable = _fill(paths, spec, phases, partial, jobs=jobs, tick=tick)
-    if len(unreadable) == len(paths):
-        raise BlvnetError(f"none of {len(paths)} files can be read; the first: {unreadable[0].reason}")
+    unreadable = _fill(clips, spec, phases, partial, jobs=jobs, tick=tick)
+    if len(unreadable) == len(clips):
+        raise BlvnetError(f"none of {len(clips)} files can be read; the first: {unreadable[0].reason}")
     index = {"unreadable": [[str(item.path), item.reason] for item in unreadable]}
     (partial / INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
     partial.rename(place)
 
 
 def _fill(
-    paths: Sequence[Path], spec: ClipSpec, phases: int, folder: Path, *, jobs: int, tick: Tick
+    clips: Sequence[Clip], spec: ClipSpec, phases: int, folder: Path, *, jobs: int, tick: Tick
 ) -> list[Unreadable]:
     """Decode every file in its own slot; a file that kills its worker costs only itself."""
     context = multiprocessing.get_context("forkserver")
     unreadable = []
     with ProcessPool(max_workers=jobs, context=context) as pool:
         futures = [
-            pool.schedule(_decode_into, args=(path, index, spec, phases, folder), timeout=DECODE_TIMEOUT_S)
-            for index, path in enumerate(paths)
+            pool.schedule(_decode_into, args=(clip, index, spec, phases, folder), timeout=DECODE_TIMEOUT_S)
+            for index, clip in enumerate(clips)
         ]
         try:
-            for path, future in zip(paths, futures, strict=True):
+            for clip, future in zip(clips, futures, strict=True):
                 try:
                     future.result()
                 except (BlvnetError, OSError, TimeoutError, ProcessExpired) as exc:
-                    unreadable.append(Unreadable(path, f"{type(exc).__name__}: {exc}"))
+                    unreadable.append(Unreadable(clip.path, f"{type(exc).__name__}: {exc}"))
                 tick(1)
         except BaseException:
             # An interrupt must not wait for thousands of scheduled files.
@@ -137,8 +144,8 @@ def _fill(
     return unreadable
 
 
-def _decode_into(path: Path, index: int, spec: ClipSpec, phases: int, folder: Path) -> None:
-    clip = decode_clip(path, spec, clips=phases)
+def _decode_into(clip: Clip, index: int, spec: ClipSpec, phases: int, folder: Path) -> None:
+    inputs = read_clip(clip, spec, clips=phases)
     for item in spec.inputs:
         array = np.lib.format.open_memmap(folder / f"{item.name}.npy", mode="r+")
-        array[index] = clip.inputs[item.name]
+        array[index] = inputs[item.name]

@@ -1,6 +1,6 @@
 """How good a network is on a split: top-1, top-5, per class, within pairs that are each other reversed.
 
-Clips are read by `decode_clip`, as the service reads them, and views are averaged as the service averages
+Clips are read as the service reads them, and views are averaged as the service averages
 them: so the figures are those of the network as it will be served. Clips are scored either by a checkpoint in
 PyTorch or by an exported package in onnxruntime.
 """
@@ -8,7 +8,7 @@ PyTorch or by an exported package in onnxruntime.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +18,25 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from model_export.cache import Unreadable
 from model_export.checkpoint import load_network
+from model_export.config import ModelConfig
 from model_export.datasets import Clip, Listing
 from model_export.networks.pixels import normalise
-from service.clip.decode import DecodedClip, decode_clip
-from service.clip.spec import ClipSpec
+from model_export.reading import Inputs, read_clip
+from service.clip.spec import ClipSpec, Sampling
 from service.errors import BlvnetError
 from service.manifest import GRAPH_FILE, read_manifest, verify_graph
 
 TOP = 5
+MOST_NAMED = 60  # labels that a picture of the confusion matrix names
+UNNAMED_INCHES = 14.0  # its side with more
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-Inputs = dict[str, npt.NDArray[np.uint8]]
 
 
 class Scorer(Protocol):
@@ -55,7 +58,7 @@ class CheckpointScorer:
         if "labels" not in checkpoint.training:
             raise BlvnetError(f"{path} does not say its labels: it was not written by a training run")
         self.labels = tuple(checkpoint.training["labels"])
-        self.clip = config.clip_spec()
+        self.clip = _trained_clip(config, checkpoint.training)
 
     def logits(self, inputs: Inputs) -> Floats:
         """See `Scorer`."""
@@ -181,12 +184,12 @@ def evaluate_listing(
     confusion = np.zeros((count, count), np.int64)
     top5 = np.zeros(count, np.int64)
     unreadable = []
-    for clip, decoded in _decoded(listing.clips, scorer.clip, clips, crops, jobs):
+    for clip, inputs in _decoded(listing.clips, scorer.clip, clips, crops, jobs):
         tick(1)
-        if isinstance(decoded, Unreadable):
-            unreadable.append(decoded)
+        if isinstance(inputs, Unreadable):
+            unreadable.append(inputs)
             continue
-        ranking = np.argsort(-scorer.logits(decoded.inputs).mean(axis=0), kind="stable")
+        ranking = np.argsort(-scorer.logits(inputs).mean(axis=0), kind="stable")
         confusion[clip.label, ranking[0]] += 1
         top5[clip.label] += clip.label in ranking[:TOP]
     if not confusion.sum():
@@ -198,10 +201,21 @@ def plot_confusion(result: Evaluation, path: Path) -> None:
     """The confusion matrix as a picture: rows are true labels, columns given ones, in % of the row."""
     totals = np.maximum(result.confusion.sum(axis=1, keepdims=True), 1)
     share = 100 * result.confusion / totals
-    side = max(4.0, 0.38 * len(result.labels) + 3)
+    named = len(result.labels) <= MOST_NAMED  # more would be a picture that nothing shows
+    longest = max(map(len, result.labels))
+    side = max(4.0, 0.38 * len(result.labels) + 3 + 0.07 * max(0, longest - 40)) if named else UNNAMED_INCHES
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    if named:
+        _name_cells(axes, result, share)
+    axes.set(xlabel="given label", ylabel="true label")
+    axes.set_title(f"top-1 {100 * result.top1_accuracy:.1f} % of {result.clips} clips")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _name_cells(axes: Axes, result: Evaluation, share: npt.NDArray[np.float64]) -> None:
     ticks = range(len(result.labels))
     axes.set_xticks(ticks, result.labels, rotation=90, fontsize=8)
     axes.set_yticks(ticks, result.labels, fontsize=8)
@@ -209,24 +223,28 @@ def plot_confusion(result: Evaluation, path: Path) -> None:
         colour = "white" if share[row, column] > 50 else "black"
         text = f"{share[row, column]:.0f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-    axes.set(xlabel="given label", ylabel="true label")
-    axes.set_title(f"top-1 {100 * result.top1_accuracy:.1f} % of {result.clips} clips")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+
+
+def _trained_clip(config: ModelConfig, training: Mapping[str, Any]) -> ClipSpec:
+    """What the network was trained on; as published, where the checkpoint does not say."""
+    clip = training.get("clip")
+    if clip is None:
+        return config.clip_spec()
+    return config.clip_spec(Sampling(clip["sampling"]), clip["stride"], clip["inputs"][0]["scale"])
 
 
 def _decoded(
     files: Iterable[Clip], spec: ClipSpec, clips: int, crops: int, jobs: int
-) -> Iterator[tuple[Clip, DecodedClip | Unreadable]]:
+) -> Iterator[tuple[Clip, Inputs | Unreadable]]:
     """Clips in order, a few of them decoded ahead; decoding leaves the interpreter lock most of the time."""
 
-    def read(clip: Clip) -> DecodedClip | Unreadable:
+    def read(clip: Clip) -> Inputs | Unreadable:
         try:
-            return decode_clip(clip.path, spec, clips=clips, crops=crops)
+            return read_clip(clip, spec, clips=clips, crops=crops)
         except (BlvnetError, OSError) as exc:
             return Unreadable(clip.path, f"{type(exc).__name__}: {exc}")
 
-    ahead: deque[tuple[Clip, Future[DecodedClip | Unreadable]]] = deque()
+    ahead: deque[tuple[Clip, Future[Inputs | Unreadable]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         for clip in files:
             ahead.append((clip, pool.submit(read, clip)))

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from model_export.cache import ClipCache, Pixels, Unreadable, all_frames
 from model_export.datasets import Clip, Listing
-from service.clip.decode import decode_clip
+from model_export.reading import read_clip
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
@@ -108,10 +108,9 @@ class DecodedClips:
 
     def load(self, draw: Draw) -> tuple[Pixels, ...]:
         """Decode one clip; views come temporal clip by temporal clip, crop by crop."""
-        path = self.clips[draw.index].path
-        decoded = decode_clip(path, self.spec, clips=self.phases, crops=self.crops)
+        inputs = read_clip(self.clips[draw.index], self.spec, clips=self.phases, crops=self.crops)
         which = draw.phase * self.crops + draw.crop
-        return tuple(decoded.inputs[item.name][which] for item in self.spec.inputs)
+        return tuple(inputs[item.name][which] for item in self.spec.inputs)
 
 
 def epoch_draws(source: ClipSource, batch_size: int, generator: torch.Generator) -> list[list[Draw]]:

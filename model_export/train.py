@@ -117,6 +117,7 @@ class Trainer:
         validation_half: what to choose `best.pt` by.
         config: the optimisation.
         run: the folder to write to.
+        clip: what is seen of a clip; default as the network is published.
         origin: what was trained on what (plain values), for checkpoints and log.
         console: where progress is shown.
     """
@@ -130,6 +131,7 @@ class Trainer:
         config: TrainConfig,
         run: Path,
         *,
+        clip: ClipSpec | None = None,
         origin: dict[str, Any],
         console: Console,
     ) -> None:
@@ -142,7 +144,7 @@ class Trainer:
         self.origin = origin
         self.console = console
         self.device = next(network.parameters()).device
-        self.inputs = model.clip_spec().inputs
+        self.clip = clip or model.clip_spec()
         self.optimizer = make_optimizer(network, config)
         self.state = RunState()
         self.steps_per_epoch = len(train_half.source) // config.batch_size
@@ -205,7 +207,7 @@ class Trainer:
         streams, labels = augment(
             [clip.to(self.device) for clip in batch.frames],
             batch.labels.to(self.device),
-            self.inputs,
+            self.clip.inputs,
             self.train_half.listing.symmetry,
             self.config.augmentation,
             derived_generator(self.config.seed, VARIANTS, self.state.step),
@@ -261,7 +263,7 @@ class Trainer:
                 frames = [clip.to(self.device) for clip in batch.frames]
                 labels = batch.labels.to(self.device)
                 with self._autocast():
-                    logits = self._logits(plain_streams(frames, self.inputs)).float()
+                    logits = self._logits(plain_streams(frames, self.clip.inputs)).float()
                 loss += F.cross_entropy(logits, labels, reduction="sum").item()
                 correct += int((logits.argmax(1) == labels).sum())
                 count += len(labels)
@@ -341,7 +343,7 @@ class Trainer:
         training: dict[str, Any] = {
             **self.origin,
             "labels": list(self.train_half.listing.labels),
-            "clip": clip_to_json(self.model.clip_spec()),
+            "clip": clip_to_json(self.clip),
             "options": self.config.to_dict(),
             "step": self.state.step,
             "best_top1": self.state.best_top1,
@@ -358,12 +360,13 @@ class Trainer:
         """Take up `RUN/last.pt` where it was written.
 
         Raises:
-            BlvnetError: there is none, or it belongs to another run: other options, labels or network.
+            BlvnetError: there is none, or it belongs to another run: other options, labels, clip or network.
         """
         checkpoint = read_checkpoint(self.run_folder / LAST_FILE)
         training = checkpoint.training
         same = {
             "network": checkpoint.config == self.model,
+            "clip": training.get("clip") == clip_to_json(self.clip),
             "labels": training.get("labels") == list(self.train_half.listing.labels),
             "options": _deciding(training.get("options", {})) == _deciding(self.config.to_dict()),
         }

@@ -130,6 +130,25 @@ def numbered_image(number: int, width: int, height: int) -> NDArray[np.uint8]:
     return image
 
 
+def jpeg_picture(image: NDArray[np.uint8], pix_fmt: str = "yuvj420p") -> bytes:
+    """A `(H, W, 3)` uint8 RGB image as a JPEG file."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.height, encoder.width = image.shape[:2]
+    encoder.pix_fmt, encoder.time_base = pix_fmt, Fraction(1, 12)
+    encoder.options = LOSSLESS["mjpeg"]
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt)
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+
+
+def numbered_pictures(folder: Path, numbers: Iterable[int], width: int = 96, height: int = 64) -> Path:
+    """A folder of JPEG pictures `00001.jpg`, ... that show these numbers, as data sets have them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, number in enumerate(numbers, start=1):
+        (folder / f"{place:05d}.jpg").write_bytes(jpeg_picture(numbered_image(number, width, height)))
+    return folder
+
+
 def read_number(image: NDArray[np.uint8]) -> int:
     """The number that an upright `(S, S, 3)` centre crop shows, at whatever size.
 

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model_export.datasets import read_listing
+from model_export.commands.listings import listing_of
+from model_export.datasets import judged_split
 from model_export.evaluate import (
     CheckpointScorer,
     Evaluation,
@@ -26,12 +27,15 @@ SHOWN_CONFUSIONS = 8
 
 
 def evaluate(
-    dataset: Annotated[str, typer.Option(help="Layout of the data: synthetic, folder.")],
+    dataset: Annotated[str, typer.Option(help="Data set, or layout of the data; see above.")],
     data: Annotated[Path, typer.Option(help="Folder of the data set.", exists=True, file_okay=False)],
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint of a training run.")] = None,
     models: Annotated[Path | None, typer.Option(help="Folder of model packages.")] = None,
     model: Annotated[str | None, typer.Option(help="Name of the package.")] = None,
-    split: Annotated[str, typer.Option(help="Which split.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Which split; default test for folder and synthetic, val for the others."),
+    ] = None,
     clips: Annotated[int, typer.Option(min=1, max=10, help="Samplings in time that are averaged.")] = 1,
     crops: Annotated[int, typer.Option(help="Places that are averaged: 1, 3, 5 or 10.")] = 1,
     confusion: Annotated[
@@ -40,10 +44,15 @@ def evaluate(
     jobs: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Top-1, top-5, per class and within reversed pairs, on a split; the clips are read as when served."""
+    """Top-1, top-5, per class and within reversed pairs, on a split; the clips are read as when served.
+
+    Data sets: something-something-v1 (ssv1), something-something-v2 (ssv2), kinetics-400 (k400),
+    moments-in-time (mit). Layouts of data of your own: folder, synthetic, list.
+    """
     scorer = _scorer(checkpoint, models, model)
-    listing = read_listing(dataset, data, split)
     console = Console(stderr=True)
+    split = split or judged_split(dataset)
+    listing = listing_of(dataset, data, split, console)
     with counting(f"evaluating {split} clips", len(listing.clips), console) as tick:
         result = evaluate_listing(scorer, listing, clips=clips, crops=crops, jobs=jobs, tick=tick)
     for item in result.unreadable:

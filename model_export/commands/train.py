@@ -11,13 +11,15 @@ from rich.console import Console
 
 from model_export.cache import open_cache
 from model_export.checkpoint import initialise_from
+from model_export.commands.listings import listing_of
 from model_export.config import ModelConfig, Stem
-from model_export.datasets import Listing, read_listing
+from model_export.datasets import Listing
 from model_export.loading import CachedClips, ClipSource, DecodedClips
 from model_export.networks.names import build, parse_architecture, read_name
 from model_export.progress import counting
 from model_export.train import LAST_FILE, Half, Trainer, stopping_on_signals
 from model_export.train_config import Amp, Augmentation, TrainConfig
+from service.clip.spec import ClipSpec, Sampling
 from service.errors import BlvnetError
 
 TRAINING_CROPS = 3  # along the longer side, when clips are decoded as they are drawn
@@ -25,7 +27,7 @@ DEFAULTS = TrainConfig()
 
 
 def train(
-    dataset: Annotated[str, typer.Option(help="Layout of the data: synthetic, folder.")],
+    dataset: Annotated[str, typer.Option(help="Data set, or layout of the data; see above.")],
     data: Annotated[Path, typer.Option(help="Folder of the data set.", exists=True, file_okay=False)],
     arch: Annotated[str, typer.Option(help="Architecture, such as blvnet-tam-mini.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, curves.")],
@@ -39,6 +41,13 @@ def train(
     weight_decay: Annotated[float, typer.Option(min=0)] = DEFAULTS.weight_decay,
     label_smoothing: Annotated[float, typer.Option(min=0, max=0.9)] = DEFAULTS.label_smoothing,
     size: Annotated[int | None, typer.Option(help="Side of the (little) input in pixels.")] = None,
+    scale: Annotated[
+        int | None, typer.Option(help="Shorter side in pixels before the crop to --size; default --size.")
+    ] = None,
+    sampling: Annotated[Sampling, typer.Option(help="How frames are spread over a clip.")] = Sampling.UNIFORM,
+    stride: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Distance of frames with --sampling dense.")
+    ] = None,
     stem: Annotated[
         Stem | None, typer.Option(help="Where big and little streams meet; default dual.")
     ] = None,
@@ -59,7 +68,11 @@ def train(
     ] = DEFAULTS.log_every,
     device: Annotated[str | None, typer.Option(help="cpu, cuda; default cuda where there is one.")] = None,
 ) -> None:
-    """Train a network; SIGTERM and Ctrl-C save and end cleanly, --resume goes on."""
+    """Train a network; SIGTERM and Ctrl-C save and end cleanly, --resume goes on.
+
+    Data sets: something-something-v1 (ssv1), something-something-v2 (ssv2), kinetics-400 (k400),
+    moments-in-time (mit). Layouts of data of your own: folder, synthetic, list.
+    """
     config = TrainConfig(
         epochs=epochs,
         batch_size=batch_size,
@@ -77,7 +90,7 @@ def train(
     )
     console = Console(stderr=True)
     _check_out(out, resume)
-    listings = [read_listing(dataset, data, split) for split in ("train", "val")]
+    listings = [listing_of(dataset, data, split, console) for split in ("train", "val")]
     if listings[0].labels != listings[1].labels:
         raise BlvnetError(f"{data}: the train and val splits have different labels")
     torch.manual_seed(seed)
@@ -90,17 +103,20 @@ def train(
         size=size,
         dropout=dropout,
     )
+    clip = _clip(model, sampling, stride, scale)
     network = build(model)
     if init is not None:
         initialise_from(network, model, init)
     network.to(_device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     folder = (cache or out / "cache") if cached else None
     halves = [
-        _half(listing, model, config, training=training, cache=folder, console=console)
+        _half(listing, clip, config, training=training, cache=folder, console=console)
         for listing, training in zip(listings, (True, False), strict=True)
     ]
     origin = {"dataset": dataset, "data": str(data)}
-    trainer = Trainer(network, model, halves[0], halves[1], config, out, origin=origin, console=console)
+    trainer = Trainer(
+        network, model, halves[0], halves[1], config, out, clip=clip, origin=origin, console=console
+    )
     with stopping_on_signals() as stop:
         outcome = trainer.run(stop, resume=resume)
     if outcome.finished:
@@ -121,6 +137,15 @@ def _stem(arch: str, asked: Stem | None) -> Stem | None:
     return asked
 
 
+def _clip(model: ModelConfig, sampling: Sampling, stride: int | None, scale: int | None) -> ClipSpec:
+    """What the network will be trained on, and served with unless an export says otherwise."""
+    if stride is not None and sampling is not Sampling.DENSE:
+        raise typer.BadParameter("it belongs to --sampling dense", param_hint="--stride")
+    if scale is not None and scale < model.size:
+        raise typer.BadParameter(f"it is less than the size, {model.size}", param_hint="--scale")
+    return model.clip_spec(sampling, stride or 1, scale)
+
+
 def _check_out(out: Path, resume: bool) -> None:
     """A new run never overwrites an old one."""
     there = (out / LAST_FILE).exists()
@@ -133,7 +158,7 @@ def _check_out(out: Path, resume: bool) -> None:
 
 def _half(
     listing: Listing,
-    model: ModelConfig,
+    spec: ClipSpec,
     config: TrainConfig,
     *,
     training: bool,
@@ -142,18 +167,17 @@ def _half(
 ) -> Half:
     """A split with its frames: cached, or decoded as they are drawn."""
     phases = config.phases if training else 1
-    spec = model.clip_spec()
     if cache is None:
         crops = TRAINING_CROPS if training else 1
         source: ClipSource = DecodedClips(listing.clips, spec, phases=phases, crops=crops)
         return Half(listing, source)
-    paths = [clip.path for clip in listing.clips]
-    with counting(f"decoding {'training' if training else 'validation'} clips", len(paths), console) as tick:
-        frames = open_cache(paths, spec, phases, cache, jobs=max(1, config.workers), tick=tick)
+    clips = listing.clips
+    with counting(f"decoding {'training' if training else 'validation'} clips", len(clips), console) as tick:
+        frames = open_cache(clips, spec, phases, cache, jobs=max(1, config.workers), tick=tick)
     for item in frames.unreadable:
         console.print(f"unreadable: {item.path} ({item.reason})", markup=False)
     bad = frozenset(item.path for item in frames.unreadable)
-    rows = [row for row, path in enumerate(paths) if path not in bad]
+    rows = [row for row, clip in enumerate(clips) if clip.path not in bad]
     return Half(listing.without(bad), CachedClips(frames, rows))
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_export.cache import all_frames, open_cache
+from model_export.cache import ClipCache, Tick, all_frames, open_cache
+from model_export.datasets import Clip
 from service.clip.decode import decode_clip
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.errors import BlvnetError
-from tests.clips import numbered_clip, read_numbers
+from tests.clips import numbered_clip, numbered_pictures, read_numbers
 
 SPEC = ClipSpec(
     frames=4, inputs=(InputSpec("little", Frames.EVEN, 32, 32), InputSpec("big", Frames.ODD, 16, 16))
@@ -31,12 +32,18 @@ def ignore(_: int) -> None:
     pass
 
 
+def cache_of(
+    paths: list[Path], phases: int, folder: Path, *, jobs: int = 1, tick: Tick = ignore
+) -> ClipCache:
+    return open_cache([Clip(path, 0) for path in paths], SPEC, phases, folder, jobs=jobs, tick=tick)
+
+
 def refuse(_: int) -> None:
     pytest.fail("the cache was built again")
 
 
 def test_cache_holds_all_frames_of_every_phase(videos: list[Path], tmp_path: Path) -> None:
-    cache = open_cache(videos, SPEC, 2, tmp_path / "cache", jobs=1, tick=ignore)
+    cache = cache_of(videos, 2, tmp_path / "cache")
     little, big = cache.arrays
     assert little.shape == (2, 2, 4, 32, 32, 3)
     assert big.shape == (2, 2, 4, 16, 16, 3)
@@ -46,29 +53,29 @@ def test_cache_holds_all_frames_of_every_phase(videos: list[Path], tmp_path: Pat
 
 
 def test_cached_pixels_are_those_of_decoding(videos: list[Path], tmp_path: Path) -> None:
-    cache = open_cache(videos, SPEC, 3, tmp_path / "cache", jobs=2, tick=ignore)
+    cache = cache_of(videos, 3, tmp_path / "cache", jobs=2)
     decoded = decode_clip(videos[1], all_frames(SPEC), clips=3)
     for array, item in zip(cache.arrays, SPEC.inputs, strict=True):
         np.testing.assert_array_equal(array[1], decoded.inputs[item.name])
 
 
 def test_second_opening_decodes_nothing(videos: list[Path], tmp_path: Path) -> None:
-    first = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
-    again = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=refuse)
+    first = cache_of(videos, 1, tmp_path / "cache")
+    again = cache_of(videos, 1, tmp_path / "cache", tick=refuse)
     np.testing.assert_array_equal(first.arrays[0], again.arrays[0])
 
 
 def test_changed_file_is_decoded_again(videos: list[Path], tmp_path: Path) -> None:
-    open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+    cache_of(videos, 1, tmp_path / "cache")
     videos[0].write_bytes(numbered_clip(frames=16))
-    cache = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+    cache = cache_of(videos, 1, tmp_path / "cache")
     assert read_numbers(cache.arrays[0][0, 0]) == [2, 6, 10, 14]
 
 
 def test_unreadable_file_is_named_and_costs_only_itself(videos: list[Path], tmp_path: Path) -> None:
     videos[0].write_text("no video")
-    missing_frames = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
-    again = open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=refuse)
+    missing_frames = cache_of(videos, 1, tmp_path / "cache")
+    again = cache_of(videos, 1, tmp_path / "cache", tick=refuse)
     assert [item.path for item in missing_frames.unreadable] == [videos[0]]
     assert "NotAVideo" in missing_frames.unreadable[0].reason
     assert again.unreadable == missing_frames.unreadable
@@ -79,12 +86,31 @@ def test_cache_of_nothing_but_bad_files_is_refused_and_leaves_no_cache(tmp_path:
     bad = tmp_path / "bad.mp4"
     bad.write_text("no video")
     with pytest.raises(BlvnetError, match="none of 1 files can be read; the first: NotAVideo"):
-        open_cache([bad], SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+        cache_of([bad], 1, tmp_path / "cache")
     with pytest.raises(BlvnetError, match="none of 1 files"):
-        open_cache([bad], SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+        cache_of([bad], 1, tmp_path / "cache")
 
 
 def test_every_file_is_counted(videos: list[Path], tmp_path: Path) -> None:
     ticks: list[int] = []
-    open_cache(videos, SPEC, 1, tmp_path / "cache", jobs=1, tick=ticks.append)
+    cache_of(videos, 1, tmp_path / "cache", tick=ticks.append)
     assert ticks == [1, 1]
+
+
+def test_folder_of_pictures_is_cached_and_built_again_when_one_is_added(
+    videos: list[Path], tmp_path: Path
+) -> None:
+    folder = numbered_pictures(tmp_path / "pictures", range(8))
+    cache = cache_of([videos[1], folder], 1, tmp_path / "cache")
+    assert read_numbers(cache.arrays[0][1, 0]) == [1, 3, 5, 7]
+    numbered_pictures(folder, range(12))
+    cache = cache_of([videos[1], folder], 1, tmp_path / "cache")
+    assert read_numbers(cache.arrays[0][1, 0]) == [1, 4, 7, 10]
+
+
+def test_parts_of_one_folder_are_clips_of_their_own(tmp_path: Path) -> None:
+    folder = numbered_pictures(tmp_path / "pictures", range(8))
+    for first, numbers in ((1, [0, 1, 2, 3]), (5, [4, 5, 6, 7])):
+        clip = Clip(folder, 0, (first, first + 3))
+        cache = open_cache([clip], SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
+        assert read_numbers(cache.arrays[0][0, 0]) == numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,19 @@ def test_result_is_plain_values() -> None:
 def test_confusion_is_drawn(tmp_path: Path) -> None:
     plot_confusion(found(), tmp_path / "new" / "confusion.png")
     assert (tmp_path / "new" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("count", [2, 400])
+def test_confusion_of_any_number_of_long_labels_is_drawn_at_a_bearable_size(
+    tmp_path: Path, count: int
+) -> None:
+    labels = tuple(
+        f"{index} {'Trying to pour something into something, but missing it ' * 2}" for index in range(count)
+    )
+    result = Evaluation(labels, np.eye(count, dtype=np.int64), np.ones(count, np.int64), (), ())
+    plot_confusion(result, tmp_path / "confusion.png")
+    width, height = struct.unpack(">II", (tmp_path / "confusion.png").read_bytes()[16:24])
+    assert 400 <= width == height <= 3000
 
 
 def test_package_is_scored_in_its_highest_version(data: Path, package: Path) -> None:

@@ -43,9 +43,8 @@ def decoded(listing: Listing, phases: int = 1, crops: int = 1) -> DecodedClips:
 
 
 def cached(listing: Listing, folder: Path, phases: int) -> CachedClips:
-    paths = [clip.path for clip in listing.clips]
-    cache = open_cache(paths, SPEC, phases, folder, jobs=1, tick=lambda _: None)
-    return CachedClips(cache, range(len(paths)))
+    cache = open_cache(listing.clips, SPEC, phases, folder, jobs=1, tick=lambda _: None)
+    return CachedClips(cache, range(len(listing.clips)))
 
 
 def generator(seed: int) -> torch.Generator:

@@ -68,7 +68,12 @@ def test_without_leaves_files_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "split", "labels", "message"),
     [
-        ("imagenet", "train", None, "no data set 'imagenet'; there are folder, synthetic"),
+        (
+            "imagenet",
+            "train",
+            None,
+            "no data set 'imagenet'; there are folder, k400, kinetics-400, list, mit, ",
+        ),
         ("folder", "test", None, "has no folder 'test'"),
         ("folder", "train", ["b"], "labels.json does not name 'a'"),
         ("folder", "train", {"a": 1}, "is not a list of labels"),

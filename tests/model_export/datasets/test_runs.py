@@ -1,0 +1,120 @@
+"""From each published layout to a trained and judged network, with the commands that a user gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_export.checkpoint import read_checkpoint
+from model_export.datasets import ALIASES, READERS
+from tests.model_export.command import Result, blvnet
+from tests.model_export.datasets import layouts
+
+NETWORK = ("--arch", "blvnet-tam-mini", "--frames", "4", "--size", "32")
+ONE_EPOCH = (
+    "--epochs",
+    "1",
+    "--warmup-epochs",
+    "0",
+    "--batch-size",
+    "2",
+    "--workers",
+    "1",
+    "--log-every",
+    "1",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def train(dataset: str, data: Path, run: Path, *options: str) -> Result:
+    return blvnet("train", "--dataset", dataset, "--data", data, "--out", run, *NETWORK, *ONE_EPOCH, *options)
+
+
+def evaluate(dataset: str, data: Path, run: Path, *options: str) -> Result:
+    where = ("--dataset", dataset, "--data", data, "--checkpoint", run / "last.pt")
+    return blvnet("evaluate", *where, "--json", *options)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "make", "options", "clips"),
+    [
+        ("ssv1", layouts.something_v1, ("--cached",), (8, 4)),
+        ("ssv2", layouts.something_v2, ("--no-cached", "--workers", "0"), (8, 4)),
+        ("k400", layouts.kinetics, ("--no-cached", "--workers", "0"), (6, 3)),
+        ("mit", layouts.moments, ("--no-cached", "--workers", "0"), (6, 3)),
+        ("list", layouts.lists, ("--no-cached", "--workers", "0"), (4, 2)),
+    ],
+)
+def test_data_set_is_trained_on_and_judged_by_its_validation_split(
+    tmp_path: Path,
+    dataset: str,
+    make: Callable[[Path], Path],
+    options: tuple[str, ...],
+    clips: tuple[int, int],
+) -> None:
+    data, run = make(tmp_path / "data"), tmp_path / "run"
+    done = train(dataset, data, run, *options)
+    assert done.status == 0, done.stderr
+    assert f"done: {clips[0] // 2} steps" in done.stderr
+    judged = evaluate(dataset, data, run, "--clips", "2", "--crops", "3")
+    assert judged.status == 0, judged.stderr
+    figures = json.loads(judged.stdout)
+    assert (figures["clips"], figures["unreadable"]) == (clips[1], [])
+    assert (run / "confusion-val.png").exists()
+
+
+def test_missing_clips_are_said_in_a_line_and_a_clip_of_no_pictures_is_named(tmp_path: Path) -> None:
+    data = layouts.something_v1(tmp_path / "data")
+    frames = data / "20bn-something-something-v1"
+    (frames / "101").rename(tmp_path / "gone")
+    for picture in (frames / "102").iterdir():
+        picture.write_bytes(b"")
+    done = train("ssv1", data, tmp_path / "run", "--no-cached", "--workers", "0")
+    assert done.status == 0, done.stderr
+    assert "1 of 8 train clips are not there\n" in done.stderr
+    assert "val clips are not there" not in done.stderr
+    assert f"unreadable: {frames}/102 (Undecodable: 00001.jpg" in done.stderr.replace("\n", "")
+
+
+def test_dense_sampling_is_trained_on_kept_for_evaluation_and_for_a_resumed_run(tmp_path: Path) -> None:
+    data, run = layouts.kinetics(tmp_path / "data"), tmp_path / "run"
+    options = ("--sampling", "dense", "--stride", "2", "--scale", "36", "--no-cached", "--workers", "0")
+    done = train("kinetics-400", data, run, *options)
+    assert done.status == 0, done.stderr
+    clip = read_checkpoint(run / "last.pt").training["clip"]
+    assert (clip["sampling"], clip["stride"]) == ("dense", 2)
+    assert [item["scale"] for item in clip["inputs"]] == [36, 18]
+    judged = evaluate("kinetics-400", data, run, "--clips", "10", "--crops", "3")
+    assert json.loads(judged.stdout)["clips"] == 3
+    other = train("kinetics-400", data, run, "--no-cached", "--workers", "0", "--resume")
+    assert other.status == 1
+    assert "was written by a run with another clip" in other.stderr
+
+
+def test_clip_that_no_network_can_be_given_is_refused(tmp_path: Path) -> None:
+    data = layouts.kinetics(tmp_path / "data")
+    for options, message in (
+        (("--stride", "2"), "it belongs to --sampling dense"),
+        (("--scale", "20"), "it is less than the size, 32"),
+    ):
+        done = train("k400", data, tmp_path / "run", *options)
+        assert done.status == 2
+        assert message in done.stderr
+
+
+def test_help_names_the_data_sets() -> None:
+    for command in ("train", "evaluate"):
+        words = blvnet(command, "--help").stdout.replace("(", " ").replace(")", " ").replace(",", " ").split()
+        assert {*READERS, *ALIASES} <= {word.rstrip(".") for word in words}

@@ -1,0 +1,94 @@
+"""Folders of pictures are read as videos are: the same frames of them, the same pixels, bad ones refused."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from model_export.datasets import Clip
+from model_export.reading import read_clip
+from service.clip.decode import decode_clip
+from service.clip.spec import ClipSpec, Frames, InputSpec, Sampling
+from service.errors import BlvnetError
+from tests.clips import jpeg_picture, numbered_clip, numbered_pictures, read_numbers
+
+INPUTS = (InputSpec("little", Frames.EVEN, 48, 50), InputSpec("big", Frames.ODD, 24, 25))
+SPEC = ClipSpec(frames=4, inputs=INPUTS)
+
+
+def motion_jpeg(folder: Path) -> bytes:
+    """A video of the pictures of a folder, not encoded anew."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("mjpeg", rate=12, width=176, height=100, pix_fmt="yuvj420p")
+        for index, path in enumerate(sorted(folder.iterdir())):
+            packet = av.Packet(path.read_bytes())
+            packet.stream, packet.time_base = stream, Fraction(1, 12)
+            packet.pts = packet.dts = index
+            packet.is_keyframe = True
+            container.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("clips", "crops"), [(1, 1), (3, 10)])
+def test_pictures_give_the_pixels_of_the_video_that_they_make(tmp_path: Path, clips: int, crops: int) -> None:
+    noise = np.random.default_rng(1)
+    for index in range(9):
+        image = noise.integers(0, 255, (100, 176, 3), np.uint8)
+        (tmp_path / f"{index + 1:05d}.jpg").write_bytes(jpeg_picture(image))
+    decoded = decode_clip(motion_jpeg(tmp_path), SPEC, clips=clips, crops=crops)
+    inputs = read_clip(Clip(tmp_path, 0), SPEC, clips=clips, crops=crops)
+    assert decoded.video.codec == "mjpeg"
+    for name, frames in decoded.inputs.items():
+        np.testing.assert_array_equal(inputs[name], frames)
+
+
+def test_dense_sampling_holds_for_pictures(tmp_path: Path) -> None:
+    spec = ClipSpec(4, (InputSpec("frames", Frames.ALL, 48, 48),), Sampling.DENSE, stride=2)
+    folder = numbered_pictures(tmp_path / "clip", range(12))
+    assert read_numbers(read_clip(Clip(folder, 0), spec)["frames"][0]) == [2, 4, 6, 8]
+    assert read_numbers(read_clip(Clip(folder, 0, (3, 6)), spec)["frames"][0]) == [2, 4, 2, 4]
+
+
+def test_video_is_decoded_as_the_service_does(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(numbered_clip(frames=9))
+    inputs = read_clip(Clip(path, 0), SPEC, clips=2, crops=3)
+    for name, frames in decode_clip(path, SPEC, clips=2, crops=3).inputs.items():
+        np.testing.assert_array_equal(inputs[name], frames)
+
+
+@pytest.mark.parametrize(
+    ("content", "span", "message"),
+    [
+        (None, None, "the folder holds no JPEG pictures"),
+        (b"no picture", None, "00001.jpg is no JPEG picture, or cut off"),
+        (b"\xff\xd8\xff\xd9", None, "00001.jpg"),
+        (
+            jpeg_picture(np.zeros((32, 32, 3), np.uint8)),
+            (1, 2),
+            "the folder holds 1 pictures, the list says 2",
+        ),
+    ],
+)
+def test_bad_folder_is_refused(
+    tmp_path: Path, content: bytes | None, span: tuple[int, int] | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "00001.jpg").write_bytes(content)
+    with pytest.raises(BlvnetError, match=message):
+        read_clip(Clip(tmp_path, 0, span), SPEC)
+
+
+def test_picture_of_which_a_part_is_lost_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (100, 176, 3), np.uint8)
+    whole = jpeg_picture(noise)
+    for content, message in ((whole[:-100], "cut off"), (whole[:5000] + whole[-2:], "damaged")):
+        (tmp_path / "00001.jpg").write_bytes(content)
+        with pytest.raises(BlvnetError, match=message):
+            read_clip(Clip(tmp_path, 0), SPEC)
