@@ -182,7 +182,7 @@ def _decode_planned(
                 decode_in_order(runs, lanes[0], ReadAgain(again))
     timing = frame_timing(table.timestamps, video.time_base, video.stated_rate)
     effort = Effort(len(table.rows), sum(len(run.packets) for run in runs))
-    return _clip(views, indices, _video_info(video, found[0], timing), timing, effort)
+    return _clip(views, indices, video_info(video, found[0], timing), timing, effort)
 
 
 @contextmanager
@@ -225,11 +225,11 @@ def _decode_fully(file: BinaryIO, known: _NoPlan, wish: _Wish) -> DecodedClip:
     threads = spread(wish.cores, known.pixels, [1]).threads
     frame_count, damaged = known.frames, frozenset[int]()
     for _ in range(MAX_PASSES):
-        indices = _whole(sample_indices(wish.spec, frame_count, wish.clips), frame_count, damaged)
+        indices = undamaged(sample_indices(wish.spec, frame_count, wish.clips), frame_count, damaged)
         views = wish.views(indices)
         found = decode_all(file, wish.limits, threads, views.take)
         if found.frames == frame_count and not views.wanted & found.damaged:
-            video = _video_info(found, found.first, found.timing, found.broken_packets)
+            video = video_info(found, found.first, found.timing, found.broken_packets)
             return _clip(
                 views, indices, video, found.timing, Effort(found.packets, found.packets, known.because)
             )
@@ -237,7 +237,7 @@ def _decode_fully(file: BinaryIO, known: _NoPlan, wish: _Wish) -> DecodedClip:
     raise Undecodable("the video decodes to other frames each time")
 
 
-def _whole(
+def undamaged(
     indices: tuple[tuple[int, ...], ...], frames: int, damaged: frozenset[int]
 ) -> tuple[tuple[int, ...], ...]:
     """The indices, those of damaged frames replaced by the nearest of the others, the earlier of two."""
@@ -252,9 +252,10 @@ def _whole(
     return tuple(tuple(nearest(index) for index in taken) for taken in indices)
 
 
-def _video_info(
+def video_info(
     video: OpenVideo | Pass, first: FirstFrame, timing: Timing, broken_packets: int = 0
 ) -> VideoInfo:
+    """What was found of a video, in one."""
     return VideoInfo(
         container=video.container,
         codec=video.codec,

@@ -31,6 +31,7 @@ class Listing:
         table: What they decode to; None if that cannot be told.
         problem: Why it cannot, if so.
         frames: Frames that the packets hold, as far as can be told: exactly, if there is a table.
+        timestamps: Those that packets of frames have, rising, in units of the stream's time base.
         packets: The packets themselves, unless there are too many bytes of them.
         independent: Whether several decoders can share the stream's groups.
         pixels: Width times height, as the header has them.
@@ -39,6 +40,7 @@ class Listing:
     table: Table | None
     problem: str
     frames: int
+    timestamps: tuple[int, ...]
     packets: list[Packet] | None
     independent: bool
     pixels: int
@@ -125,6 +127,7 @@ class _Lister:
             table=table,
             problem=self._problem,
             frames=len(table.frames) if table else self.frames,
+            timestamps=tuple(sorted(self.timestamps)),
             packets=self._packets if table else None,
             independent=bool(self._reader and self._reader.independent),
             pixels=self._video.width * self._video.height,

@@ -24,11 +24,13 @@ class DecodeLimits:
         max_pixels: Width times height of a frame; the default takes 4K of either kind.
         max_duration_s: From the first frame to the last.
         max_frames: Frames to decode, whether or not they are sampled; ten minutes at 60 a second.
-        max_decoded_pixels: Pixels of a frame times frames to decode: the work that a clip may be. Frames that
-            need not be decoded do not count; the default is some ten seconds of two cores.
+        max_decoded_pixels: Pixels of a frame times frames to decode: the work that a clip may be, or each
+            window of a timeline on the average. Frames that need not be decoded do not count; the default is
+            some ten seconds of two cores.
         max_streams: Tracks in the file; cameras write up to eight, fonts attached to Matroska count as well.
         max_edits: Entries in an mp4's edit list; one of 240 kB plays 48 frames 20,000 times.
         max_aspect_ratio: Longer side over shorter side, because a frame is scaled before it is cropped.
+        max_windows: Windows of a timeline.
     """
 
     max_pixels: int = 4096 * 2304
@@ -38,6 +40,7 @@ class DecodeLimits:
     max_streams: int = 64
     max_edits: int = 1000
     max_aspect_ratio: float = 64.0
+    max_windows: int = 3600
 
     @property
     def padded_pixels(self) -> int:
@@ -63,6 +66,11 @@ class DecodeLimits:
         """Raise `OverLimit` for more pixels to decode than a clip may have."""
         if pixels > self.max_decoded_pixels:
             raise OverLimit("decoded_pixels", pixels, self.max_decoded_pixels)
+
+    def check_windows(self, windows: int) -> None:
+        """Raise `OverLimit` for too many windows."""
+        if windows > self.max_windows:
+            raise OverLimit("windows", windows, self.max_windows)
 
     def check_duration(self, duration_s: float) -> None:
         """Raise `OverLimit` for too long a video."""
