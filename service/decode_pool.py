@@ -6,8 +6,9 @@
 
 After anything out of the ordinary a worker is not repaired but replaced, so that no worker is ever in a
 state that a fresh one could not be in. A clip whose worker was killed from outside gets another one, once:
-that says nothing of the clip, unless it happens again. `service.pool_worker` has the life of one worker;
-here is what happens between them, all of it on the event loop.
+that says nothing of the clip, unless it happens again. For what takes long, as a timeline does, a worker
+beside these is hired, so that no clip waits for it. `service.pool_worker` has the life of one worker; here is
+what happens between them, all of it on the event loop.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +38,13 @@ from service.shared_files import Clip, opened_clip, shared_memory
 # (memory that FFmpeg did not give back, or worse) does not stay.
 CLIPS_PER_WORKER = 200
 RESPAWN_PAUSE_S = 0.5
+# Nice value of a worker that is not one of the pool's: those of clips, whose callers wait, go first.
+HIRED_NICENESS = 10
 # More cores than this gained nothing on any clip, and their threads take address space.
 MOST_THREADS = 4
 # A worker may be found dead when a clip is handed to it; the clip is then for the next one.
 HANDOVERS = 3
+Started = TypeVar("Started")
 logger = logging.getLogger(__name__)
 
 
@@ -97,9 +101,10 @@ class DecodePool:
         self._observer = observer
         self._clock = clock
         self._all: set[PoolWorker] = set()
+        self._hired: set[PoolWorker] = set()
         self._idle: list[PoolWorker] = []
         self._waiters: deque[asyncio.Future[PoolWorker]] = deque()
-        self._hiring: set[asyncio.Task[None]] = set()
+        self._hiring: set[asyncio.Task[Any]] = set()
         self._fences: tuple[str, ...] | None = None
         self.state = PoolState.NEW
         self.failing = False  # the last worker that should have started did not
@@ -118,6 +123,16 @@ class DecodePool:
     def busy_pids(self) -> frozenset[int]:
         """Process ids of those that are decoding."""
         return self.pids - {worker.pid for worker in self._idle}
+
+    @property
+    def hired_pids(self) -> frozenset[int]:
+        """Process ids of the workers that were hired beside the pool's own."""
+        return frozenset(worker.pid for worker in self._hired)
+
+    @property
+    def timeout_s(self) -> float:
+        """Longest time for one clip, and for a sign of life of a hired worker."""
+        return self._timeout_s
 
     @property
     def waiting(self) -> int:
@@ -166,7 +181,7 @@ class DecodePool:
             except WorkerDied as exc:
                 took_s = self._clock() - began_s
                 if exc.reason is not RestartReason.KILLED or lost_s:
-                    raise self._verdict(exc.reason, took_s) from exc
+                    raise self.verdict(exc.reason, took_s) from exc
                 logger.warning("the clip of decode worker %d is tried once more", worker.pid)
                 lost_s = took_s
                 continue
@@ -180,6 +195,32 @@ class DecodePool:
             )
         raise NotReady("The decode workers are being replaced.", RESPAWN_PAUSE_S)
 
+    async def hire(self) -> PoolWorker:
+        """A worker beside the pool's own, reserved for work that takes long; it has to be dismissed.
+
+        Raises:
+            NotReady: the pool closes, or there is no process to be had.
+        """
+        if self.state is not PoolState.RUNNING:
+            raise _shutting_down()
+        starting = self._hire(self._start_hired())
+        try:
+            worker = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_dismiss_started)
+            raise
+        except (OSError, WorkerDied) as exc:
+            logger.error("a decode worker does not start: %s", exc)
+            raise NotReady("No decode worker starts.", RESPAWN_PAUSE_S) from exc
+        if worker.state is not WorkerState.IDLE:
+            raise _shutting_down()
+        worker.reserve()
+        return worker
+
+    def dismiss(self, worker: PoolWorker) -> None:
+        """End a hired worker, whatever it does."""
+        worker.kill(RestartReason.RECYCLED)
+
     async def close(self) -> None:
         """Fail what waits, kill the workers, whatever they do, and wait for their end."""
         self._enter(PoolState.CLOSED)
@@ -187,10 +228,11 @@ class DecodePool:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(_shutting_down())
-        while self._all or self._hiring:
-            for worker in list(self._all):
+        while self._all or self._hired or self._hiring:
+            ending = [*self._all, *self._hired]
+            for worker in ending:
                 worker.kill(RestartReason.CANCELLED)
-            await asyncio.gather(*(worker.gone() for worker in list(self._all)))
+            await asyncio.gather(*(worker.gone() for worker in ending))
             if self._hiring:
                 await asyncio.wait(self._hiring)
 
@@ -224,12 +266,12 @@ class DecodePool:
             raise
         return found, {place.name: place.array(memory) for place in layout}
 
-    def _verdict(self, reason: RestartReason, took_s: float) -> RequestError:
-        """What the end of a worker means for its clip."""
+    def verdict(self, reason: RestartReason, took_s: float | None = None) -> RequestError:
+        """What the end of a worker means for its clip; `took_s` is the time limit, if not given."""
         if self.state is PoolState.CLOSED:
             return _shutting_down()
         if reason is RestartReason.TIMEOUT:
-            return OverLimit("decode_s", took_s, self._timeout_s)
+            return OverLimit("decode_s", self._timeout_s if took_s is None else took_s, self._timeout_s)
         return Undecodable("The decoder broke off on this video.")
 
     async def _acquire(self, *, again: bool) -> PoolWorker:
@@ -317,6 +359,25 @@ class DecodePool:
         assert worker.fences is not None
         self._tell_fences(worker.fences)
 
+    async def _start_hired(self) -> PoolWorker:
+        worker = await PoolWorker.start(self._memory_mb, self._on_hired_change, HIRED_NICENESS)
+        self._hired.add(worker)
+        if self.state is PoolState.CLOSED:
+            worker.kill(RestartReason.CANCELLED)
+        await worker.ready()
+        return worker
+
+    def _on_hired_change(self, worker: PoolWorker) -> None:
+        """A hired worker is on its way out: tell of it, if that is nobody's wish."""
+        if worker.state is WorkerState.DEAD:
+            self._hired.discard(worker)
+        if worker.state is not WorkerState.ENDING or self.state is not PoolState.RUNNING:
+            return
+        assert worker.reason is not None
+        if worker.reason is not RestartReason.RECYCLED and worker.fences is not None:
+            logger.warning("decode worker %d of a timeline ended: %s", worker.pid, worker.reason.value)
+            self._observer.worker_restart(worker.reason)
+
     def _tell_fences(self, found: Ready) -> None:
         """Log, once, what stands around the workers."""
         fences = {"seccomp": found.seccomp, "landlock": found.landlock}
@@ -329,14 +390,14 @@ class DecodePool:
         if standing:
             logger.info("decode workers are confined by %s", " and ".join(standing))
 
-    def _hire(self, hiring: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _hire(self, hiring: Coroutine[Any, Any, Started]) -> asyncio.Task[Started]:
         """Start a worker beside the requests; `close` waits for it."""
         task = asyncio.get_running_loop().create_task(hiring)
         self._hiring.add(task)
-        task.add_done_callback(self._hired)
+        task.add_done_callback(self._has_started)
         return task
 
-    def _hired(self, task: asyncio.Task[None]) -> None:
+    def _has_started(self, task: asyncio.Task[Any]) -> None:
         self._hiring.discard(task)
         if not task.cancelled():
             task.exception()  # `start` reports it, if it is still there to do so
@@ -344,6 +405,12 @@ class DecodePool:
     def _enter(self, state: PoolState) -> None:
         logger.info("the decode pool is %s, %d workers", state.value, self.workers)
         self.state = state
+
+
+def _dismiss_started(starting: asyncio.Task[PoolWorker]) -> None:
+    """End a worker that nobody waits for any more."""
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().kill(RestartReason.RECYCLED)
 
 
 def _shutting_down() -> NotReady:

@@ -30,8 +30,9 @@ KEPT_VARIABLES = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TM
 # No threads before the fork; and no 64 MB of address space for each decoder thread, which the limit counts.
 SET_VARIABLES = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
-# Both ways: a request is a worker's memory in MB; a status is a process id, an error number below zero, or at
-# the end an exit status, below zero for a signal.
+# A request: a worker's memory in MB, and its nice value.
+REQUEST = struct.Struct("=qq")
+# A status: a process id, an error number below zero, or at the end an exit status, below zero for a signal.
 NUMBER = struct.Struct("=q")
 
 
@@ -73,7 +74,7 @@ class ForkServer:
         """Its process id, if it was started."""
         return None if self._process is None else self._process.pid
 
-    def start_worker(self, memory_mb: int) -> tuple[WorkerProcess, socket.socket]:
+    def start_worker(self, memory_mb: int, niceness: int = 0) -> tuple[WorkerProcess, socket.socket]:
         """A new worker and our end of the channel to it. Blocks; the first time for a third of a second.
 
         Raises:
@@ -83,7 +84,7 @@ class ForkServer:
         status, told = os.pipe2(os.O_CLOEXEC)
         try:
             with theirs, self._lock:
-                socket.send_fds(self._running(), [NUMBER.pack(memory_mb)], [theirs.fileno(), told])
+                socket.send_fds(self._running(), [REQUEST.pack(memory_mb, niceness)], [theirs.fileno(), told])
             os.close(told)
             told = -1
             pid = _number(status)
@@ -147,14 +148,14 @@ def serve(control: socket.socket) -> None:
             os.read(child_ended, 4096)
             _reap(statuses)
         if control.fileno() in readable:
-            message, descriptors, _, _ = socket.recv_fds(control, NUMBER.size, 2)
+            message, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, 2)
             if not message:
                 return
             channel, status = descriptors
-            _fork(channel, status, int(NUMBER.unpack(message)[0]), statuses)
+            _fork(channel, status, REQUEST.unpack(message), statuses)
 
 
-def _fork(channel: int, status: int, memory_mb: int, statuses: dict[int, int]) -> None:
+def _fork(channel: int, status: int, request: tuple[int, int], statuses: dict[int, int]) -> None:
     try:
         pid = os.fork()
     except OSError as exc:
@@ -162,15 +163,16 @@ def _fork(channel: int, status: int, memory_mb: int, statuses: dict[int, int]) -
         os.close(status)
     else:
         if pid == 0:
-            _become_worker(channel, memory_mb)
+            _become_worker(channel, *request)
         os.write(status, NUMBER.pack(pid))
         statuses[pid] = status
     os.close(channel)
 
 
-def _become_worker(channel: int, memory_mb: int) -> None:
+def _become_worker(channel: int, memory_mb: int, niceness: int) -> None:
     """Never returns."""
     try:
+        os.nice(niceness)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         decode_worker.main(socket.socket(fileno=channel), memory_mb)

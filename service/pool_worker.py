@@ -18,13 +18,27 @@ import pickle
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
+from typing import Any
 
-from service.decode_worker import LARGEST_MESSAGE, DecodeRequest, Found, Ready
+from service.decode_worker import (
+    LARGEST_MESSAGE,
+    DecodeRequest,
+    Found,
+    Ready,
+    StillDecoding,
+    TimelineFound,
+    TimelineRequest,
+    WindowFound,
+)
 from service.errors import RequestError
 from service.fork_server import FORK_SERVER, WorkerProcess
 from service.observer import RestartReason
 from service.worker_messages import unpickled
+
+OnPart = Callable[[WindowFound | StillDecoding], None]
+"""What becomes of a message before the last; raises `pickle.PicklingError` for one that should not be."""
 
 START_TIMEOUT_S = 30.0
 # A worker that nobody waits for any more is killed, but not when it is as good as done: most clips are, and a
@@ -79,7 +93,8 @@ class PoolWorker:
         self._channel = channel
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
-        self._answer: asyncio.Future[Found] | None = None
+        self._answer: asyncio.Future[Any] | None = None
+        self._on_part: OnPart | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._gone = asyncio.Event()
         self.pid = process.pid
@@ -92,13 +107,15 @@ class PoolWorker:
         self._timer = self._loop.call_later(START_TIMEOUT_S, self.kill, RestartReason.TIMEOUT)
 
     @classmethod
-    async def start(cls, memory_mb: int, on_change: Callable[[PoolWorker], None]) -> PoolWorker:
-        """Start a process.
+    async def start(
+        cls, memory_mb: int, on_change: Callable[[PoolWorker], None], niceness: int = 0
+    ) -> PoolWorker:
+        """Start a process; the nicer, the more it stands back behind others.
 
         Raises:
             OSError: no process, socket or memory is to be had.
         """
-        process, channel = await asyncio.to_thread(FORK_SERVER.start_worker, memory_mb)
+        process, channel = await asyncio.to_thread(FORK_SERVER.start_worker, memory_mb, niceness)
         return cls(process, channel, on_change)
 
     async def ready(self) -> None:
@@ -129,6 +146,37 @@ class PoolWorker:
         Raises:
             NeverBegun: the worker is gone.
         """
+        return self._submit(request, descriptors, timeout_s)
+
+    def submit_timeline(
+        self, request: TimelineRequest, descriptors: tuple[int, int], timeout_s: float, on_part: OnPart
+    ) -> asyncio.Future[TimelineFound]:
+        """Send a long video; see `submit`. `on_part` is called with each message before the answer.
+
+        The clock is the caller's: it goes on with `expect` and rests with `leave_alone`.
+        """
+        self._on_part = on_part
+        return self._submit(request, descriptors, timeout_s)
+
+    def expect(self, timeout_s: float) -> None:
+        """Give a worker that is BUSY so long for its next message."""
+        if self.state is WorkerState.BUSY:
+            self._set_timer(timeout_s, RestartReason.TIMEOUT)
+
+    def leave_alone(self) -> None:
+        """A worker that is BUSY has nothing to do until it is told so."""
+        if self.state is WorkerState.BUSY:
+            self._timer.cancel()
+
+    def slot_done(self, slot: int) -> None:
+        """Tell a worker that is BUSY with a timeline that it may fill a slot anew."""
+        if self.state is WorkerState.BUSY:
+            with suppress(OSError):  # it is dead, which is about to be seen
+                self._channel.send(bytes([slot]))
+
+    def _submit(
+        self, request: DecodeRequest | TimelineRequest, descriptors: tuple[int, int], timeout_s: float
+    ) -> asyncio.Future[Any]:
         try:
             if self.state is not WorkerState.BUSY:
                 raise NeverBegun
@@ -183,7 +231,12 @@ class PoolWorker:
                 self.fences = answer
                 self._ready.set_result(None)
                 self._enter(WorkerState.IDLE)
-            case ((WorkerState.BUSY | WorkerState.ABANDONED), (Found() | RequestError())) if self._answer:
+            case WorkerState.BUSY, (WindowFound() | StillDecoding()) if self._on_part:
+                self._on_part(answer)
+            case (
+                (WorkerState.BUSY | WorkerState.ABANDONED),
+                (Found() | TimelineFound() | RequestError()),
+            ) if self._answer and isinstance(answer, self._awaited):
                 self._timer.cancel()
                 self._settle(answer)
                 self._enter(WorkerState.IDLE)
@@ -195,8 +248,13 @@ class PoolWorker:
             case _:
                 raise pickle.PicklingError(f"{type(answer).__name__} while {self.state.value}")
 
-    def _settle(self, answer: Found | Exception) -> None:
-        future, self._answer = self._answer, None
+    @property
+    def _awaited(self) -> tuple[type, ...]:
+        """What may come as an answer to what was submitted."""
+        return (Found if self._on_part is None else TimelineFound), RequestError
+
+    def _settle(self, answer: Found | TimelineFound | Exception) -> None:
+        future, self._answer, self._on_part = self._answer, None, None
         if future is None or future.done():
             return
         if isinstance(answer, Exception):

@@ -14,7 +14,7 @@ from typing import Any
 # Modules -> what a worker's message may name in them. Of errors, all: they are plain classes.
 BELIEVED = {
     "service.clip.video": {"VideoInfo"},
-    "service.decode_worker": {"Found", "Ready"},
+    "service.decode_worker": {"Found", "Ready", "StillDecoding", "TimelineFound", "WindowFound"},
 }
 ERROR_MODULES = ("builtins", "service.errors")
 

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import av
 
-ALSO = ("service.clip.decode", "encodings.ascii", "encodings.latin_1")
+ALSO = ("service.clip.decode", "service.clip.timeline", "encodings.ascii", "encodings.latin_1")
 NOT_FOR_DECODING = ("av.__main__", "av.datasets")
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from service.clip import full, timeline
 from service.clip.decode import decode_clip
 from service.clip.full import decode_all
+from service.clip.running import Lane
 from service.clip.sampling import sample_indices
 from service.clip.spec import ClipSpec, Frames, InputSpec, Sampling
 from service.clip.timeline import DecodedTimeline, TakenWindow, decode_timeline
@@ -30,7 +31,7 @@ from tests.service.clip.test_oddities import PLANNED, UNPLANNED
 SPEC = ClipSpec(
     4, (InputSpec("little", Frames.EVEN, size=64, scale=64), InputSpec("big", Frames.ODD, size=32, scale=32))
 )
-B_FRAMES = {"options": {"g": "20", "bf": "2", "qp": "0", "preset": "ultrafast", "threads": "1"}}
+B_FRAMES = {"g": "20", "bf": "2", "qp": "0", "preset": "ultrafast", "threads": "1"}
 TIMES = tuple(sorted({0, 1, 2, 40, 41, 42, 60, *range(100, 400, 7), *range(900, 960)}))
 
 
@@ -38,10 +39,10 @@ TIMES = tuple(sorted({0, 1, 2, 40, 41, 42, 60, *range(100, 400, 7), *range(900, 
 def clip(kind: str) -> bytes:
     match kind:
         case "mp4":
-            return numbered_clip(frames=150, **B_FRAMES)
+            return numbered_clip(frames=150, options=B_FRAMES)
         case "variable rate":
             return numbered_clip(
-                frames=len(TIMES), container="mkv", times=TIMES, time_base=Fraction(1, 100), **B_FRAMES
+                frames=len(TIMES), container="mkv", times=TIMES, time_base=Fraction(1, 100), options=B_FRAMES
             )
         case "vp9":
             return numbered_clip(frames=60, container="webm", codec="libvpx-vp9")
@@ -53,7 +54,7 @@ def clip(kind: str) -> bytes:
             whole = numbered_clip(frames=120, container_options={"movflags": "faststart"})
             return whole[: len(whole) * 2 // 3]
         case "damaged in the middle":
-            return remuxed(numbered_clip(frames=150, **B_FRAMES), _damage, "mp4")
+            return remuxed(numbered_clip(frames=150, options=B_FRAMES), _damage, "mp4")
         case _:
             raise ValueError(kind)
 
@@ -175,14 +176,14 @@ def test_packets_are_decoded_once_and_those_of_gaps_not_at_all(monkeypatch: pyte
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """A list that gets every packet that is decoded by a plan."""
     decoded: list[object] = []
-    feed = timeline.Lane.feed
+    feed = Lane.feed
 
-    def counting(lane: timeline.Lane, packet: object) -> None:
+    def counting(lane: Lane, packet: object) -> None:
         if packet is not None:
             decoded.append(packet)
         feed(lane, packet)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(timeline.Lane, "feed", counting)
+    monkeypatch.setattr(Lane, "feed", counting)
     return decoded
 
 
