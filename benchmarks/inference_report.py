@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.inference_networks import EAGER, MAIN, PLAIN
 from benchmarks.report import table
+from benchmarks.verdict import Verdict
 
 MS = 1e3
 MEGA = 1e6
@@ -18,40 +18,18 @@ Network = Mapping[str, Any]
 Entry = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A figure that is to reach a floor, or to stay below a ceiling; None where it was not measured."""
-
-    what: str
-    value: float | None
-    limit: float
-    at_most: bool = False
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether it does."""
-        if self.value is None:
-            return None
-        return self.value <= self.limit if self.at_most else self.value >= self.limit
-
-    def to_json(self) -> dict[str, Any]:
-        """With the limit by its kind."""
-        kind = "at_most" if self.at_most else "at_least"
-        return {"what": self.what, "value": self.value, kind: self.limit, "holds": self.holds}
-
-
-def ratios(network: Network) -> list[Ratio]:
+def ratios(network: Network) -> list[Verdict]:
     """What is to be shown of the 50-layer network: one clip on all cores."""
     float32, int8 = ours(network, "cpu", "fp32"), ours(network, "cpu", "int8")
     plain, eager, best = named(network, PLAIN), named(network, EAGER), fastest(network)
     chosen = "the fastest that agrees" if best is None else f"the fastest that agrees ({best['contender']})"
     return [
-        Ratio("fp32 graph in onnxruntime: rate over the matrix product's", multiple(float32), 0.92),
-        Ratio("fp32 graph over the plain export, both in onnxruntime", faster(float32, plain), 1.35),
-        Ratio("int8 graph in onnxruntime: rate over the matrix product's", multiple(int8), 1.9),
-        Ratio(f"{chosen}: rate over the matrix product's", multiple(best), 3.0),
-        Ratio(f"{chosen}: over eager PyTorch of the plain form", faster(best, eager), 7.0),
-        Ratio(
+        Verdict("fp32 graph in onnxruntime: rate over the matrix product's", multiple(float32), 0.92),
+        Verdict("fp32 graph over the plain export, both in onnxruntime", faster(float32, plain), 1.35),
+        Verdict("int8 graph in onnxruntime: rate over the matrix product's", multiple(int8), 1.9),
+        Verdict(f"{chosen}: rate over the matrix product's", multiple(best), 3.0),
+        Verdict(f"{chosen}: over eager PyTorch of the plain form", faster(best, eager), 7.0),
+        Verdict(
             "fp32 graph in onnxruntime: load to first answer, s",
             load_s(float32),
             2.0,
@@ -114,17 +92,10 @@ def markdown(document: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def ratio_table(found: list[Ratio]) -> str:
+def ratio_table(found: list[Verdict]) -> str:
     """A row for each."""
-    rows = [
-        (
-            ratio.what,
-            _number(ratio.value, ".2f"),
-            f"{'at most' if ratio.at_most else 'at least'} {ratio.limit:g}",
-            {True: "yes", False: "**no**", None: "not measured"}[ratio.holds],
-        )
-        for ratio in found
-    ]
+    words = {True: "yes", False: "**no**", None: "not measured"}
+    rows = [ratio.row(_number(ratio.value, ".2f"), words) for ratio in found]
     return table(("", "measured", "limit", "holds"), rows)
 
 

@@ -1,4 +1,4 @@
-"""From what callers saw to figures: rates, latencies, goodput, and what is to be shown. Pure functions."""
+"""From what callers saw to figures: rates, latencies and goodput. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import random
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.race.load import MS, Answer
@@ -15,39 +14,6 @@ DEADLINE_S = 2.0  # an answer that comes later is of no use to its caller
 NORMAL = 1.2  # times the latency alone, up to which an answer after the load counts as normal
 # For each clip what should come out: index of a label -> logarithm of its score.
 Expected = Sequence[Mapping[int, float]]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A figure, of every round, whose median is to reach a floor or to stay below a ceiling."""
-
-    what: str
-    rounds: tuple[float, ...]
-    limit: float
-    at_most: bool = False
-
-    @property
-    def value(self) -> float | None:
-        """The median; None where nothing was measured."""
-        return statistics.median(self.rounds) if self.rounds else None
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether it is reached; None where nothing was measured."""
-        if self.value is None:
-            return None
-        return self.value <= self.limit if self.at_most else self.value >= self.limit
-
-    def to_json(self) -> dict[str, Any]:
-        """With the limit by its kind."""
-        kind = "at_most" if self.at_most else "at_least"
-        return {
-            "what": self.what,
-            "value": _finite(self.value),
-            "rounds": [_finite(value) for value in self.rounds],
-            kind: self.limit,
-            "holds": self.holds,
-        }
 
 
 def arrivals(rate: float, seconds: float, seed: int = 1) -> list[float]:
@@ -165,11 +131,6 @@ def outcomes(answers: Iterable[Answer]) -> dict[str, int]:
     for answer in answers:
         counts[answer.outcome] = counts.get(answer.outcome, 0) + 1
     return counts
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no infinity."""
-    return None if value is None or math.isinf(value) else value
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:

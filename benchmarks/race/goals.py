@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.race.figures import Goal
 from benchmarks.race.material import LONG, SHORT
 from benchmarks.race.servers import LIMITED
+from benchmarks.verdict import Verdict
 
 MB = 10**6
 CUT, TIMED_OUT = "cut", "timed out"
@@ -45,7 +45,7 @@ SCENARIOS = {
 }
 
 
-def goals(document: Document, ours: str) -> list[Goal]:
+def goals(document: Document, ours: str) -> list[Verdict]:
     """All that is to be shown of one of our configurations."""
     return [*_closed_loops(document, ours), *_overload(document, ours), *_idle(document, ours)]
 
@@ -85,22 +85,22 @@ def _unlimited(server: str) -> str:
     return server.removesuffix(LIMITED)
 
 
-def _closed_loops(document: Document, ours: str) -> list[Goal]:
-    def against_peer(what: str, scenario: str, figure: str, limit: float) -> Goal:
+def _closed_loops(document: Document, ours: str) -> list[Verdict]:
+    def against_peer(what: str, scenario: str, figure: str, limit: float) -> Verdict:
         peer = best_peer(document, scenario, figure)
         mine = document["closed"].get(scenario, {}).get(ours, [])
         theirs = document["closed"][scenario][peer] if peer else []
-        return Goal(
+        return Verdict.of_rounds(
             f"{what} over the best peer's ({peer or 'none'})",
             _ratios(mine, theirs, figure),
             limit,
             figure != "rate",
         )
 
-    def against_floor(scenario: str) -> Goal:
+    def against_floor(scenario: str) -> Verdict:
         mine, floor = document["closed"].get(scenario, {}).get(ours, []), document["floors"].get(scenario, [])
         what = f"{SCENARIOS[scenario].title}: clips/s over those of two processes without a server"
-        return Goal(what, _ratios(mine, floor, "rate"), 1.0)
+        return Verdict.of_rounds(what, _ratios(mine, floor, "rate"), 1.0)
 
     titles = {name: scenario.title for name, scenario in SCENARIOS.items()}
     return [
@@ -115,16 +115,16 @@ def _closed_loops(document: Document, ours: str) -> list[Goal]:
     ]
 
 
-def _added(rounds: Rounds) -> Goal:
+def _added(rounds: Rounds) -> Verdict:
     """10 ms or a tenth of decoding and inference, whichever is more, as a share of it."""
     shares = tuple(
         figures["added_ms"] / max(10.0, 0.1 * figures["work_ms"]) for figures in rounds if figures["right"]
     )
     what = "alone: what HTTP and the rest add, over 10 ms or a tenth of decoding and inference"
-    return Goal(what, shares, 1.0, at_most=True)
+    return Verdict.of_rounds(what, shares, 1.0, at_most=True)
 
 
-def _overload(document: Document, ours: str) -> list[Goal]:
+def _overload(document: Document, ours: str) -> list[Verdict]:
     rounds: Rounds = document["overload"].get(ours, [])
     peer, best = best_limited(document), best_rate(document, ours)
 
@@ -134,26 +134,32 @@ def _overload(document: Document, ours: str) -> list[Goal]:
     refused = tuple(item["refused_p99_ms"] for item in rounds if item["refused_p99_ms"] is not None)
     theirs = document["overload"][peer] if peer else []
     return [
-        Goal(
+        Verdict.of_rounds(
             "overload: goodput over its own best rate",
             each(lambda item: item["goodput"] / best) if best else (),
             0.95,
         ),
-        Goal(
+        Verdict.of_rounds(
             f"overload: goodput over the best limited peer's ({peer or 'none'})",
             _ratios(rounds, theirs, "goodput"),
             1.1,
         ),
-        Goal("overload: refusals, p99 in ms", refused, 100.0, at_most=True),
-        Goal("overload: time-outs", each(lambda item: item["outcomes"].get(TIMED_OUT, 0)), 0, at_most=True),
-        Goal("overload: cut connections", each(lambda item: item["outcomes"].get(CUT, 0)), 0, at_most=True),
-        Goal(
+        Verdict.of_rounds("overload: refusals, p99 in ms", refused, 100.0, at_most=True),
+        Verdict.of_rounds(
+            "overload: time-outs", each(lambda item: item["outcomes"].get(TIMED_OUT, 0)), 0, at_most=True
+        ),
+        Verdict.of_rounds(
+            "overload: cut connections", each(lambda item: item["outcomes"].get(CUT, 0)), 0, at_most=True
+        ),
+        Verdict.of_rounds(
             "overload: memory after, over before",
             each(lambda item: item["pss_after"] / item["pss_before"]),
             1.25,
             at_most=True,
         ),
-        Goal("overload: normal latency again, s after its end", each(_normal_after), 1.0, at_most=True),
+        Verdict.of_rounds(
+            "overload: normal latency again, s after its end", each(_normal_after), 1.0, at_most=True
+        ),
     ]
 
 
@@ -162,16 +168,16 @@ def _normal_after(item: Mapping[str, Any]) -> float:
     return math.inf if item["normal_after_s"] is None else item["normal_after_s"]
 
 
-def _idle(document: Document, ours: str) -> list[Goal]:
+def _idle(document: Document, ours: str) -> list[Verdict]:
     rounds: Rounds = document["idle"].get(ours, [])
     return [
-        Goal(
+        Verdict.of_rounds(
             "idle with the demo package: memory, MB",
             tuple(item["pss_ready"] / MB for item in rounds),
             240.0,
             at_most=True,
         ),
-        Goal(
+        Verdict.of_rounds(
             "start to ready with the demo package, s",
             tuple(item["ready_s"] for item in rounds),
             2.0,

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks import report
-from benchmarks.race.figures import DEADLINE_S, NORMAL, Goal, spread
+from benchmarks.race.figures import DEADLINE_S, NORMAL, spread
 from benchmarks.race.goals import CUT, MB, SCENARIOS, TIMED_OUT, Document, Rounds, goals
 from benchmarks.race.load import GIVES_UP_S
+from benchmarks.verdict import Verdict
 
 NOT_MEASURED = "-"
 
@@ -31,7 +32,7 @@ def markdown(document: Document) -> str:
     )
 
 
-def goals_of_ours(document: Document) -> dict[str, list[Goal]]:
+def goals_of_ours(document: Document) -> dict[str, list[Verdict]]:
     """The goals of each of our configurations."""
     return {name: goals(document, name) for name, server in document["servers"].items() if server["ours"]}
 
@@ -147,19 +148,12 @@ def _idle(document: Document) -> str:
 
 
 def _goals(document: Document, ours: str) -> str:
-    rows = [
-        (
-            goal.what,
-            _goal_value(goal),
-            f"{'at most' if goal.at_most else 'at least'} {goal.limit:g}",
-            {True: "holds", False: "does not hold", None: "not measured"}[goal.holds],
-        )
-        for goal in goals(document, ours)
-    ]
+    words = {True: "holds", False: "does not hold", None: "not measured"}
+    rows = [goal.row(_goal_value(goal), words) for goal in goals(document, ours)]
     return report.table((ours, "measured", "wanted", ""), rows)
 
 
-def _goal_value(goal: Goal) -> str:
+def _goal_value(goal: Verdict) -> str:
     if not goal.rounds:
         return NOT_MEASURED
     middle, least, greatest = spread(goal.rounds)

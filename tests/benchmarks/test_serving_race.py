@@ -22,6 +22,7 @@ from benchmarks.race import report as race_report
 from benchmarks.race.load import Answer
 from benchmarks.race.servers import LIMITED
 from benchmarks.report import machine, placed
+from benchmarks.verdict import Verdict
 from tests.tiny_models import colour_clip
 
 # Two clips with the same best label, as a network with made weights gives them.
@@ -138,7 +139,7 @@ def test_latency_that_never_is_normal_again_is_none() -> None:
     ],
 )
 def test_goal_is_judged_by_the_median(rounds: tuple[float, ...], at_most: bool, holds: bool | None) -> None:
-    assert figures.Goal("a figure", rounds, limit=1.1, at_most=at_most).holds is holds
+    assert Verdict.of_rounds("a figure", rounds, limit=1.1, at_most=at_most).holds is holds
 
 
 def loop(rate: float, p50_ms: float) -> dict[str, Any]:
