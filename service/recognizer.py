@@ -2,7 +2,8 @@
 
     admitted ──> decoded ──> batched and run ──> scored
 
-The service calls `Recognizer` on its event loop; the command line calls `recognize_files`.
+The service calls it on its event loop; `offline` labels files with it. What is asked and answered is in
+`recognition`.
 """
 
 from __future__ import annotations
@@ -10,127 +11,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from itertools import chain
-from pathlib import Path
 
-import numpy as np
-
-from service import scoring
 from service.admission import Admission
 from service.batcher import Inference
-from service.clip.geometry import CROP_COUNTS
-from service.clip.video import VideoInfo
 from service.core_config import CoreConfig
 from service.cores import usable_cores
 from service.decode_pool import Decoded, DecodePool
-from service.errors import DeadlineExceeded, InvalidParameter, NotReady, RequestError
-from service.manifest import Manifest
+from service.errors import DeadlineExceeded, NotReady
 from service.model_repository import ModelEntry, ModelRepository
 from service.observer import Observer
 from service.packages import Model, VersionPolicy
+from service.recognition import Inferred, Query, Recognition, answer, timings
 from service.runtime.choice import open_package
-from service.runtime.session import Inputs, Outputs, rows_of
+from service.runtime.session import Inputs, rows_of
 from service.runtime.signature import black_clip
 from service.self_test import WatchedBatcher
 from service.serving import Serving
 from service.shared_files import Clip
 from service.slots import Slots
 
-MAX_TOP_K = 100
-MAX_CLIPS = 10
 # Callers who come at once, or keep a few requests open, are not turned away for a slow model.
 BURST_PER_CORE = 8
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Query:
-    """What is asked of a clip. `clips` samplings in time and `crops` of each are averaged; see `scoring`."""
-
-    model: str | None = None
-    top_k: int = 5
-    clips: int = 1
-    crops: int = 1
-    evidence: bool = False
-
-    @property
-    def views(self) -> int:
-        """Clips that the network sees."""
-        return self.clips * self.crops
-
-    def check(self) -> None:
-        """Raise `InvalidParameter` for a value that is out of range."""
-        if not 1 <= self.top_k <= MAX_TOP_K:
-            raise InvalidParameter(f"top_k must be from 1 to {MAX_TOP_K}, it is {self.top_k}.")
-        if not 1 <= self.clips <= MAX_CLIPS:
-            raise InvalidParameter(f"clips must be from 1 to {MAX_CLIPS}, it is {self.clips}.")
-        if self.crops not in CROP_COUNTS:
-            allowed = ", ".join(map(str, CROP_COUNTS))
-            raise InvalidParameter(f"crops must be one of {allowed}, it is {self.crops}.")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A label, its index among the model's, and its probability."""
-
-    label: str
-    index: int
-    score: float
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Probabilities over time: a row for each moment, in it the labels in the order of the predictions."""
-
-    timestamps_s: tuple[float, ...]
-    scores: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class Timings:
-    """How long each stage took. `queue_ms` is all the waiting: for a decode worker, then for a batch."""
-
-    decode_ms: float
-    queue_ms: float
-    inference_ms: float
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """The answer. `indices` and `timestamps_s` are those of the frames taken, temporal clip by clip."""
-
-    manifest: Manifest
-    provider: str
-    predictions: tuple[Prediction, ...]
-    video: VideoInfo
-    indices: tuple[int, ...]
-    timestamps_s: tuple[float, ...]
-    evidence: Evidence | None
-    timing: Timings
-
-
-@dataclass(frozen=True)
-class Inferred:
-    """What came out of the graph, not scored: a row for each clip that went in."""
-
-    manifest: Manifest
-    outputs: Outputs
-    timing: Timings
-
-    def stages_ms(self) -> dict[str, float]:
-        """The stages by name."""
-        return {
-            "decode": self.timing.decode_ms,
-            "queue": self.timing.queue_ms,
-            "inference": self.timing.inference_ms,
-        }
 
 
 class RecognizerState(StrEnum):
@@ -396,40 +304,6 @@ NOT_READY = {
 }
 
 
-def answer(query: Query, model: Model, decoded: Decoded, inference: Inference) -> Recognition:
-    """Score what came out of the graph."""
-    labels = model.manifest.labels
-    ranked = scoring.rank(inference.outputs.logits, query.top_k)
-    evidence = None
-    if query.evidence:
-        moments = inference.outputs.evidence.shape[1]
-        scores = scoring.evidence_scores(inference.outputs.evidence, query.clips, ranked.indices)
-        times = scoring.moment_times(np.array(decoded.timestamps_s), moments)
-        evidence = Evidence(tuple(times.tolist()), tuple(map(tuple, scores.tolist())))
-    return Recognition(
-        manifest=model.manifest,
-        provider=model.session.runtime.provider,
-        predictions=tuple(
-            Prediction(labels[index], index, score)
-            for index, score in zip(ranked.indices.tolist(), ranked.scores.tolist(), strict=True)
-        ),
-        video=decoded.video,
-        indices=tuple(chain.from_iterable(decoded.indices)),
-        timestamps_s=tuple(chain.from_iterable(decoded.timestamps_s)),
-        evidence=evidence,
-        timing=timings(decoded, inference),
-    )
-
-
-def timings(decoded: Decoded | None, inference: Inference) -> Timings:
-    """How long the stages took; None for tensors, which need no decoding."""
-    return Timings(
-        decode_ms=0.0 if decoded is None else decoded.decode_ms,
-        queue_ms=inference.queue_ms + (0.0 if decoded is None else decoded.queue_ms),
-        inference_ms=inference.inference_ms,
-    )
-
-
 @asynccontextmanager
 async def running(config: CoreConfig, observer: Observer | None = None) -> AsyncIterator[Recognizer]:
     """A recognizer that is ready, and closed at the end."""
@@ -439,42 +313,3 @@ async def running(config: CoreConfig, observer: Observer | None = None) -> Async
         yield recognizer
     finally:
         await recognizer.close(0)
-
-
-def recognize_files(
-    config: CoreConfig, clips: Iterable[Path], query: Query
-) -> Iterator[tuple[Path, Recognition | RequestError]]:
-    """Label files without a server: each with its answer, or the error that it met, in the order given.
-
-    As many clips as there are decode workers are in work at once, so that decoding and inference overlap.
-
-    Raises:
-        PackageError: no model can be served.
-        ProviderUnavailable: the provider that was asked for cannot be had.
-    """
-    with asyncio.Runner() as runner:
-        recognizer = Recognizer(config)
-        runner.run(recognizer.start())
-        try:
-            pending: list[tuple[Path, asyncio.Task[Recognition | RequestError]]] = []
-            for clip in clips:
-                task = runner.get_loop().create_task(_attempt(recognizer, clip, query))
-                pending.append((clip, task))
-                if len(pending) > max(1, recognizer.decode_workers):
-                    first, task = pending.pop(0)
-                    yield first, runner.run(_wait(task))
-            for last, task in pending:
-                yield last, runner.run(_wait(task))
-        finally:
-            runner.run(recognizer.close(0))
-
-
-async def _attempt(recognizer: Recognizer, clip: Path, query: Query) -> Recognition | RequestError:
-    try:
-        return await recognizer.recognize(clip, query)
-    except RequestError as exc:
-        return exc
-
-
-async def _wait(task: asyncio.Task[Recognition | RequestError]) -> Recognition | RequestError:
-    return await task

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service.manifest import inputs_to_json
 from service.model_repository import ModelEntry as StoredModel
-from service.recognizer import Recognition
+from service.recognition import Recognition
 from service.runtime.choice import Opened
 
 # A microsecond: what a clock and a container's time base can mean.

@@ -14,7 +14,8 @@ from model_export.networks.pixels import normalise
 from service.clip.decode import decode_clip
 from service.core_config import CoreConfig
 from service.manifest import read_manifest
-from service.recognizer import Query, Recognition, recognize_files
+from service.offline import recognize_files
+from service.recognition import Query, Recognition
 from service.runtime.choice import ChosenBy, open_package
 from service.runtime.config import RuntimeConfig
 from tests.clips import numbered_clip

@@ -77,7 +77,8 @@ def _remote(
 
 def _local(paths: Iterable[Path], models: Path | None, query: dict[str, Any]) -> Iterator[Answer]:
     """Do in this process what a server does."""
-    from service.recognizer import Query, recognize_files
+    from service.offline import recognize_files
+    from service.recognition import Query
     from service.schemas import Classification
     from service.settings import load_settings
 

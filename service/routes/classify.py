@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from service import recognizer
 from service.context import RequestRecord, record_of
 from service.deps import RequestDeadline, Service, take_share, until, while_connected
 from service.lifecycle import Lifecycle
 from service.openapi import CLIP_BODY, problems
-from service.recognizer import Recognition
+from service.recognition import Query as ClipQuery
+from service.recognition import Recognition
 from service.schemas import Classification, ClassifyAnswer, ClassifyParameters, server_timing
 from service.uploads import received_clip
 
@@ -40,7 +40,7 @@ async def classify(
     Send the clip as the form field `file`, or as the body itself.
     """
     record = record_of(request)
-    query = recognizer.Query(
+    query = ClipQuery(
         model=parameters.model,
         top_k=parameters.top_k,
         clips=parameters.clips,

@@ -13,7 +13,7 @@ from service.deps import Deadline, RequestDeadline, Service, check_ready, take_s
 from service.lifecycle import Lifecycle
 from service.openapi import protocol_errors, schema_of
 from service.packages import Model
-from service.recognizer import Inferred
+from service.recognition import Inferred
 from service.runtime.signature import EVIDENCE, LOGITS
 from service.schemas import (
     InferenceResponse,

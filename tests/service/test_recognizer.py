@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ from service.errors import (
 )
 from service.manifest import GRAPH_FILE
 from service.observer import Observer, RestartReason
-from service.recognizer import Query, Recognition, Recognizer, RecognizerState, recognize_files
+from service.offline import recognize_files
+from service.recognition import Query, Recognition
+from service.recognizer import Recognizer, RecognizerState
+from service.recognizer import running as running_recognizer
 from tests.long_clips import long_clip
 from tests.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, colour_clip, write_package
 
@@ -57,16 +60,10 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-@asynccontextmanager
-async def running(
+def running(
     models: Path, observer: Observer | None = None, **settings: Any
-) -> AsyncIterator[Recognizer]:
-    recognizer = Recognizer(CoreConfig(models, decode_workers=1, **settings), observer)
-    await recognizer.start()
-    try:
-        yield recognizer
-    finally:
-        await recognizer.close(0)
+) -> AbstractAsyncContextManager[Recognizer]:
+    return running_recognizer(CoreConfig(models, decode_workers=1, **settings), observer)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -9,7 +9,7 @@ from service.clip.video import VideoInfo
 from service.manifest import Manifest
 from service.model_repository import ModelEntry as StoredModel
 from service.model_repository import ModelState
-from service.recognizer import Evidence, Prediction, Recognition, Timings
+from service.recognition import Evidence, Prediction, Recognition, Timings
 from service.runtime.choice import ChosenBy
 from service.schemas import Classification, ClassifyParameters, ModelEntry, Timing, server_timing
 from tests.engines import OPENVINO, opened
