@@ -208,9 +208,7 @@ class Batcher:
                     await self._change(BatcherState.IDLE)
                 elif self._more_expected():
                     await self._gather()
-                elif (run := self._next_run()) is not None:
-                    self._start(run)
-                else:
+                elif not self._start_next():
                     await self._change(BatcherState.QUEUED)
         finally:  # should it ever end by an error, nobody may be left waiting
             self._slots.leave(self)
@@ -241,6 +239,13 @@ class Batcher:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._wait_left_s()):
                 await self._change(BatcherState.GATHERING)
+
+    def _start_next(self) -> bool:
+        """Start the next run, if it can be; nothing of it is kept here, or its memory would be."""
+        run = self._next_run()
+        if run is not None:
+            self._start(run)
+        return run is not None
 
     def _next_run(self) -> _Run | None:
         """The next run, its slots taken; None where they are not to be had yet."""

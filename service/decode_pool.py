@@ -255,7 +255,7 @@ class DecodePool:
             worker.release()
             raise
         except NeverBegun:
-            worker.kill(RestartReason.CRASHED)
+            worker.lose()
             raise
         try:
             found = await answer
@@ -333,13 +333,15 @@ class DecodePool:
         self._hire(self._respawn())
 
     async def _respawn(self) -> None:
+        pause_s = 0.0  # at first: it may have been killed, as the one before it, and the next one be well
         while self.state is PoolState.RUNNING:
             try:
                 await self._adopt()
             except (OSError, WorkerDied) as exc:
                 self.failing = True
                 logger.error("a decode worker does not start, trying again: %s", exc)
-                await asyncio.sleep(RESPAWN_PAUSE_S)
+                await asyncio.sleep(pause_s)
+                pause_s = RESPAWN_PAUSE_S
             else:
                 return
 

@@ -45,7 +45,7 @@ START_TIMEOUT_S = 30.0
 # flood of callers who hang up should not cost a process each.
 PATIENCE_S = 0.2
 # From the end of its messages to the news of how it ended, which comes by way of the fork server.
-LAST_NEWS_S = 1.0
+LAST_NEWS_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +194,11 @@ class PoolWorker:
             self._set_timer(PATIENCE_S, RestartReason.CANCELLED)
             self._enter(WorkerState.ABANDONED)
 
+    def lose(self) -> None:
+        """It takes no clip: it is dead, and its status is about to say how; or it is broken, and will be."""
+        if self.state in ALIVE or self.state is WorkerState.STARTING:
+            self._set_timer(LAST_NEWS_S, RestartReason.CRASHED)
+
     def kill(self, reason: RestartReason) -> None:
         """End the process now, whatever it does."""
         if self.state in (WorkerState.ENDING, WorkerState.DEAD):
@@ -213,10 +218,8 @@ class PoolWorker:
         except OSError:
             message = b""
         if not message:
-            # It is dead, and its status is about to say how; or it has hung up, and will be.
             self._loop.remove_reader(self._channel)
-            if self.state in ALIVE or self.state is WorkerState.STARTING:
-                self._set_timer(LAST_NEWS_S, RestartReason.CRASHED)
+            self.lose()
             return
         try:
             self._take(unpickled(message))

@@ -18,22 +18,42 @@ MB = 1e6
 WARM_UP = 0.2  # of the time: allocators and workers take what they need
 GROWTH_MB = 0.5  # a minute that is surely exceeded is no steady state
 RECOVERY_S = 1.0
+# Of the cores, taken by others in ten seconds: a quiet machine's own services stay far below.
+QUIET_CORES = 0.2
+FULL = 1.0  # what a service carries
 ALL, OWN = "all processes", "the service's own"
 MEMORY_HEAD = ("memory of", "at first", "at last", "least", "most", "growth a minute", "standard error")
 
 
 @dataclass(frozen=True)
-class Soak:
-    """What was seen: the closed-loop rate, answers and their times, memory, what was held, others' load."""
+class Rates:
+    """Requests a second of a closed loop, before the soak and after it; `load` was soaked at, of `before`."""
 
-    rate: float
+    before: float
+    after: float
+    load: float
+
+    @property
+    def load_after(self) -> float:
+        """What the load was of what the machine carried in the end."""
+        return self.load * self.before / self.after
+
+    def to_json(self) -> dict[str, float]:
+        """For the report."""
+        return {"before": self.before, "after": self.after, "load": self.load, "load_after": self.load_after}
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What was seen: the closed-loop rates, answers and their times, memory, others' load, what was held."""
+
+    rates: Rates
     answers: Counter[tuple[str, str]]
     good_s: Sequence[float]
     seen: Watch
     before: Held
     after: Held
     restarts: dict[str, float]
-    others_cores: float
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ def document_of(soak: Soak, posts: Sequence[Post], faults: Sequence[str] = ()) -
         OWN: steady(soak.seen.times_s, soak.seen.own_pss),
     }
     return {
-        "rate_per_s": soak.rate,
+        "rates_per_s": soak.rates.to_json(),
         "answers": {
             post.name: {
                 "deserves": post.deserves,
@@ -80,11 +100,30 @@ def document_of(soak: Soak, posts: Sequence[Post], faults: Sequence[str] = ()) -
         },
         "restarts": soak.restarts,
         "memory_mb": {name: found.to_json() for name, found in memory.items()},
-        "others_cores": soak.others_cores,
+        "others_cores": {
+            "mean": mean(soak.seen.others_cores),
+            "most": max(soak.seen.others_cores, default=0.0),
+        },
+        "not_quiet": not_quiet(soak),
         "held_before": soak.before.to_json(),
         "held_after": soak.after.to_json(),
         "faults": [*undeserved(soak.answers, posts), *_faults(soak, memory), *faults],
     }
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean; 0 of none."""
+    return sum(values) / len(values) if values else 0.0
+
+
+def not_quiet(soak: Soak) -> str | None:
+    """Why refusals and slow answers may be those of a machine that had other things to do; None if not."""
+    most, load = max(soak.seen.others_cores, default=0.0), soak.rates.load_after
+    if load >= FULL:
+        return f"the load was {100 * load:.0f} % of what the machine carried at the end"
+    if most > QUIET_CORES:
+        return f"others kept up to {most:.1f} cores busy"
+    return None
 
 
 def _answers(soak: Soak, post: Post) -> dict[str, int]:
@@ -117,12 +156,14 @@ def as_text(document: dict[str, Any]) -> str:
     before, after = document["held_before"], document["held_after"]
     held = [(name.replace("_", " "), str(before[name]), str(after[name])) for name in before]
     faults = "".join(f"- {fault}\n" for fault in document["faults"]) or "Nothing was wrong.\n"
+    rates, others = document["rates_per_s"], document["others_cores"]
     return f"""# A soak
 
-{document["minutes"]:g} minutes at {100 * document["load"]:.0f} % of the {document["rate_per_s"]:.1f} requests
-a second that a closed loop got; {total} requests: `python -m benchmarks.soak`.
+{document["minutes"]:g} minutes at {100 * rates["load"]:.0f} % of the {rates["before"]:.1f} requests
+a second that a closed loop got; it got {rates["after"]:.1f} at the end. {total} requests:
+`python -m benchmarks.soak`.
 {report.described_machine(document["machine"])}
-Others kept {document["others_cores"]:.1f} of the cores busy meanwhile.
+Others kept {others["mean"]:.1f} of the cores busy meanwhile, {others["most"]:.1f} in the worst ten seconds.
 
 {report.table(("posted", "deserves", "requests", "answers"), _rows(document["answers"]))}
 Good clips were answered in {document["good_p50_ms"]:.0f} ms (p50), {document["good_p99_ms"]:.0f} ms (p99).
@@ -132,7 +173,16 @@ Memory (proportional set size), in MB, from a fifth of the time on:
 
 {report.table(MEMORY_HEAD, _memory(document["memory_mb"]))}
 {report.table(("held when idle", "before", "after"), held)}
-{faults}"""
+{_caution(document)}{faults}"""
+
+
+def _caution(document: dict[str, Any]) -> str:
+    if document["not_quiet"] is None or not document["faults"]:
+        return ""
+    return (
+        f"The machine was not quiet: {document['not_quiet']}. Refusals (503) and times below\n"
+        "say little of the service; run it again when nothing else runs.\n\n"
+    )
 
 
 def _memory(memory: dict[str, dict[str, float]]) -> Iterator[tuple[str, ...]]:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.race.processes import GONE, PROC, process_pss_bytes, tree
+from benchmarks.race.processes import GONE, PROC, Foreign, process_pss_bytes, tree
+from service.sandbox import MAX_OPEN_FILES
 
 SAMPLE_S = 2.0
+FOREIGN_S = 10.0  # long enough that a scheduler's tick here and there does not count
 POLL_S = 0.02
+WHOLE_LIMIT_S = 30.0
 REST_LIMIT_S = 30.0
 SETTLE_S = 2.0  # for sockets that the service closes when its callers have
 RESTARTS, KILLED = "blvnet_decode_worker_restarts_total", "killed"
@@ -53,7 +57,8 @@ class Watch:
         pss: of all processes, in bytes.
         own_pss: of the service's own process among them.
         kills: workers that were killed.
-        recovered_s: for each, how long until there were as many workers again.
+        recovered_s: for each, how long until all workers were there and in their cages again.
+        others_cores: cores that others kept busy, in each `FOREIGN_S`.
     """
 
     root: int
@@ -62,6 +67,7 @@ class Watch:
     own_pss: list[int] = field(default_factory=list)
     kills: int = 0
     recovered_s: list[float] = field(default_factory=list)
+    others_cores: list[float] = field(default_factory=list)
 
     async def sample_memory(self) -> None:
         """Until cancelled."""
@@ -72,27 +78,65 @@ class Watch:
             self.pss.append(sum(sizes))
             await asyncio.sleep(SAMPLE_S)
 
-    async def kill_workers(self, every_s: float, seed: int = 1) -> None:
-        """Until cancelled: kill one, if possible in mid-clip, and wait for the next."""
+    async def sample_others(self) -> None:
+        """Until cancelled."""
+        while True:
+            others = Foreign(self.root)
+            await asyncio.sleep(FOREIGN_S)
+            self.others_cores.append(others.cores())
+
+    async def kill_workers(self, size: int, every_s: float, seed: int = 1) -> None:
+        """Until cancelled: kill one of `size` workers, if possible in mid-clip, and wait for the next.
+
+        In a thread: the event loop is that of the callers, who can keep it from looking for a while.
+        """
         draw = random.Random(seed)
         while True:
             await asyncio.sleep(every_s)
-            before = workers(self.root)
-            victims = [pid for pid in before if is_running(pid)] or before
-            os.kill(draw.choice(victims), signal.SIGKILL)
-            self.kills += 1
-            self.recovered_s.append(await self._until_there_are(before))
+            self.recovered_s.append(await asyncio.to_thread(self._kill_one, size, draw))
 
-    async def _until_there_are(self, before: list[int]) -> float:
+    def _kill_one(self, size: int, draw: random.Random) -> float:
+        """Seconds from its end until there are `size` again, at most `WHOLE_LIMIT_S`.
+
+        A worker that has served its time is replaced before it has quite gone. Until it has there is one too
+        many, which must not be taken for what there has to be again, nor be the one that is killed.
+        """
+        if not _until(lambda: len(workers(self.root)) == size == len(_caged(self.root))):
+            return WHOLE_LIMIT_S
+        before = workers(self.root)
+        victim = draw.choice([pid for pid in before if is_running(pid)] or before)
         began = time.monotonic()
-        while len(now := workers(self.root)) < len(before) or set(now) >= set(before):
-            await asyncio.sleep(POLL_S)
+        os.kill(victim, signal.SIGKILL)
+        self.kills += 1
+        _until(lambda: len(_caged(self.root) - {victim}) >= size)
         return time.monotonic() - began
+
+
+def _until(condition: Callable[[], bool]) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + WHOLE_LIMIT_S
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return found
 
 
 def workers(root: int) -> list[int]:
     """The decode workers: what the service's only child has forked, and is not dead."""
     return [pid for forker in _children(root) for pid in _children(forker) if _state(pid) not in ("Z", "")]
+
+
+def _caged(root: int) -> set[int]:
+    """Those workers that have given up what they do not need, and so are about to take clips."""
+    return {pid for pid in workers(root) if _most_open_files(pid) == MAX_OPEN_FILES}
+
+
+def _most_open_files(pid: int) -> int | None:
+    """Its limit; from a page that everybody may read, as workers may be somebody else's."""
+    try:
+        lines = (PROC / str(pid) / "limits").read_text().splitlines()
+    except GONE:
+        return None
+    return next((int(line.split()[3]) for line in lines if line.startswith("Max open files")), None)
 
 
 def is_running(pid: int) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.soaking import watch
 from benchmarks.soaking.figures import slope
 from benchmarks.soaking.material import GOOD, HANG_UP, Post
-from benchmarks.soaking.report import Soak, as_text, document_of
+from benchmarks.soaking.report import Rates, Soak, as_text, document_of, not_quiet
 from benchmarks.soaking.traffic import CUT, GONE, undeserved
 from benchmarks.soaking.watch import Held, Watch
+from service.sandbox import MAX_OPEN_FILES
 
 POSTS = (
     Post(GOOD, "200", 0.8, (b"",)),
@@ -29,8 +33,9 @@ FLAT = [200_000_000] * 300
 
 def soaked(pss: list[int] = FLAT, **changes: Any) -> Soak:
     times = [2.0 * number for number in range(len(pss))]
-    seen = Watch(1, times, pss, FLAT, kills=2, recovered_s=[0.02, 0.03])
-    return replace(Soak(50.0, ANSWERS, [0.02, 0.04], seen, IDLE, IDLE, {"killed": 2.0}, 0.1), **changes)
+    seen = Watch(1, times, pss, FLAT, kills=2, recovered_s=[0.02, 0.03], others_cores=[0.0, 0.1])
+    rates = Rates(before=50.0, after=49.0, load=0.8)
+    return replace(Soak(rates, ANSWERS, [0.02, 0.04], seen, IDLE, IDLE, {"killed": 2.0}), **changes)
 
 
 def faults(soak: Soak) -> list[str]:
@@ -109,7 +114,6 @@ def test_trouble_is_told_of(changes: dict[str, Any], fault: str) -> None:
 
 RUN = {
     "minutes": 10.0,
-    "load": 0.8,
     "machine": {"cores": 2, "cpu": "a", "python": "3.11", "av": "1", "numpy": "1", "onnxruntime": "1"},
 }
 
@@ -119,3 +123,70 @@ def test_page_has_every_kind_and_says_that_nothing_was_wrong() -> None:
     assert "| garbage | 415 not_a_video | 9 | 9 x 415 not_a_video |" in text
     assert "| hang-up | anything | 9 | 1 x 200, 8 x hung up |" in text
     assert text.endswith("Nothing was wrong.\n")
+    assert "at 80 % of the 50.0 requests" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"rates": Rates(before=50.0, after=35.0, load=0.8)},
+            "the load was 114 % of what the machine carried",
+        ),
+        (
+            {"seen": Watch(1, [0.0, 2.0, 4.0], FLAT[:3], FLAT[:3], others_cores=[0.0, 1.3])},
+            "up to 1.3 cores busy",
+        ),
+    ],
+)
+def test_a_machine_that_was_not_quiet_is_told_of_beside_what_was_wrong(
+    changes: dict[str, Any], why: str
+) -> None:
+    assert why in str(not_quiet(soaked(**changes)))
+    text = as_text(document_of(soaked(**changes), POSTS, ["refused"]) | RUN)
+    assert why in text
+    assert text.endswith("- refused\n")
+    assert not_quiet(soaked()) is None
+
+
+class Forker:
+    """Stands in for a service: a child that has workers, each in its cage or not yet."""
+
+    def __init__(self) -> None:
+        self.limits: dict[int, int] = {}
+        self.killed: list[int] = []
+
+    def workers(self, _: int) -> list[int]:
+        return sorted(self.limits)
+
+    def kill(self, pid: int, _: int) -> None:
+        del self.limits[pid]
+        self.killed.append(pid)
+
+
+@pytest.fixture
+def forker(monkeypatch: pytest.MonkeyPatch) -> Forker:
+    forker = Forker()
+    monkeypatch.setattr(watch, "workers", forker.workers)
+    monkeypatch.setattr(watch, "is_running", lambda _: False)
+    monkeypatch.setattr(watch, "_most_open_files", forker.limits.get)
+    monkeypatch.setattr("os.kill", forker.kill)
+    return forker
+
+
+def test_a_worker_that_lingers_beside_its_successor_is_not_waited_for(
+    forker: Forker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers are all there are; a third one is on its way out when one is to be killed."""
+    steps: list[Callable[[], object]] = [
+        lambda: forker.limits.pop(1),  # it has gone, its successor is there: now one may be killed
+        lambda: forker.limits.update({4: MAX_OPEN_FILES * 64}),  # the next one is forked,
+        lambda: forker.limits.update({4: MAX_OPEN_FILES}),  # and in its cage
+    ]
+    monkeypatch.setattr("time.sleep", lambda _: steps.pop(0)())
+    forker.limits.update(dict.fromkeys((1, 2, 3), MAX_OPEN_FILES))
+    seen = Watch(1)
+    assert seen._kill_one(2, random.Random(1)) < watch.WHOLE_LIMIT_S
+    assert len(forker.killed) == seen.kills == 1
+    assert forker.killed[0] in (2, 3)
+    assert not steps

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -134,6 +135,17 @@ async def test_a_real_graph_runs_in_the_batcher(tmp_path: Path) -> None:
         results = await asyncio.gather(*(batcher.infer({"frames": clip}) for clip in clips))
     tops = [float(result.outputs.logits[0, 0]) for result in results]
     assert tops == pytest.approx([0, GAIN / 5, GAIN])
+
+
+async def test_nothing_of_a_clip_is_kept_once_it_is_answered() -> None:
+    """An idle service would hold the memory of the last one."""
+    async with serving(EchoSession()) as batcher:
+        clip = rows(1)
+        memory = weakref.ref(clip["frames"])
+        await batcher.infer(clip)
+        del clip
+        await settle()
+        assert memory() is None
 
 
 async def test_requests_that_wait_share_a_batch_and_get_their_own_rows() -> None:

@@ -23,6 +23,7 @@ from service.clip.video import DecodeLimits
 from service.decode_pool import DecodePool, PoolState
 from service.errors import BadRequest, NotAVideo, NotReady, OverLimit, RequestError, Undecodable
 from service.observer import Observer, RestartReason
+from service.pool_worker import PoolWorker
 from tests.clips import numbered_clip, read_numbers
 from tests.long_clips import long_clip
 from tests.tiny_models import TWO_STREAMS
@@ -236,7 +237,29 @@ async def test_a_clip_that_meets_a_dead_worker_is_decoded_by_the_next() -> None:
         os.kill(pid, signal.SIGKILL)
         time.sleep(0.2)  # dead, and the event loop has not had the time to see it
         await decode_short(pool)
-    assert recorder.restarts.total() == 1
+    assert recorder.restarts == {RestartReason.KILLED: 1}  # as it was, not what a refused clip looks like
+
+
+async def test_a_worker_that_is_killed_before_it_is_ready_is_followed_at_once_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode_pool, "RESPAWN_PAUSE_S", 25.0)  # longer than is waited for here
+    killed: list[int] = []
+    until_ready = PoolWorker.ready
+
+    async def ready(worker: PoolWorker) -> None:
+        if len(killed) == 1:
+            killed.append(worker.pid)
+            os.kill(worker.pid, signal.SIGKILL)
+        await until_ready(worker)
+
+    async with running() as (pool, recorder):
+        monkeypatch.setattr(PoolWorker, "ready", ready)
+        killed.extend(pool.pids)
+        os.kill(killed[0], signal.SIGKILL)
+        await until(lambda: pool.workers == 1 and pool.pids.isdisjoint(killed) and not pool.failing)
+        assert len(killed) == 2
+    assert recorder.restarts == {RestartReason.KILLED: 1}
 
 
 async def test_all_workers_come_back_when_the_server_of_forks_dies(monkeypatch: pytest.MonkeyPatch) -> None:
