@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
@@ -71,6 +72,9 @@ def open_cache(
         folder: where caches are kept.
         jobs: processes to decode with.
         tick: called with 1 after each file while building.
+
+    Raises:
+        BlvnetError: no clip can be read, or the disk has no room for them.
     """
     wide = all_frames(spec)
     key = _description(clips, wide, phases)
@@ -108,6 +112,9 @@ def _build(clips: Sequence[Clip], spec: ClipSpec, phases: int, place: Path, *, j
     partial = place.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    _check_room(
+        len(clips) * phases * sum(math.prod(item.shape(spec.frames)) for item in spec.inputs), partial
+    )
     for item in spec.inputs:
         shape = (len(clips), phases, *item.shape(spec.frames))
         np.lib.format.open_memmap(partial / f"{item.name}.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -117,6 +124,17 @@ def _build(clips: Sequence[Clip], spec: ClipSpec, phases: int, place: Path, *, j
     index = {"unreadable": [[str(item.path), item.reason] for item in unreadable]}
     (partial / INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
     partial.rename(place)
+
+
+def _check_room(needed: int, folder: Path) -> None:
+    """Mapped files that outgrow the disk would end the process without a word."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        folder.rmdir()
+        raise BlvnetError(
+            f"a cache of these clips takes {needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f} GB: "
+            "train with --no-cached, or give another --cache"
+        )
 
 
 def _fill(

@@ -145,7 +145,7 @@ def collect(
         source: the annotation file, for messages.
         labels: names of the classes.
         symmetry: what they turn into.
-        wanted: for each clip that is annotated what it is called, and the clip, or None if it is missing.
+        wanted: for each clip that is annotated where it should be, and the clip, or None if it is missing.
 
     Raises:
         BlvnetError: there is none at all.

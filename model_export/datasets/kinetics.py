@@ -44,12 +44,16 @@ def read_kinetics(data: Path, split: str) -> Listing:
         raise BlvnetError(f"{source} names no clips")
     labels = checked(sorted(_all_labels(data, split, rows)))
     position = {label: index for index, label in enumerate(labels)}
-    there = clips_by_stem(*(data / name for name in split_names(split)), data / REPLACEMENTS)
+    names = split_names(split)
+    there = clips_by_stem(*(data / name for name in names), data / REPLACEMENTS)
 
     def wanted() -> Iterator[tuple[str, Clip | None]]:
         for row in rows:
             path = next((there[stem] for stem in row.stems if stem in there), None)
-            yield row.stems[0], None if path is None else Clip(path, position[row.label])
+            yield (
+                str(data / names[0] / row.stems[0]),
+                None if path is None else Clip(path, position[row.label]),
+            )
 
     return collect(source, labels, mirrored_alike(labels), wanted())
 

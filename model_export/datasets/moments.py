@@ -40,6 +40,6 @@ def read_moments(data: Path, split: str) -> Listing:
             if label not in position:
                 raise BlvnetError(f"{source}, line {number}: {label!r} is not in {CATEGORIES}")
             path = folder / name
-            yield name, Clip(path, position[label]) if shelves.hold(path) else None
+            yield str(path), Clip(path, position[label]) if shelves.hold(path) else None
 
     return collect(source, labels, mirrored_alike(labels), wanted())

@@ -94,7 +94,8 @@ def _template(source: Path, number: int, entry: Any) -> Named:
 def _listing(
     data: Path, release: str, source: Path, labels: tuple[str, ...], named: Iterator[Named]
 ) -> Listing:
-    there = clips_by_id(find_folder(data, [f"20bn-{release}"]))
+    folder = find_folder(data, [f"20bn-{release}"])
+    there = clips_by_id(folder)
     position = {label: index for index, label in enumerate(labels)}
 
     def wanted() -> Iterator[tuple[str, Clip | None]]:
@@ -103,6 +104,6 @@ def _listing(
                 raise BlvnetError(
                     f"{source}: clip {name} has the label {label!r}, which is not among the labels"
                 )
-            yield name, Clip(there[name], position[label]) if name in there else None
+            yield str(folder / name), Clip(there[name], position[label]) if name in there else None
 
     return collect(source, labels, mirrored_as_worded(labels), wanted())

@@ -114,3 +114,11 @@ def test_parts_of_one_folder_are_clips_of_their_own(tmp_path: Path) -> None:
         clip = Clip(folder, 0, (first, first + 3))
         cache = open_cache([clip], SPEC, 1, tmp_path / "cache", jobs=1, tick=ignore)
         assert read_numbers(cache.arrays[0][0, 0]) == numbers
+
+
+def test_cache_that_the_disk_has_no_room_for_is_refused_before_it_is_begun(
+    videos: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BlvnetError, match=r"takes 307200\.0 GB, .* has .* GB: train with --no-cached"):
+        cache_of(videos, 10**10, tmp_path / "cache", tick=refuse)
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -11,6 +11,8 @@ import torch
 
 from model_export.checkpoint import read_checkpoint
 from model_export.datasets import ALIASES, READERS
+from model_export.evaluate import CheckpointScorer
+from service.clip.spec import Sampling
 from tests.model_export.command import Result, blvnet
 from tests.model_export.datasets import layouts
 
@@ -96,6 +98,8 @@ def test_dense_sampling_is_trained_on_kept_for_evaluation_and_for_a_resumed_run(
     clip = read_checkpoint(run / "last.pt").training["clip"]
     assert (clip["sampling"], clip["stride"]) == ("dense", 2)
     assert [item["scale"] for item in clip["inputs"]] == [36, 18]
+    spec = CheckpointScorer(run / "last.pt").clip
+    assert (spec.sampling, spec.stride, spec.inputs[0].scale) == (Sampling.DENSE, 2, 36)
     judged = evaluate("kinetics-400", data, run, "--clips", "10", "--crops", "3")
     assert json.loads(judged.stdout)["clips"] == 3
     other = train("kinetics-400", data, run, "--no-cached", "--workers", "0", "--resume")
