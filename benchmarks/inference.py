@@ -30,11 +30,11 @@ from model_export.precision import BOUNDS, Precision
 from service.bench.figures import Reference, entry, product_entry
 from service.bench.machine import machine
 from service.bench.matrix_product import matrix_product
-from service.bench.package import repeated
 from service.bench.progress import watching
 from service.bench.race import Plan, Result, race
 from service.cores import usable_cores
 from service.manifest import GRAPH_FILE, read_manifest
+from service.runtime.batches import repeated
 from service.runtime.providers import installed_providers
 
 NAME = "inference"

@@ -36,7 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = Metrics(
         CollectorRegistry(),
         request_timeout_s=settings.request_timeout_s,
-        max_batch=core.batch(on_device=True),
+        max_batch=core.most_rows,
     )
     service = Lifecycle(settings, Recognizer(core, observer=metrics), metrics)
     metrics.watch(service.recognizer)

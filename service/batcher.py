@@ -2,9 +2,9 @@
 
 A clip that is alone runs with all threads. Where several are under way, each runs with one thread, as many
 side by side as there are slots; see `service.runtime.streams`. Rows (views) of several requests may share a
-run, up to `max_batch`. A batch is not held back for a request that nobody has made: it waits only while some
-are known to be on their way, and never longer than `wait_s`. Requests take turns, a run each, so that one of
-many views does not hold up the others. Work whose caller has gone is dropped before it is run.
+run, which has one of a few sizes. A batch is not held back for a request that nobody has made: it waits only
+while some are known to be on their way, and never longer than `wait_s`. Requests take turns, a run each, so
+that one of many views does not hold up the others. Work whose caller has gone is dropped before it is run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import asyncio
 import logging
 import math
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ class Batcher:
         streams: the graph for one-thread runs side by side; None where there is one thread, or a device.
         slots: the cores' share of inference, in common with other batchers.
         executor: where inference runs, so that the event loop never waits for it; a thread for each slot.
-        max_batch: most rows in one run.
+        sizes: how many rows a run may have, ascending from 1; the largest that can be filled is taken.
         wait_s: longest time that a batch waits to be filled.
         on_batch: called with the number of rows of every batch.
     """
@@ -117,7 +118,7 @@ class Batcher:
         slots: Slots,
         executor: Executor,
         *,
-        max_batch: int,
+        sizes: Sequence[int],
         wait_s: float,
         on_batch: Callable[[int], object],
     ) -> None:
@@ -125,7 +126,7 @@ class Batcher:
         self._streams = streams
         self._slots = slots
         self._executor = executor
-        self._max_batch = max_batch
+        self._sizes = sizes
         self._wait_s = wait_s
         self._on_batch = on_batch
         self._jobs: deque[_Job] = deque()
@@ -227,7 +228,7 @@ class Batcher:
         return bool(self._jobs)
 
     def _more_expected(self) -> bool:
-        return self._coming > 0 and self._rows_left() < self._max_batch and self._wait_left_s() > 0
+        return self._coming > 0 and self._rows_left() < self._sizes[-1] and self._wait_left_s() > 0
 
     def _rows_left(self) -> int:
         return sum(job.left for job in self._jobs)
@@ -254,10 +255,14 @@ class Batcher:
             # Rows are spread over the streams that are free, rather than all on one of them.
             rows = math.ceil(self._rows_left() / max(1, self._slots.free))
             if self._slots.take(self, 1, since_s):
-                return _Run(self._streams.session, 1, self._take(min(rows, self._max_batch)))
+                return _Run(self._streams.session, 1, self._take(self._size(rows)))
         elif self._slots.take(self, self._slots.total, since_s):
-            return _Run(self._session, self._slots.total, self._take(self._max_batch))
+            return _Run(self._session, self._slots.total, self._take(self._size(self._rows_left())))
         return None
+
+    def _size(self, rows: int) -> int:
+        """The size of a run for so many rows; those that are left over have the next one."""
+        return self._sizes[bisect_right(self._sizes, rows) - 1]
 
     def _take(self, room: int) -> list[_Slice]:
         """Up to `room` rows, of the request whose turn it is, then of the next ones."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.clip.video import DecodeLimits
+from service.runtime.batches import MOST, Batches
 from service.runtime.config import RuntimeConfig
 
 # On cores a batch carries no more than its clips one by one, whose activations fill the caches as it is:
-# `python -m benchmarks.inference --full` shows it. A GPU needs several clips to be busy.
+# `python -m benchmarks.inference --full` shows it.
 BATCH_ON_CORES = 1
-BATCH_ON_DEVICE = 8
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class CoreConfig:
         default_model: Served to requests that name none; the alphabetically first, if None.
         versions_kept: Versions of a model that serve side by side, the highest good ones.
         inference_threads: Threads of inference in all; as many as there are cores, if None.
-        max_batch: Most views in one run; if None, as many as pay, see `batch`.
+        max_batch: Most views in one run; if None, one on cores, and as many as pay on a device.
         batch_wait_ms: Longest wait for other requests that are on their way.
         queue_limit: Most requests accepted and not finished.
         latency_target_s: Requests are accepted while they should be answered within so many seconds.
@@ -59,15 +60,20 @@ class CoreConfig:
         """Threads of inference in all, on a machine of so many cores."""
         return self.inference_threads or cores
 
-    def batch(self, *, on_device: bool) -> int:
-        """Most views in one run, on the cores or on a device of its own."""
-        return self.max_batch or (BATCH_ON_DEVICE if on_device else BATCH_ON_CORES)
+    @property
+    def most_rows(self) -> int:
+        """Most views that any model may ever have in one run."""
+        return self.max_batch or MOST
+
+    def batch_sizes(self, prepared: Batches | None) -> Sequence[int]:
+        """Views that a run may have, ascending: what a device was prepared for, or any number on cores."""
+        return range(1, (self.max_batch or BATCH_ON_CORES) + 1) if prepared is None else prepared.sizes
 
     def runtime(self, cores: int) -> RuntimeConfig:
         """How to run graphs, with so many cores to run them on."""
         return RuntimeConfig(
             provider=self.provider,
             threads=self.threads(cores),
-            max_batch=self.batch(on_device=True),
+            max_batch=self.max_batch,
             cache_dir=self.cache_dir,
         )

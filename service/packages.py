@@ -98,6 +98,9 @@ def described(opened: Opened) -> str:
     if opened.measured_ms:
         measured = ", ".join(f"{name} {value:.3g} ms" for name, value in opened.measured_ms.items())
         text = f"{text} ({measured})"
+    if opened.batches is not None:
+        timed = zip(opened.batches.sizes, opened.batches.seconds, strict=True)
+        return f"{text}; batches of {', '.join(f'{size} take {took * 1e3:.3g} ms' for size, took in timed)}"
     if opened.streams is None:
         return text
     pace = opened.streams.pace

@@ -263,9 +263,8 @@ class Recognizer:
 
     def _expect_pace(self) -> None:
         """Begin with the rate of the slowest model, where it was measured."""
-        streams = [serving.model.opened.streams for serving in self._models.serving()]
-        rates = [found.pace.clips_per_s for found in streams if found is not None]
-        if rates:
+        rates = [serving.model.opened.clips_per_s for serving in self._models.serving()]
+        if rates := [rate for rate in rates if rate is not None]:
             self._admission.throughput.expect(min(rates))
 
     async def _start_workers(self) -> None:
@@ -280,7 +279,7 @@ class Recognizer:
             model.opened.streams,
             self._slots,
             self._inference,
-            max_batch=self._config.batch(on_device=model.session.runtime.on_device),
+            sizes=self._config.batch_sizes(model.opened.batches),
             wait_s=self._config.batch_wait_ms / 1e3,
             on_batch=partial(self._observer.batch_size, model.manifest.name),
             name=model.manifest.name,

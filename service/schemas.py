@@ -199,6 +199,10 @@ class Runtime(BaseModel):
         description="Inferences of one thread each that run side by side when several clips are under way; "
         "1, where there are none."
     )
+    batches: list[int] = Field(
+        description="Clips that one inference may have on a device; those that it was prepared for. Empty "
+        "where cores infer."
+    )
     chosen: str = Field(
         description="`asked`: by the setting; `measured`: as the fastest; `remembered`: as such from an "
         "earlier start; `first`: as the first that works, there being no reference to compare engines by."
@@ -217,6 +221,7 @@ class Runtime(BaseModel):
             arithmetic=runtime.arithmetic,
             threads=runtime.threads,
             streams=1 if opened.streams is None else opened.streams.pace.streams,
+            batches=[] if opened.batches is None else list(opened.batches.sizes),
             chosen=opened.chosen,
             measured_ms=dict(opened.measured_ms),
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 
@@ -81,7 +81,7 @@ class WatchedBatcher(Batcher):
     """A batcher that knows whether it works, and finds out when nobody asks it anything.
 
     Args:
-        session, streams, slots, executor, max_batch, wait_s: see `Batcher`.
+        session, streams, slots, executor, sizes, wait_s: see `Batcher`.
         on_batch: see there too; it is not told of tests.
         name: of the model, for the log.
         black_clip: what a test runs on.
@@ -96,7 +96,7 @@ class WatchedBatcher(Batcher):
         slots: Slots,
         executor: Executor,
         *,
-        max_batch: int,
+        sizes: Sequence[int],
         wait_s: float,
         on_batch: Callable[[int], object],
         name: str,
@@ -104,9 +104,7 @@ class WatchedBatcher(Batcher):
         idle_s: float,
         limit_s: float,
     ) -> None:
-        super().__init__(
-            session, streams, slots, executor, max_batch=max_batch, wait_s=wait_s, on_batch=on_batch
-        )
+        super().__init__(session, streams, slots, executor, sizes=sizes, wait_s=wait_s, on_batch=on_batch)
         self._name = name
         self._black_clip = black_clip
         self._idle_s = idle_s

@@ -117,7 +117,8 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=1024,
-        description="Most clips in one inference; if not given, 1 on CPUs, where more gain nothing, or 8.",
+        description="Most clips in one inference; if not given, 1 on CPUs, where more gain nothing, and on a "
+        "GPU as many as are found to pay.",
     )
     batch_wait_ms: float = Field(
         2.0, ge=0, le=10_000, description="How long a clip waits for others to share its inference."

@@ -18,6 +18,7 @@ from service.clip.probe import PROBE, PROBE_CLIPS, probe_clips
 from service.errors import PackageError
 from service.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_graph
 from service.packages import find_packages
+from service.runtime.batches import repeated
 from service.runtime.config import RuntimeConfig
 from service.runtime.providers import (
     Candidate,
@@ -111,11 +112,6 @@ def contenders(
             factory = "service.bench.package:load_package"
             found.append(Contender(name, factory, options, threads, tuple(batches), gflop))
     return found
-
-
-def repeated(clips: Arrays, count: int) -> Arrays:
-    """`count` clips: these, over and over."""
-    return {name: array[np.arange(count) % len(array)] for name, array in clips.items()}
 
 
 def load_package(folder: Path, candidate: Candidate, threads: int) -> Workload:

@@ -18,12 +18,13 @@ from statistics import median
 
 from service.errors import BlvnetError, PackageError, ProviderUnavailable
 from service.manifest import Manifest
+from service.runtime.batches import Batches, prepare_batches
 from service.runtime.config import AUTO, RuntimeConfig
 from service.runtime.memory import return_freed_memory
 from service.runtime.providers import Candidate, candidates, engine_versions, open_candidate
-from service.runtime.reference import check_reference, one_clip, reference_clips
+from service.runtime.reference import check_logits, check_reference, one_clip, reference_clips
 from service.runtime.remembered import Remembered, machine_key, recall, remember
-from service.runtime.session import InferenceFailed, Inputs, Session
+from service.runtime.session import InferenceFailed, Inputs, Outputs, Session
 from service.runtime.signature import black_clip, check_signature, warm_up
 from service.runtime.streams import Streams, open_streams
 
@@ -46,13 +47,22 @@ class ChosenBy(StrEnum):
 class Opened:
     """A package, loaded: on what, how that was chosen, and milliseconds of one clip on each candidate.
 
-    `session` runs a clip with all threads; `streams`, where there are several, clips with a thread each.
+    `session` runs a clip with all threads, or a batch on a device; `streams`, where there are several
+    threads, runs clips with a thread each; `batches` are the sizes that a device was prepared for.
     """
 
     session: Session
     chosen: ChosenBy
     measured_ms: Mapping[str, float] = field(default_factory=dict)
     streams: Streams | None = None
+    batches: Batches | None = None
+
+    @property
+    def clips_per_s(self) -> float | None:
+        """The most that it carries; None where that was not measured."""
+        if self.batches is not None:
+            return max(self.batches.rates)
+        return None if self.streams is None else self.streams.pace.clips_per_s
 
     def close(self) -> None:
         """Give the memory back."""
@@ -100,7 +110,9 @@ class _Opening:
     def open(self) -> Opened:
         opened = self._choose()
         try:
-            return replace(opened, streams=self._streams(opened.session))
+            return replace(
+                opened, streams=self._streams(opened.session), batches=self._batches(opened.session)
+            )
         except BaseException:
             opened.close()
             raise
@@ -127,6 +139,18 @@ class _Opening:
         )
         return_freed_memory()
         return streams
+
+    def _batches(self, session: Session) -> Batches | None:
+        """The batches that a device runs; None on cores, which carry no more with any."""
+        if not session.runtime.on_device:
+            return None
+        clips = self._clips or black_clip(self._manifest.clip)
+        return prepare_batches(session, clips, self._config.max_batch, self._check_batch)
+
+    def _check_batch(self, outputs: Outputs) -> None:
+        """A device may compute each batch size by other algorithms."""
+        if self._manifest.reference is not None:
+            check_logits(outputs.logits, self._manifest.reference)
 
     def _without_measuring(self) -> ChosenBy:
         return ChosenBy.FIRST if self._config.provider == AUTO else ChosenBy.ASKED

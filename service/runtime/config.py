@@ -16,12 +16,12 @@ class RuntimeConfig:
         provider: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`.
         threads: of one run, where it runs on the CPU.
         streams: runs to prepare for side by side.
-        max_batch: largest batch that a run will have.
+        max_batch: largest batch of a run on a device; as large as pays, if None.
         cache_dir: where choices and TensorRT's engines are kept between starts; nowhere, if None.
     """
 
     provider: str = AUTO
     threads: int = 1
     streams: int = 1
-    max_batch: int = 1
+    max_batch: int | None = None
     cache_dir: Path | None = None

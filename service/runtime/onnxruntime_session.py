@@ -11,6 +11,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from service.errors import PackageError, ProviderUnavailable
+from service.runtime.batches import MOST
 from service.runtime.memory import Growth
 from service.runtime.onnxruntime_gpu import prepare_libraries, provider_options, run_on_device
 from service.runtime.session import (
@@ -55,7 +56,7 @@ class OnnxRuntimeSession:
         *,
         streams: int = 1,
         arithmetic: Arithmetic = Arithmetic.F32,
-        max_batch: int = 1,
+        max_batch: int | None = None,
         cache_dir: Path | None = None,
     ) -> None:
         """Load `graph`.
@@ -66,7 +67,7 @@ class OnnxRuntimeSession:
             threads: threads of one run, where it runs on the CPU; runs of several callers share them.
             streams: runs side by side; onnxruntime needs no preparation for them.
             arithmetic: what the graph computes in; CUDA and TensorRT round float32 to less by themselves.
-            max_batch: largest batch, which TensorRT builds its engine for.
+            max_batch: largest batch that TensorRT builds its engine for; as large as batches may be, if None.
             cache_dir: where TensorRT keeps what it built; nowhere, if None.
 
         Raises:
@@ -75,7 +76,7 @@ class OnnxRuntimeSession:
         """
         _require(provider)
         tensors = _tensors(_peek(graph)) if provider == "tensorrt" else ()
-        options = provider_options(provider, arithmetic, tensors, max_batch, cache_dir)
+        options = provider_options(provider, arithmetic, tensors, max_batch or MOST, cache_dir)
         self._session = _load(graph, provider, options, threads)
         self._on_device = provider != "cpu"
         self._growth = Growth()
@@ -121,10 +122,15 @@ def _load(
         prepare_libraries()
     providers = list(zip(wanted, options, strict=True))
     try:
-        session = onnxruntime.InferenceSession(graph, _options(threads), providers=providers)
+        session = onnxruntime.InferenceSession(
+            graph, _options(threads), providers=providers, enable_fallback=False
+        )
     except ENGINE_ERRORS as exc:
+        if provider != "cpu":
+            _peek(graph)  # where it cannot be loaded at all, the package is to blame
+            raise ProviderUnavailable(f"provider {provider} cannot be started: {_first_line(exc)}") from exc
         raise PackageError(f"onnxruntime cannot load the graph: {_first_line(exc)}") from exc
-    # Asked for CUDA and unable to start it, onnxruntime says so on standard error and takes the CPU.
+    # A provider that it cannot start onnxruntime may also leave out, saying so on standard error only.
     if wanted[0] not in session.get_providers():
         raise ProviderUnavailable(
             f"provider {provider} was asked for, onnxruntime could only start"

@@ -98,7 +98,7 @@ def open_session(
     *,
     arithmetic: Arithmetic = Arithmetic.F32,
     streams: int = 1,
-    max_batch: int = 1,
+    max_batch: int | None = None,
     cache_dir: Path | None = None,
 ) -> Session:
     """Load a graph on `cpu`, `cuda`, `tensorrt` or `openvino`, and on nothing else.
@@ -109,7 +109,7 @@ def open_session(
         threads: of one run, where it runs on the CPU.
         arithmetic: what to compute in.
         streams: runs to prepare for side by side.
-        max_batch: largest batch that a run will have.
+        max_batch: largest batch that TensorRT prepares for; as large as batches may be, if None.
         cache_dir: for what takes long to build; nothing is kept, if None.
 
     Raises:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -68,15 +68,13 @@ async def serving(
     streams: Streams | None = None,
     slots: Slots | None = None,
     *,
-    max_batch: int = 4,
+    sizes: Sequence[int] = range(1, 5),
     wait_s: float = 0.0,
     on_batch: Callable[[int], object] = id,
 ) -> AsyncIterator[Batcher]:
     slots = slots or Slots(1)
     with ThreadPoolExecutor(slots.total) as executor:
-        batcher = Batcher(
-            session, streams, slots, executor, max_batch=max_batch, wait_s=wait_s, on_batch=on_batch
-        )
+        batcher = Batcher(session, streams, slots, executor, sizes=sizes, wait_s=wait_s, on_batch=on_batch)
         batcher.start()
         yield batcher
         await batcher.close()
@@ -84,23 +82,25 @@ async def serving(
 
 
 @asynccontextmanager
-async def two_forms(max_batch: int = 1) -> AsyncIterator[tuple[Batcher, EchoSession, EchoSession]]:
+async def two_forms(most_rows: int = 1) -> AsyncIterator[tuple[Batcher, EchoSession, EchoSession]]:
     """A batcher on two slots with both forms of a graph, which are held back: `go` lets each run."""
     whole, single = EchoSession(), EchoSession()
     whole.go.clear()
     single.go.clear()
     streams = Streams(single, Pace(lone_s=1.0, together_s=1.6, streams=2))
-    async with serving(whole, streams, Slots(2), max_batch=max_batch) as batcher:
+    async with serving(whole, streams, Slots(2), sizes=range(1, most_rows + 1)) as batcher:
         yield batcher, whole, single
         whole.go.set()
         single.go.set()
 
 
 @asynccontextmanager
-async def held_back(session: EchoSession) -> AsyncIterator[Callable[..., asyncio.Task[Inference]]]:
+async def held_back(
+    session: EchoSession, sizes: Sequence[int] = range(1, 5)
+) -> AsyncIterator[Callable[..., asyncio.Task[Inference]]]:
     """A batcher whose session is busy with row 0 until the block ends; yields a way to submit meanwhile."""
     session.go.clear()
-    async with serving(session) as batcher:
+    async with serving(session, sizes=sizes) as batcher:
         tasks = [asyncio.create_task(batcher.infer(rows(0)))]
         await asyncio.to_thread(session.started.wait)
 
@@ -196,7 +196,7 @@ async def test_several_requests_run_side_by_side_on_a_thread_each() -> None:
 
 
 async def test_one_request_of_several_rows_spreads_over_the_streams_and_keeps_their_order() -> None:
-    async with two_forms(max_batch=4) as (batcher, whole, single):
+    async with two_forms(most_rows=4) as (batcher, whole, single):
         task = asyncio.create_task(batcher.infer(rows(1, 2, 3, 4, 5)))
         await until(lambda: len(single.batches) == 2)
         single.go.set()
@@ -371,3 +371,11 @@ async def test_times_are_split_into_waiting_and_running() -> None:
     result = waiting.result()
     assert result.queue_ms >= 50
     assert 0 < result.inference_ms < result.queue_ms
+
+
+async def test_runs_have_the_sizes_that_a_device_was_prepared_for() -> None:
+    session = EchoSession()
+    async with held_back(session, sizes=(1, 2, 4)) as submit:
+        tasks = [submit(number) for number in range(1, 7)] + [submit(7)]
+    assert session.batches == [[0], [1, 2, 3, 4], [5, 6], [7]]
+    assert [logits(task.result()) for task in tasks] == [[number] for number in range(1, 8)]

@@ -46,7 +46,7 @@ async def loaded(
                 model.opened.streams,
                 slots,
                 inference,
-                max_batch=8,
+                sizes=range(1, 9),
                 wait_s=0,
                 on_batch=lambda _: None,
                 name=model.manifest.name,

@@ -132,7 +132,7 @@ async def watched(
             None,
             Slots(1),
             executor,
-            max_batch=4,
+            sizes=range(1, 5),
             wait_s=0,
             on_batch=on_batch,
             name="stand-in",

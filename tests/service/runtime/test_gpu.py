@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ctypes.util import find_library
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
+from service.errors import ProviderUnavailable
 from service.manifest import GRAPH_FILE, read_manifest
 from service.runtime.choice import open_package
 from service.runtime.config import RuntimeConfig
@@ -24,16 +26,37 @@ on_a_gpu = pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
     reason="needs an NVIDIA GPU and blvnet-serve[gpu]",
 )
+HAS_TENSORRT = find_library("nvinfer") is not None
+with_tensorrt = pytest.mark.skipif(not HAS_TENSORRT, reason="needs an NVIDIA GPU and TensorRT's libraries")
 
 
 @pytest.mark.accelerator
 @on_a_gpu
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("provider", ["cuda", pytest.param("tensorrt", marks=with_tensorrt)])
 def test_a_gpu_answers_as_the_reference_says(tmp_path: Path, provider: str) -> None:
     folder = write_package(tmp_path, reference=reference())
     manifest = read_manifest(folder)
     found = open_package(folder, manifest, RuntimeConfig(provider, max_batch=4, cache_dir=tmp_path / "cache"))
     assert found.session.runtime.provider == provider
+    assert found.streams is None
+    assert found.batches is not None
+    assert found.batches.sizes == (1, 2, 4)
+    found.close()
+
+
+@pytest.mark.accelerator
+@on_a_gpu
+def test_tensorrt_that_is_not_installed_is_refused_and_left_out(tmp_path: Path) -> None:
+    if HAS_TENSORRT:
+        pytest.skip("TensorRT is installed here")
+    folder = write_package(tmp_path, reference=reference())
+    manifest = read_manifest(folder)
+    with pytest.raises(ProviderUnavailable, match=r"provider tensorrt cannot be started: .*TensorRT"):
+        open_package(folder, manifest, RuntimeConfig("tensorrt"))
+    found = open_package(folder, manifest, RuntimeConfig("auto"))
+    assert "cuda-f32" in found.measured_ms
+    assert "tensorrt-f32" not in found.measured_ms
+    found.close()
 
 
 @pytest.mark.parametrize(("arithmetic", "allowed"), [(Arithmetic.F32, "0"), (Arithmetic.F16, "1")])
