@@ -39,6 +39,8 @@ def read_clip(clip: Clip, spec: ClipSpec, *, clips: int = 1, crops: int = 1) -> 
         OSError: there is no such file.
     """
     if not clip.path.is_dir():
+        if clip.span is not None:
+            raise Undecodable("a start and an end are those of a folder of pictures, this is none")
         return decode_clip(clip.path, spec, clips=clips, crops=crops).inputs
     pictures = _pictures(clip)
     views = Views(spec, sample_indices(spec, len(pictures), clips), crops)

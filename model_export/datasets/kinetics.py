@@ -11,12 +11,11 @@ clip in DATA/replacement/replacement_for_corrupted_k400 takes the place of the o
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from model_export.datasets.disk import clips_by_stem, collect, find_file, look_for, read_text, split_names
+from model_export.datasets.disk import clips_by_stem, collect, find_file, look_for, read_rows, split_names
 from model_export.datasets.listing import Clip, Listing, mirrored_alike
 from model_export.labels import checked
 from service.errors import BlvnetError
@@ -70,16 +69,16 @@ def _annotations(split: str) -> list[str]:
 
 
 def _rows(source: Path) -> Iterator[_Row]:
-    reader = csv.DictReader(read_text(source).splitlines())
-    lacking = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+    rows = read_rows(source, ",")
+    _, header = next(rows, (1, list[str]()))
+    lacking = [name for name in NEEDED if name not in header]
     if lacking:
         raise BlvnetError(f"{source} has no column {lacking[0]!r}; it must have {', '.join(NEEDED)}")
-    for row in reader:
-        try:
-            name, start, end = row["youtube_id"], int(row["time_start"]), int(row["time_end"])
-        except (TypeError, ValueError) as exc:
-            raise BlvnetError(f"{source}, line {reader.line_num}: the times are not whole seconds") from exc
-        label = row["label"].strip()
-        if not label or not name:
-            raise BlvnetError(f"{source}, line {reader.line_num}: no label or no youtube_id")
-        yield _Row(label, (f"{name}_{start:06d}_{end:06d}", name))
+    places = [header.index(name) for name in NEEDED]
+    for number, fields in rows:
+        if len(fields) <= max(places) or not all(fields[place] for place in places):
+            raise BlvnetError(f"{source}, line {number}: {', '.join(NEEDED)} are not all there")
+        label, name, start, end = (fields[place] for place in places)
+        if not (start.isdecimal() and end.isdecimal()):
+            raise BlvnetError(f"{source}, line {number}: the times are not whole seconds")
+        yield _Row(label, (f"{name}_{int(start):06d}_{int(end):06d}", name))

@@ -63,6 +63,13 @@ def test_video_is_decoded_as_the_service_does(tmp_path: Path) -> None:
         np.testing.assert_array_equal(inputs[name], frames)
 
 
+def test_part_of_a_video_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(numbered_clip(frames=9))
+    with pytest.raises(BlvnetError, match="a start and an end are those of a folder of pictures"):
+        read_clip(Clip(path, 0, (1, 4)), SPEC)
+
+
 @pytest.mark.parametrize(
     ("content", "span", "message"),
     [

@@ -182,8 +182,15 @@ def test_missing_annotations_are_an_error_that_says_what_was_looked_for(tmp_path
         ("ssv2", "something-something-v2-train.json", b"\xff\xff", "is not UTF-8 text"),
         ("k400", "train.csv", "youtube_id,time_start,time_end,split\n", "has no column 'label'"),
         ("k400", "train.csv", "label,youtube_id,time_start,time_end\na,b,c,d\n", "line 2: the times are not"),
-        ("k400", "train.csv", "label,youtube_id,time_start,time_end\n,b,1,2\n", "line 2: no label"),
+        (
+            "k400",
+            "train.csv",
+            "label,youtube_id,time_start,time_end\n,b,1,2\n",
+            "line 2: label, youtube_id, .* not all there",
+        ),
         ("k400", "train.csv", "label,youtube_id,time_start,time_end\n", "names no clips"),
+        ("k400", "train.csv", "youtube_id,time_start,time_end,label\nb,1,2\n", "line 2: label, youtube_id, "),
+        ("k400", "train.csv", "", "has no column 'label'"),
         ("mit", "trainingSet.csv", "a/b.mp4,clapping\n", "line 1: not label/file,label,count,count"),
         (
             "mit",
