@@ -55,8 +55,8 @@ class ClipSource(Protocol):
         """How many clips there are."""
         ...
 
-    def load(self, draw: Draw) -> tuple[Pixels, ...]:
-        """For each input uint8 `(T, size, size, 3)`.
+    def load(self, draw: Draw, clip: Clip) -> tuple[Pixels, ...]:
+        """For each input uint8 `(T, size, size, 3)`; `clip` is the one of the listing that was drawn.
 
         Raises:
             BlvnetError: the clip cannot be read.
@@ -82,7 +82,7 @@ class CachedClips:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def load(self, draw: Draw) -> tuple[Pixels, ...]:
+    def load(self, draw: Draw, clip: Clip) -> tuple[Pixels, ...]:  # noqa: ARG002 - the index says it
         """The cached frames of one phase."""
         return tuple(array[self.rows[draw.index], draw.phase] for array in self.arrays)
 
@@ -91,24 +91,24 @@ class DecodedClips:
     """Clips decoded when they are drawn, at one of `phases` samplings and one of `crops` places.
 
     Args:
-        clips: the files.
+        count: how many clips there are.
         spec: the network's clip; every input gets all T frames.
         phases: samplings in time to choose from.
         crops: places to choose from, 1 (centre) or 3 (along the longer side).
     """
 
-    def __init__(self, clips: Sequence[Clip], spec: ClipSpec, *, phases: int, crops: int) -> None:
-        self.clips = tuple(clips)
+    def __init__(self, count: int, spec: ClipSpec, *, phases: int, crops: int) -> None:
+        self.count = count
         self.spec = all_frames(spec)
         self.phases = phases
         self.crops = crops
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return self.count
 
-    def load(self, draw: Draw) -> tuple[Pixels, ...]:
+    def load(self, draw: Draw, clip: Clip) -> tuple[Pixels, ...]:
         """Decode one clip; views come temporal clip by temporal clip, crop by crop."""
-        inputs = read_clip(self.clips[draw.index], self.spec, clips=self.phases, crops=self.crops)
+        inputs = read_clip(clip, self.spec, clips=self.phases, crops=self.crops)
         which = draw.phase * self.crops + draw.crop
         return tuple(inputs[item.name][which] for item in self.spec.inputs)
 
@@ -136,9 +136,11 @@ def load_batches(
     source: ClipSource, listing: Listing, draws: Sequence[Sequence[Draw]], *, workers: int, seed: int = 0
 ) -> Iterator[Batch]:
     """Load `draws`, batch by batch, in `workers` processes (0: in this one)."""
+    # Workers are told with each draw which clip it is: a list of 800,000 would be copied to each of them.
+    keys = [[(draw, listing.clips[draw.index]) for draw in batch] for batch in draws]
     loader = DataLoader(
-        _Drawn(source, listing),
-        batch_sampler=draws,  # type: ignore[arg-type]  # any sequence of lists of keys does
+        _Drawn(source),
+        batch_sampler=keys,
         num_workers=workers,
         collate_fn=_collate,
         generator=torch.Generator().manual_seed(seed),  # or it draws from the global one, and resume differs
@@ -160,16 +162,15 @@ class _Item:
 
 
 class _Drawn(Dataset["_Item | Unreadable"]):
-    """A data set whose keys are draws."""
+    """A data set whose keys are draws with their clips."""
 
-    def __init__(self, source: ClipSource, listing: Listing) -> None:
+    def __init__(self, source: ClipSource) -> None:
         self.source = source
-        self.listing = listing
 
-    def __getitem__(self, draw: Draw) -> _Item | Unreadable:
-        clip = self.listing.clips[draw.index]
+    def __getitem__(self, key: tuple[Draw, Clip]) -> _Item | Unreadable:
+        draw, clip = key
         try:
-            return _Item(self.source.load(draw), clip.label)
+            return _Item(self.source.load(draw, clip), clip.label)
         except (BlvnetError, OSError) as exc:
             return Unreadable(clip.path, f"{type(exc).__name__}: {exc}")
 

@@ -169,7 +169,7 @@ def _half(
     phases = config.phases if training else 1
     if cache is None:
         crops = TRAINING_CROPS if training else 1
-        source: ClipSource = DecodedClips(listing.clips, spec, phases=phases, crops=crops)
+        source: ClipSource = DecodedClips(len(listing.clips), spec, phases=phases, crops=crops)
         return Half(listing, source)
     clips = listing.clips
     with counting(f"decoding {'training' if training else 'validation'} clips", len(clips), console) as tick:

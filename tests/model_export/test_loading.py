@@ -39,7 +39,7 @@ def listing(tmp_path: Path) -> Listing:
 
 
 def decoded(listing: Listing, phases: int = 1, crops: int = 1) -> DecodedClips:
-    return DecodedClips(listing.clips, SPEC, phases=phases, crops=crops)
+    return DecodedClips(len(listing.clips), SPEC, phases=phases, crops=crops)
 
 
 def cached(listing: Listing, folder: Path, phases: int) -> CachedClips:

@@ -69,7 +69,7 @@ class MadeClips:
     def __len__(self) -> int:
         return COUNT
 
-    def load(self, draw: Draw) -> tuple[Pixels, ...]:
+    def load(self, draw: Draw, clip: Clip) -> tuple[Pixels, ...]:
         rng = np.random.default_rng(draw.index)
         level = (60, 200)[draw.index % 2]
         shapes = [(FRAMES, side, side, 3) for side in (SIZE, SIZE // 2)]
@@ -269,10 +269,10 @@ def test_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
 class OneUnreadable(MadeClips):
     """The third clip cannot be read."""
 
-    def load(self, draw: Draw) -> tuple[Pixels, ...]:
+    def load(self, draw: Draw, clip: Clip) -> tuple[Pixels, ...]:
         if draw.index == 2:
             raise BlvnetError("broken")
-        return super().load(draw)
+        return super().load(draw, clip)
 
 
 def test_unreadable_clips_are_logged_once_by_name(tmp_path: Path) -> None:
