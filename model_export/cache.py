@@ -4,9 +4,9 @@
     CACHE/DIGEST/index.json   what is inside, and which files could not be read
 
 DIGEST covers the list of files, their sizes and modification times, and the clip specification: a cache of
-other data or other sizes is never mistaken for this one. Of a folder of pictures the folder's own
-time counts, which changes as pictures come and go. A cache is built beside its place and moved there when it
-is whole.
+other data or other sizes is never mistaken for this one. Of a folder of pictures the folder's own time
+counts, which changes as pictures come and go. A cache is built beside its place and moved there when it is
+whole.
 """
 
 from __future__ import annotations

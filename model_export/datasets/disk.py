@@ -158,10 +158,9 @@ def collect(
         else:
             clips.append(clip)
     if not clips:
-        why = (
-            f"none of its {len(lost)} clips is there; the first is {lost[0]}" if lost else "it names no clips"
-        )
-        raise BlvnetError(f"{source}: {why}")
+        if not lost:
+            raise BlvnetError(f"{source} names no clips")
+        raise BlvnetError(f"{source}: none of its {len(lost)} clips is there; the first is {lost[0]}")
     return Listing(tuple(labels), tuple(clips), symmetry, missing=len(lost))
 
 

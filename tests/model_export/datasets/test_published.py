@@ -175,7 +175,7 @@ def test_missing_annotations_are_an_error_that_says_what_was_looked_for(tmp_path
             "7;Nothing\n",
             "clip 7 has the label 'Nothing', which is not",
         ),
-        ("ssv1", "something-something-v1-train.csv", "", "it names no clips"),
+        ("ssv1", "something-something-v1-train.csv", "", "names no clips"),
         ("ssv2", "something-something-v2-train.json", "{", "cannot be read as JSON"),
         ("ssv2", "something-something-v2-train.json", "{}", "is not a list of clips"),
         ("ssv2", "something-something-v2-train.json", '[{"id": "1"}]', "entry 0 has no id or no template"),
