@@ -177,5 +177,8 @@ def _contents(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def _sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as exc:
+        raise BlvnetError(f"{folder} cannot be listed ({exc.strerror})") from exc
