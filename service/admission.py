@@ -75,6 +75,7 @@ class Admission:
         self._burst = burst
         self._clock = clock
         self._inflight = 0
+        self._measured = 0  # of those in work, the ones whose pace tells the rate
         self._clips = 0
         self._last_s = clock()
         self._idle = asyncio.Event()
@@ -109,20 +110,37 @@ class Admission:
             Overloaded: there are enough already, or it could not be answered in time.
         """
         self.check(clips, deadline)
-        if self._inflight == 0:
+        if self._measured == 0:
             self._last_s = self._clock()  # an idle time says nothing about the rate
-        self._inflight += 1
+        self._measured += 1
         self._clips += clips
-        self._idle.clear()
         done = 0
         try:
-            yield
+            with self._in_work():
+                yield
             done = clips
         except VERDICTS:
             done = 1
             raise
         finally:
             self._leave(clips, done)
+
+    @contextmanager
+    def admit_long(self, deadline: float | None = None) -> Iterator[None]:
+        """Be one of the requests in work, for long and by and by, as a timeline is.
+
+        It has a place among them, and what it takes from the others shows in their rate. Its own pace says
+        nothing of theirs: it waits for its reader, and its clips are not waited for.
+
+        Args:
+            deadline: time on the clock by which it has to begin to answer.
+
+        Raises:
+            Overloaded: there are enough already, or a clip could not be answered in that time.
+        """
+        self.check(1, deadline)
+        with self._in_work():
+            yield
 
     def retry_after_s(self) -> float:
         """In how many seconds those in work should be through."""
@@ -136,7 +154,7 @@ class Admission:
         """Why a request of so many views would be refused; None if it would not be."""
         if self._inflight >= self._limit:
             return f"{self._inflight} requests are in work, the limit."
-        if not self._inflight:
+        if not self._measured:
             return None
         expected_s = (self._clips + clips) * self.throughput.interval_s * CAUTION
         if deadline is not None and self._clock() + expected_s > deadline:
@@ -145,11 +163,20 @@ class Admission:
             return f"{self._inflight} requests are in work; another would take {expected_s:.1f} s."
         return None
 
+    @contextmanager
+    def _in_work(self) -> Iterator[None]:
+        self._inflight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._inflight -= 1
+            if self._inflight == 0:
+                self._idle.set()
+
     def _leave(self, clips: int, done: int) -> None:
-        self._inflight -= 1
+        self._measured -= 1
         self._clips -= clips
         now = self._clock()
         self.throughput.add(now - self._last_s, done)
         self._last_s = now
-        if self._inflight == 0:
-            self._idle.set()

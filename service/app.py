@@ -21,7 +21,7 @@ from service.lingering import LingeringMiddleware
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.recognizer import Recognizer
-from service.routes import classify, health, models, open_inference, pages, repository
+from service.routes import classify, health, models, open_inference, pages, repository, timeline
 from service.settings import Settings
 
 TITLE = "blvnet-serve"
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.watch(service.recognizer)
     metrics.declare_reasons(problems.KINDS)
     app = _bare_app(service, lifespan=_lifespan)
-    for router in (classify.router, models.router, open_inference.router):
+    for router in (classify.router, timeline.router, models.router, open_inference.router):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(repository.router)  # its own key
     app.include_router(health.router)

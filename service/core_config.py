@@ -33,6 +33,8 @@ class CoreConfig:
         decode_workers: Processes that decode; as many as there are cores, if None.
         decode_timeout_s: Longest time for the decoding of one clip.
         decode_memory_mb: Address space that decoding may take in a worker, in MB of 10^6 bytes.
+        timelines_at_once: Most timelines in work; each has a decode worker of its own.
+        timeline_timeout_s: Longest that a timeline may take.
         self_test_s: A model that has run nothing for so long is tested with a black clip.
         inference_limit_s: Longest that no run of a model may end while there are some to do.
         cache_dir: Folder for what takes long to find out or to build; nothing is kept, if None.
@@ -51,6 +53,8 @@ class CoreConfig:
     decode_workers: int | None = None
     decode_timeout_s: float = 8.0
     decode_memory_mb: int = 1024
+    timelines_at_once: int = 2
+    timeline_timeout_s: float = 600.0
     self_test_s: float = 20.0
     inference_limit_s: float = 30.0
     cache_dir: Path | None = None

@@ -162,6 +162,8 @@ def main(channel: socket.socket, memory_mb: int) -> None:
         message, descriptors, _, _ = socket.recv_fds(channel, LARGEST_MESSAGE, 2)
         if not message:
             os._exit(0)
+        if not descriptors:
+            continue  # the slot of a window of a timeline that is over
         clip, frames = descriptors
         channel.send(pickle.dumps(_answer(message, clip, frames, channel)))
 

@@ -91,25 +91,37 @@ class Deadline:
     timeout_s: float
 
 
+RequestTimeout = Annotated[
+    float | None,
+    Header(
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which the answer is of no use; the service's own limit holds too.",
+    ),
+]
+
+
 async def request_deadline(
-    request: Request,
-    service: Service,
-    x_request_timeout: Annotated[
-        float | None,
-        Header(
-            gt=0,
-            allow_inf_nan=False,
-            description="Seconds after which the answer is of no use; the service's own limit holds too.",
-        ),
-    ] = None,
+    request: Request, service: Service, x_request_timeout: RequestTimeout = None
 ) -> Deadline:
     """The service's time limit for a request, or a shorter one of the caller's."""
-    longest_s = service.settings.request_timeout_s
-    timeout_s = longest_s if x_request_timeout is None else min(x_request_timeout, longest_s)
+    return _deadline(request, service.settings.request_timeout_s, x_request_timeout)
+
+
+async def timeline_deadline(
+    request: Request, service: Service, x_request_timeout: RequestTimeout = None
+) -> Deadline:
+    """The service's time limit for a timeline, or a shorter one of the caller's."""
+    return _deadline(request, service.settings.timeline_timeout_s, x_request_timeout)
+
+
+def _deadline(request: Request, longest_s: float, asked_s: float | None) -> Deadline:
+    timeout_s = longest_s if asked_s is None else min(asked_s, longest_s)
     return Deadline(record_of(request).started + timeout_s, timeout_s)
 
 
 RequestDeadline = Annotated[Deadline, Depends(request_deadline)]
+TimelineDeadline = Annotated[Deadline, Depends(timeline_deadline)]
 
 
 @asynccontextmanager

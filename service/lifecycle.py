@@ -115,6 +115,14 @@ class Lifecycle:
             yield
 
     @contextmanager
+    def admit_timeline(self, deadline: float | None = None) -> Iterator[None]:
+        """Hold one request for a timeline; see `admit`."""
+        if self.state is State.SERVING:
+            self.recognizer.check_timeline_room(deadline)
+        with self.admit(1, deadline):
+            yield
+
+    @contextmanager
     def change(self) -> Iterator[None]:
         """Hold one request that changes which models serve; it needs none that does.
 

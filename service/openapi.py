@@ -13,6 +13,7 @@ from service.model_control import IndexRequest, LoadRequest, UnloadRequest
 from service.open_inference import InferenceRequest
 from service.problems import KINDS, MEDIA_TYPE
 from service.schemas import InferenceResponse, Problem
+from service.timeline_schemas import TimelineEnd, TimelineError, TimelineWindow
 
 DESCRIPTION = """\
 What is happening in this clip? Post a video file to `/v1/classify` and get action labels back, with the time
@@ -29,8 +30,12 @@ READ_AND_WRITTEN_BY_HAND: tuple[tuple[type[BaseModel], Literal["validation", "se
     (UnloadRequest, "validation"),
     (InferenceRequest, "validation"),
     (InferenceResponse, "serialization"),
+    (TimelineWindow, "serialization"),
+    (TimelineEnd, "serialization"),
+    (TimelineError, "serialization"),
 )
 
+LINES_TYPE = "application/x-ndjson"
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 CLIP_BODY: dict[str, Any] = {
@@ -125,6 +130,15 @@ def schema_of(kind: type[BaseModel]) -> dict[str, Any]:
 def json_body(kind: type[BaseModel]) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its body by hand, as clients send it without a type."""
     return {"requestBody": {"content": {"application/json": {"schema": schema_of(kind)}}}}
+
+
+def lines(*kinds: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that answers in lines of JSON, each of one of these kinds."""
+    schema = {
+        "description": "A JSON document in each line; the last one is a summary, or an error.",
+        "anyOf": [schema_of(kind) for kind in kinds],
+    }
+    return {200: {"description": "Lines", "content": {LINES_TYPE: {"schema": schema}}}}
 
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:

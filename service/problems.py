@@ -24,6 +24,7 @@ from service.errors import InvalidParameter, NotReady, OverLimit, Overloaded, Ra
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL_ERROR = "internal_error"
+UNEXPECTED = "An unexpected error; the log has it under this request id."
 PROTOCOL_PATHS = re.compile(r"/v2(/|$)")
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is what logs and metrics show, as in nginx
 
@@ -68,18 +69,23 @@ def problem(
     **members: Any,
 ) -> JSONResponse:
     """The answer for one problem at `path`; `members` are extension members of the document."""
-    kind = KINDS[code]
+    status = KINDS[code].status
     if PROTOCOL_PATHS.match(path):
-        return JSONResponse({"error": detail}, kind.status, headers)
-    document = {
+        return JSONResponse({"error": detail}, status, headers)
+    document = _document(code, detail, request_id, members)
+    return JSONResponse(document, status, headers, media_type=MEDIA_TYPE)
+
+
+def _document(code: str, detail: str, request_id: str, members: dict[str, Any]) -> dict[str, Any]:
+    kind = KINDS[code]
+    return {
         "type": f"urn:blvnet:problem:{code}",
         "title": kind.title,
         "status": kind.status,
         "detail": detail,
         "code": code,
         "request_id": request_id,
-    }
-    return JSONResponse(document | members, kind.status, headers, media_type=MEDIA_TYPE)
+    } | members
 
 
 def install(app: FastAPI) -> None:
@@ -92,13 +98,19 @@ def install(app: FastAPI) -> None:
 
 def unexpected(request_id: str, path: str = "") -> JSONResponse:
     """The answer to an exception that nobody foresaw: that it happened, and under which id it is logged."""
-    detail = "An unexpected error; the log has it under this request id."
-    return problem(INTERNAL_ERROR, detail, request_id, path=path)
+    return problem(INTERNAL_ERROR, UNEXPECTED, request_id, path=path)
 
 
 def request_error(exc: RequestError, request_id: str, path: str = "") -> JSONResponse:
     """The answer to an error of the request."""
     return problem(exc.code, exc.message, request_id, path=path, headers=_headers(exc), **_members(exc))
+
+
+def late_document(exc: Exception, request_id: str) -> dict[str, Any]:
+    """The problem document of an error that comes when the answer has begun, whatever it is."""
+    if isinstance(exc, RequestError):
+        return _document(exc.code, exc.message, request_id, _members(exc))
+    return _document(INTERNAL_ERROR, UNEXPECTED, request_id, {})
 
 
 async def _on_request_error(request: Request, exc: Exception) -> Response:

@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from enum import StrEnum
 from functools import partial
 
 from service.admission import Admission
 from service.batcher import Inference
+from service.clip.windows import WindowRule
 from service.core_config import CoreConfig
 from service.cores import usable_cores
 from service.decode_pool import Decoded, DecodePool
-from service.errors import DeadlineExceeded, NotReady
+from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.model_repository import ModelEntry, ModelRepository
 from service.observer import Observer
 from service.packages import Model, VersionPolicy
@@ -34,7 +35,9 @@ from service.self_test import WatchedBatcher
 from service.serving import Serving
 from service.shared_files import Clip
 from service.slots import Slots
+from service.window_stream import WindowStream, windows_of
 
+RETRY_TIMELINE_S = 10.0
 # Callers who come at once, or keep a few requests open, are not turned away for a slow model.
 BURST_PER_CORE = 8
 
@@ -78,6 +81,7 @@ class Recognizer:
         self._slots = Slots(config.threads(cores))
         self._inference = ThreadPoolExecutor(self._slots.total, thread_name_prefix="inference")
         self._closing = asyncio.Lock()
+        self._timelines = 0
 
     @property
     def state(self) -> RecognizerState:
@@ -93,6 +97,12 @@ class Recognizer:
         """Raise `Overloaded` if a request of so many views would be refused for want of room or time."""
         if self._state is RecognizerState.READY:
             self._admission.check(clips, deadline)
+
+    def check_timeline_room(self, deadline: float | None = None) -> None:
+        """Raise `Overloaded` if a timeline would be refused; see `timeline_place`."""
+        if self._timelines >= self._config.timelines_at_once:
+            raise Overloaded(f"{self._timelines} timelines are in work, the limit.", RETRY_TIMELINE_S)
+        self.check_room(1, deadline)
 
     @property
     def inflight(self) -> int:
@@ -230,6 +240,33 @@ class Recognizer:
             await self._models.close()
             self._inference.shutdown()
             self._enter(RecognizerState.CLOSED)
+
+    @contextmanager
+    def timeline_place(self, deadline: float | None) -> Iterator[None]:
+        """Hold a place for a timeline, whose first window is wanted by the deadline.
+
+        Raises:
+            NotReady: nothing is taken.
+            Overloaded: there are enough timelines, or requests.
+        """
+        if self._state is not RecognizerState.READY:
+            raise NotReady(NOT_READY[self._state])
+        self.check_timeline_room(deadline)
+        with self._admission.admit_long(deadline):
+            self._timelines += 1
+            try:
+                yield
+            finally:
+                self._timelines -= 1
+
+    def windows(
+        self, clip: Clip, model: Serving, rule: WindowRule
+    ) -> AbstractAsyncContextManager[WindowStream]:
+        """The windows of a video for a model, held; to be had within `timeline_place`."""
+        config = self._config
+        return windows_of(
+            self._decoding, clip, model.manifest.clip, rule, config.limits, config.timeline_timeout_s
+        )
 
     @asynccontextmanager
     async def _admitted(self, clips: int, deadline: float | None) -> AsyncIterator[None]:

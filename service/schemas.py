@@ -274,7 +274,9 @@ class Limits(BaseModel):
     max_decoded_pixels: int
     max_streams: int
     max_edits: int
+    max_windows: int = Field(description="Of a timeline.")
     request_timeout_s: float
+    timeline_timeout_s: float
     key_requests_per_minute: int | None = Field(description="With one API key; any number, if null.")
     key_requests_at_once: int | None = Field(description="Under way with one API key; any number, if null.")
     decode_sandbox: list[str] = Field(

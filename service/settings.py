@@ -161,6 +161,16 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Longest that a request may take, its upload included; then 504."
     )
+    max_windows: int = Field(3600, ge=1, le=1_000_000, description="Most windows of a timeline.")
+    timelines_at_once: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="Most timelines in work, each with a process of its own that decodes; past it 503.",
+    )
+    timeline_timeout_s: float = Field(
+        600.0, gt=0, le=86_400, description="Longest that a timeline may take, its upload included; then 504."
+    )
     self_test_s: float = Field(
         20.0,
         ge=0.1,
@@ -232,6 +242,8 @@ class Settings(BaseSettings):
             decode_workers=self.decode_workers,
             decode_timeout_s=self.decode_timeout_s,
             decode_memory_mb=self.decode_memory_mb,
+            timelines_at_once=self.timelines_at_once,
+            timeline_timeout_s=self.timeline_timeout_s,
             self_test_s=self.self_test_s,
             inference_limit_s=self.request_timeout_s,  # what takes longer answers nobody
             cache_dir=self.cache_dir,
@@ -242,6 +254,7 @@ class Settings(BaseSettings):
                 max_decoded_pixels=self.max_decoded_pixels,
                 max_streams=self.max_streams,
                 max_edits=self.max_edits,
+                max_windows=self.max_windows,
             ),
         )
 

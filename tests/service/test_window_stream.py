@@ -66,8 +66,10 @@ async def filled(stream: WindowStream) -> list[DecodedWindow]:
 async def test_a_worker_gives_the_very_windows_that_decoding_gives_here() -> None:
     expected = Collected(TWO_STREAMS)
     decode_timeline(VIDEO, TWO_STREAMS, WindowRule.of(1.5, 0.7), expected)
-    async with running() as (pool, _), streaming(pool, rule=WindowRule.of(1.5, 0.7)) as stream:
+    async with running() as (pool, recorder), streaming(pool, rule=WindowRule.of(1.5, 0.7)) as stream:
         windows = await all_of(stream)
+        await asyncio.sleep(0.1)
+        assert not recorder.restarts
         assert stream.found is not None
         assert (stream.found.windows, stream.found.video.frames) == (len(windows), 300)
     assert len(windows) == len(expected.taken) == 42
