@@ -125,6 +125,11 @@ class Recognizer:
         return self._decoding.pids
 
     @property
+    def timeline_pids(self) -> frozenset[int]:
+        """Process ids of the workers that decode timelines."""
+        return self._decoding.hired_pids
+
+    @property
     def decode_sandbox(self) -> tuple[str, ...]:
         """The kernel's fences around the decode workers: of `seccomp` and `landlock` those that it has."""
         return self._decoding.fences
