@@ -27,6 +27,7 @@ from service.errors import BlvnetError
 OWN_COMMANDS = {
     "serve": "service.commands.serve:serve",
     "classify": "service.commands.classify:classify",
+    "timeline": "service.commands.timeline:timeline",
     "models": "service.commands.models:models",
     "bench": "service.commands.bench:bench",
 }

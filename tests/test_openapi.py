@@ -20,6 +20,7 @@ def test_service_keeps_to_its_description(tmp_path: Path) -> None:
         tried = schemathesis(f"{server.url}/openapi.json", tmp_path)
         assert tried.returncode == 0, tried.stdout
         assert server.metric("blvnet_requests_total", route="/v1/classify", code="422") > 0
+        assert server.metric("blvnet_requests_total", route="/v1/timeline", code="422") > 0
         assert server.metric("blvnet_requests_total", route="/v2/models/{name}/infer", code="400") > 0
         assert server.metric("blvnet_rejected_total", reason="internal_error") == 0
         assert not server.lines(level="error")

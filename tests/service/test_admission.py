@@ -179,3 +179,23 @@ async def test_idle_comes_when_the_last_request_is_done() -> None:
         async with asyncio.timeout(0.01):
             await admission.idle()
     await admission.idle()
+
+
+async def test_a_long_request_has_a_place_and_says_nothing_of_the_rate() -> None:
+    clock = Clock()
+    admission = Admission(limit=2, clock=clock)
+    with admission.admit():
+        clock.now_s += 1
+    with admission.admit_long():
+        clock.now_s += 3600  # its reader sleeps
+        with admission.admit(deadline=clock.now_s + 2):
+            clock.now_s += 1
+            assert admission.full
+        assert admission.throughput.interval_s == pytest.approx(1)
+        idle = asyncio.create_task(admission.idle())
+        await asyncio.sleep(0)
+        assert not idle.done()
+    await idle
+    assert admission.inflight == 0
+    with admission.admit(), admission.admit(), pytest.raises(Overloaded), admission.admit_long():
+        raise AssertionError("the third was let in")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,8 @@ from service.errors import (
     RequestError,
     Unauthorized,
 )
-from service.problems import problem, request_error, unexpected
+from service.problems import late_document, problem, request_error, unexpected
+from service.timeline_schemas import TimelineEnd, TimelineWindow
 from tests.server import RunningServer, running_server
 
 INTERNAL = bytes(unexpected("id-2").body)
@@ -125,6 +128,51 @@ def test_server_of_another_kind_is_told_apart(
         pytest.raises(ServerFailed, match=url),
     ):
         client.classify(clip)
+
+
+WINDOW = (
+    b'{"window":0,"windows":2,"start_s":0.0,"end_s":4.0,'
+    b'"sampled":{"frames":[],"timestamps_s":[]},"predictions":[]}\n'
+)
+
+
+def test_timeline_has_its_windows_and_its_summary(server: RunningServer, clip: Path) -> None:
+    with Client(server.url) as client:
+        *windows, end = client.timeline(clip, window_s=0.5, stride_s=None)
+    assert [window.window for window in windows if isinstance(window, TimelineWindow)] == [0, 1]
+    assert isinstance(end, TimelineEnd)
+    assert (end.summary.windows, end.summary.segments[0].label) == (2, "red")
+
+
+def test_timeline_is_refused_as_a_clip_is(server: RunningServer, tmp_path: Path, clip: Path) -> None:
+    (text := tmp_path / "text.mp4").write_text("just words. " * 100)
+    with Client(server.url) as client:
+        for video, error in ((text, NotAVideo), (tmp_path / "missing", BadRequest)):
+            with pytest.raises(error):
+                list(client.timeline(video))
+        with pytest.raises(ModelNotFound):
+            list(client.timeline(clip, model="nonesuch"))
+
+
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [
+        (late_document(OverLimit("decode_s", 9, 8), "id"), OverLimit),
+        (late_document(Overloaded("full", 7.0), "id"), Overloaded),
+        (late_document(ValueError(), "id"), ServerFailed),
+        (None, ServerFailed),
+        ({"what": "is this"}, ServerFailed),
+    ],
+)
+def test_timeline_that_ends_early_is_told_after_its_windows(
+    clip: Path, last: dict[str, Any] | None, error: type[Exception]
+) -> None:
+    end = b"" if last is None else json.dumps({"error": last} if "code" in last else last).encode()
+    with answering(200, {}, WINDOW + end) as url, Client(url) as client:
+        lines = client.timeline(clip)
+        assert isinstance(next(lines), TimelineWindow)
+        with pytest.raises(error):
+            next(lines)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "127.0.0.1:8000", "ftp://x", "http://[", ""])

@@ -1,0 +1,83 @@
+"""`blvnet timeline`: with a server and without one, the same answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.commands.timeline import _clock
+from tests.server import RunningServer
+from tests.service.test_cli import blvnet
+from tests.tiny_models import colour_clip
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of red, two of green, two of red."""
+    path = tmp_path_factory.mktemp("videos") / "video.mp4"
+    path.write_bytes(colour_clip((255, 0, 0), (0, 255, 0), (255, 0, 0), frames=150))
+    return path
+
+
+@pytest.fixture(params=["local", "server"])
+def source(request: pytest.FixtureRequest, tiny_models: Path, server: RunningServer) -> list[str]:
+    """Options for each of the two ways to get an answer."""
+    return ["--models", str(tiny_models)] if request.param == "local" else ["--server", server.url]
+
+
+def test_json_is_one_document(video: Path, source: list[str]) -> None:
+    done = blvnet("timeline", video, *source, "--json", "--window", 1, "--stride", 0.5, "--top-k", 2)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert list(document) == [
+        "clip", "windows", "summary", "model", "video", "timing_ms", "sha256", "provider",
+    ]  # fmt: skip
+    assert document["clip"] == str(video)
+    assert [window["start_s"] for window in document["windows"]] == [k / 2 for k in range(11)]
+    assert {len(window["predictions"]) for window in document["windows"]} == {2}
+    assert [one["label"] for one in document["summary"]["segments"]] == ["red", "green", "red"]
+
+
+def test_table_shows_what_happens_when(video: Path, source: list[str]) -> None:
+    done = blvnet("timeline", video, *source, "--window", 2, "--model", "tiny")
+    assert done.returncode == 0
+    rows = [line.split()[:3] for line in done.stdout.splitlines() if "0:" in line]
+    assert rows == [["0:00.0", "0:02.0", "red"], ["0:02.0", "0:04.0", "green"], ["0:04.0", "0:06.0", "red"]]
+    assert done.stderr.splitlines() == [f"labelled {number} of 3 windows" for number in (1, 2, 3)]
+
+
+def test_errors_are_one_line(video: Path, source: list[str]) -> None:
+    cases = {
+        (str(Path(__file__)),): "not a video",
+        (str(video), "--model", "nonesuch"): "nonesuch",
+    }
+    for arguments, message in cases.items():
+        done = blvnet("timeline", *arguments, *source, "--json")
+        assert (done.returncode, done.stdout) == (1, ""), arguments
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing argument"),
+        (["--window", "0", "x.mp4"], "--window"),
+        (["--stride", "0.1", "x.mp4"], "stride_s must be at least window_s / 16"),
+        (["--server", "http://x", "--models", ".", "x.mp4"], "exclude each other"),
+    ],
+)
+def test_bad_usage_is_status_2(arguments: list[str], message: str) -> None:
+    done = blvnet("timeline", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00.0"), (59.96, "1:00.0"), (754.3, "12:34.3"), (3723.4, "1:02:03.4")]
+)
+def test_times_are_read_as_on_a_player(seconds: float, shown: str) -> None:
+    assert _clock(seconds) == shown
