@@ -38,8 +38,9 @@ from service.shared_files import Clip, opened_clip, shared_memory
 # (memory that FFmpeg did not give back, or worse) does not stay.
 CLIPS_PER_WORKER = 200
 RESPAWN_PAUSE_S = 0.5
-# Nice value of a worker that is not one of the pool's: those of clips, whose callers wait, go first.
-HIRED_NICENESS = 10
+# Nice value of a worker that is not one of the pool's: those of clips, whose callers wait, go first. To the
+# kernel it is a third of one of them, so that it gets on even where cores are never free.
+HIRED_NICENESS = 5
 # More cores than this gained nothing on any clip, and their threads take address space.
 MOST_THREADS = 4
 # A worker may be found dead when a clip is handed to it; the clip is then for the next one.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from service.core_config import CoreConfig
 from service.errors import RequestError
 from service.recognition import Query, Recognition
 from service.recognizer import Recognizer
+from service.timeline import TimelineQuery, TimelineSummary, WindowRecognition, recognize_timeline
+
+Found = TypeVar("Found")
 
 
 def recognize_files(
@@ -49,3 +53,29 @@ async def _attempt(recognizer: Recognizer, clip: Path, query: Query) -> Recognit
 
 async def _wait(task: asyncio.Task[Recognition | RequestError]) -> Recognition | RequestError:
     return await task
+
+
+def timeline_of_file(
+    config: CoreConfig, path: Path, query: TimelineQuery
+) -> Iterator[WindowRecognition | TimelineSummary]:
+    """The timeline of a file without a server; see `recognize_timeline`.
+
+    Raises:
+        RequestError: the video's, or the query's.
+        PackageError: no model can be served.
+        ProviderUnavailable: the provider that was asked for cannot be had.
+    """
+    with asyncio.Runner() as runner:
+        recognizer = Recognizer(config)
+        runner.run(recognizer.start())
+        lines = recognize_timeline(recognizer, path, query)
+        try:
+            while (line := runner.run(_next(lines))) is not None:
+                yield line
+        finally:
+            runner.run(lines.aclose())
+            runner.run(recognizer.close(0))
+
+
+async def _next(lines: AsyncIterator[Found]) -> Found | None:
+    return await anext(lines, None)

@@ -97,6 +97,7 @@ class PoolWorker:
         self._on_part: OnPart | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._gone = asyncio.Event()
+        self._lost = False
         self.pid = process.pid
         self.state = WorkerState.STARTING
         self.fences: Ready | None = None
@@ -160,12 +161,12 @@ class PoolWorker:
 
     def expect(self, timeout_s: float) -> None:
         """Give a worker that is BUSY so long for its next message."""
-        if self.state is WorkerState.BUSY:
+        if self.state is WorkerState.BUSY and not self._lost:
             self._set_timer(timeout_s, RestartReason.TIMEOUT)
 
     def leave_alone(self) -> None:
         """A worker that is BUSY has nothing to do until it is told so."""
-        if self.state is WorkerState.BUSY:
+        if self.state is WorkerState.BUSY and not self._lost:
             self._timer.cancel()
 
     def slot_done(self, slot: int) -> None:
@@ -196,6 +197,7 @@ class PoolWorker:
 
     def lose(self) -> None:
         """It takes no clip: it is dead, and its status is about to say how; or it is broken, and will be."""
+        self._lost = True
         if self.state in ALIVE or self.state is WorkerState.STARTING:
             self._set_timer(LAST_NEWS_S, RestartReason.CRASHED)
 

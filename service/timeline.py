@@ -12,9 +12,8 @@ it takes its turn among others as any clip does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -23,7 +22,6 @@ from service import scoring
 from service.batcher import Inference
 from service.clip.video import VideoInfo
 from service.clip.windows import US_PER_S, WindowRule
-from service.core_config import CoreConfig
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.manifest import Manifest
 from service.packages import Model
@@ -251,29 +249,3 @@ class _OpenSegment:
     def closed(self) -> Segment:
         score = self.scores / self.windows
         return Segment(self.best.label, self.best.index, self.start_s, self.end_s, score)
-
-
-def timeline_of_file(
-    config: CoreConfig, path: Path, query: TimelineQuery
-) -> Iterator[WindowRecognition | TimelineSummary]:
-    """The timeline of a file without a server; see `recognize_timeline`.
-
-    Raises:
-        RequestError: the video's, or the query's.
-        PackageError: no model can be served.
-        ProviderUnavailable: the provider that was asked for cannot be had.
-    """
-    with asyncio.Runner() as runner:
-        recognizer = Recognizer(config)
-        runner.run(recognizer.start())
-        lines = recognize_timeline(recognizer, path, query)
-        try:
-            while (line := runner.run(_next(lines))) is not None:
-                yield line
-        finally:
-            runner.run(lines.aclose())
-            runner.run(recognizer.close(0))
-
-
-async def _next(lines: AsyncIterator[Found]) -> Found | None:
-    return await anext(lines, None)

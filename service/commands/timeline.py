@@ -17,8 +17,9 @@ from rich.text import Text
 
 from service.client import Client
 from service.errors import InvalidParameter
+from service.offline import timeline_of_file
 from service.settings import load_settings
-from service.timeline import DEFAULT_WINDOW_S, TimelineQuery, WindowRecognition, timeline_of_file
+from service.timeline import DEFAULT_WINDOW_S, TimelineQuery, WindowRecognition
 from service.timeline_schemas import TimelineEnd, TimelineWindow
 
 Lines = Iterator[TimelineWindow | TimelineEnd]

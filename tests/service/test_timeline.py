@@ -21,7 +21,9 @@ from service.errors import (
     Overloaded,
     RequestError,
 )
-from service.recognizer import Query, Recognizer, running
+from service.offline import timeline_of_file
+from service.recognition import Query
+from service.recognizer import Recognizer, running
 from service.timeline import (
     Deadlines,
     Segment,
@@ -29,7 +31,6 @@ from service.timeline import (
     TimelineSummary,
     WindowRecognition,
     recognize_timeline,
-    timeline_of_file,
 )
 from service.window_stream import SLOTS
 from tests.clips import numbered_clip
@@ -167,10 +168,10 @@ async def test_deadlines_hold_for_the_first_window_and_for_all(models: Path) -> 
         with pytest.raises(DeadlineExceeded):
             await all_of(recognizer, long_clip(), TimelineQuery(window_s=60), soon)
         await until(lambda: not recognizer.timeline_pids)
-        lines = recognize_timeline(
-            recognizer, long_clip(), TimelineQuery(window_s=1), Deadlines(last=time.monotonic() + 2)
-        )
+        last = time.monotonic() + 2
+        lines = recognize_timeline(recognizer, MANY_WINDOWS, A_TENTH, Deadlines(last=last))
         await anext(lines)
+        await asyncio.sleep(last - time.monotonic())
         with pytest.raises(DeadlineExceeded):
             async for _ in lines:
                 pass
