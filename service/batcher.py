@@ -24,6 +24,7 @@ from enum import StrEnum
 import numpy as np
 
 from service.errors import NotReady
+from service.run_times import RunTimes
 from service.runtime.session import InferenceFailed, Inputs, Outputs, Session, rows_of
 from service.runtime.streams import Streams
 from service.slots import Slots
@@ -109,6 +110,10 @@ class Batcher:
         sizes: how many rows a run may have, ascending from 1; the largest that can be filled is taken.
         wait_s: longest time that a batch waits to be filled.
         on_batch: called with the number of rows of every batch.
+
+    Attributes:
+        state: what it is doing.
+        run_times: how long its runs take, and whether one does not end.
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class Batcher:
         self._changed = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self.state = BatcherState.IDLE
+        self.run_times = RunTimes()
 
     @property
     def waiting(self) -> int:
@@ -290,7 +296,8 @@ class Batcher:
             if part.start == 0:
                 part.job.started_s = started_s
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, _infer, run)
+            with self.run_times.running():
+                outputs = await asyncio.get_running_loop().run_in_executor(self._executor, _infer, run)
         except InferenceFailed as exc:
             logger.error("a batch of %d requests failed: %s", len(run.batch), exc.message)
             _fail(run.batch)

@@ -36,7 +36,7 @@ class CoreConfig:
         timelines_at_once: Most timelines in work; each has a decode worker of its own.
         timeline_timeout_s: Longest that a timeline may take.
         self_test_s: A model that has run nothing for so long is tested with a black clip.
-        inference_limit_s: Longest that no run of a model may end while there are some to do.
+        inference_limit_s: Longest that a run may take, and that none may end while there are some to do.
         cache_dir: Folder for what takes long to find out or to build; nothing is kept, if None.
         limits: What a video may ask for.
     """

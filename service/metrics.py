@@ -78,6 +78,12 @@ class Metrics(Observer):
             ["reason"],
             registry=registry,
         )
+        self._self_test_failures = Counter(
+            "blvnet_self_test_failures_total",
+            "Inferences that failed, and seconds in which one was stuck.",
+            ["model"],
+            registry=registry,
+        )
         self.upload_bytes = Histogram(
             "blvnet_upload_bytes", "Size of received clips.", buckets=UPLOAD_EDGES_BYTES, registry=registry
         )
@@ -117,6 +123,14 @@ class Metrics(Observer):
     def worker_restart(self, reason: RestartReason) -> None:
         """A decode worker is replaced."""
         self._worker_restarts.labels(reason.value).inc()
+
+    def model_watched(self, model: str) -> None:
+        """A model serves: its series has a zero to begin with."""
+        self._self_test_failures.labels(model)
+
+    def self_test_failure(self, model: str) -> None:
+        """An inference has failed, or is stuck."""
+        self._self_test_failures.labels(model).inc()
 
 
 def _stands(recognizer: Recognizer, fence: str) -> float:

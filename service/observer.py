@@ -24,3 +24,9 @@ class Observer:
 
     def worker_restart(self, reason: RestartReason) -> None:
         """A decode worker is replaced."""
+
+    def model_watched(self, model: str) -> None:
+        """A model serves, and is tested, from now on."""
+
+    def self_test_failure(self, model: str) -> None:
+        """An inference of a model has failed, or one is stuck: that is told every second."""

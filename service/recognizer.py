@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import partial
 
 from service.admission import Admission
-from service.batcher import Inference
+from service.batcher import Batcher, Inference
 from service.clip.windows import WindowRule
 from service.core_config import CoreConfig
 from service.cores import usable_cores
@@ -316,19 +316,24 @@ class Recognizer:
             self._workers_started.set()
 
     def _batcher(self, model: Model) -> WatchedBatcher:
+        name = model.manifest.name
         batcher = WatchedBatcher(
-            model.session,
-            model.opened.streams,
-            self._slots,
-            self._inference,
-            sizes=self._config.batch_sizes(model.opened.batches),
-            wait_s=self._config.batch_wait_ms / 1e3,
-            on_batch=partial(self._observer.batch_size, model.manifest.name),
-            name=model.manifest.name,
+            Batcher(
+                model.session,
+                model.opened.streams,
+                self._slots,
+                self._inference,
+                sizes=self._config.batch_sizes(model.opened.batches),
+                wait_s=self._config.batch_wait_ms / 1e3,
+                on_batch=partial(self._observer.batch_size, name),
+            ),
+            name=name,
             black_clip=black_clip(model.manifest.clip),
             idle_s=self._config.self_test_s,
             limit_s=self._config.inference_limit_s,
+            on_failure=partial(self._observer.self_test_failure, name),
         )
+        self._observer.model_watched(name)
         batcher.start()
         return batcher
 

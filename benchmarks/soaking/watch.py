@@ -23,7 +23,7 @@ FOREIGN_S = 10.0  # long enough that a scheduler's tick here and there does not 
 POLL_S = 0.02
 WHOLE_LIMIT_S = 30.0
 REST_LIMIT_S = 30.0
-SETTLE_S = 2.0  # for sockets that the service closes when its callers have
+SETTLE_S = 2.0  # for sockets that the service closes when its callers have, and its processes at its end
 RESTARTS, KILLED = "blvnet_decode_worker_restarts_total", "killed"
 
 
@@ -122,7 +122,7 @@ def _until(condition: Callable[[], bool]) -> bool:
 
 def workers(root: int) -> list[int]:
     """The decode workers: what the service's only child has forked, and is not dead."""
-    return [pid for forker in _children(root) for pid in _children(forker) if _state(pid) not in ("Z", "")]
+    return [pid for forker in _children(root) for pid in _children(forker) if _is_there(pid)]
 
 
 def _caged(root: int) -> set[int]:
@@ -174,8 +174,11 @@ def metrics(url: str) -> dict[str, Any]:
 
 
 def left_of(pids: list[int]) -> list[int]:
-    """Those processes that are still there."""
-    return [pid for pid in pids if _state(pid) not in ("Z", "")]
+    """Those processes that are still there, a moment after their service: the last ones go by themselves."""
+    deadline = time.monotonic() + SETTLE_S
+    while any(_is_there(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return [pid for pid in pids if _is_there(pid)]
 
 
 def _sizes(root: int) -> list[int]:
@@ -188,6 +191,10 @@ def _children(pid: int) -> list[int]:
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except GONE:
         return []
+
+
+def _is_there(pid: int) -> bool:
+    return _state(pid) not in ("Z", "")
 
 
 def _state(pid: int) -> str:

@@ -51,6 +51,13 @@ def test_core_reports_batches_and_restarts(metrics: Metrics) -> None:
     assert sample(metrics, "blvnet_decode_worker_restarts_total", reason="timeout") == 1
 
 
+def test_failures_of_inference_are_counted_from_a_zero_on(metrics: Metrics) -> None:
+    metrics.model_watched("tiny")
+    assert sample(metrics, "blvnet_self_test_failures_total", model="tiny") == 0
+    metrics.self_test_failure("tiny")
+    assert sample(metrics, "blvnet_self_test_failures_total", model="tiny") == 1
+
+
 def test_stages_are_counted_in_seconds(metrics: Metrics) -> None:
     metrics.stages("tiny", {"decode": 1500.0})
     assert sample(metrics, "blvnet_stage_seconds_sum", stage="decode", model="tiny") == 1.5

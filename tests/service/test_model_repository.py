@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.batcher import Batcher
 from service.errors import ModelNotFound, ModelRefused, NotReady, PackageError, ProviderUnavailable
 from service.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
 from service.model_repository import ModelRepository, ModelState
@@ -41,21 +42,14 @@ async def loaded(
     with ThreadPoolExecutor(slots.total) as inference:
 
         def serve(model: Model) -> WatchedBatcher:
-            batcher = WatchedBatcher(
-                model.session,
-                model.opened.streams,
-                slots,
-                inference,
-                sizes=range(1, 9),
-                wait_s=0,
-                on_batch=lambda _: None,
-                name=model.manifest.name,
-                black_clip={},
-                idle_s=3600,
-                limit_s=3600,
+            session, streams = model.session, model.opened.streams
+            batcher = Batcher(session, streams, slots, inference, sizes=range(1, 9), wait_s=0, on_batch=id)
+            name = model.manifest.name
+            watched = WatchedBatcher(
+                batcher, name=name, black_clip={}, idle_s=3600, limit_s=3600, on_failure=lambda: None
             )
-            batcher.start()
-            return batcher
+            watched.start()
+            return watched
 
         repository = ModelRepository(models, open_package, serve, default=default, **options)
         try:

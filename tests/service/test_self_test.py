@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,14 @@ import httpx
 import numpy as np
 import pytest
 
-from service import self_test
+from service import run_times, self_test
 from service.app import create_app
+from service.batcher import Batcher
 from service.errors import NotReady
 from service.lifecycle import Lifecycle
+from service.run_times import RunTimes
 from service.runtime.session import InferenceFailed, Inputs, Outputs, Tensor
+from service.runtime.streams import Pace, Streams
 from service.self_test import Pulse, WatchedBatcher
 from service.settings import load_settings
 from service.slots import Slots
@@ -45,8 +49,12 @@ class TestPulse:
         return Clock()
 
     @pytest.fixture
-    def pulse(self, clock: Clock) -> Pulse:
-        return Pulse(30, clock)
+    def runs(self, clock: Clock) -> RunTimes:
+        return RunTimes(clock)
+
+    @pytest.fixture
+    def pulse(self, clock: Clock, runs: RunTimes) -> Pulse:
+        return Pulse(30, runs, clock)
 
     def test_an_idle_model_works_and_is_to_be_tested_after_a_while(self, pulse: Pulse, clock: Clock) -> None:
         clock.now_s = 19
@@ -82,6 +90,18 @@ class TestPulse:
             assert pulse.problem() == "No inference has ended for 31 s."
         assert pulse.problem() is None
 
+    def test_a_run_that_does_not_end_is_stuck_though_others_end_and_its_caller_has_gone(
+        self, pulse: Pulse, runs: RunTimes, clock: Clock
+    ) -> None:
+        with runs.running():
+            for clock.now_s in range(30):
+                with pulse.watching():
+                    pass
+                assert pulse.problem() is None
+            clock.now_s = 31
+            assert pulse.problem() == "An inference has not ended for 31 s."
+        assert pulse.problem() is None
+
     def test_a_run_whose_caller_has_gone_says_nothing(self, pulse: Pulse, clock: Clock) -> None:
         with pytest.raises(asyncio.CancelledError), pulse.watching():
             raise asyncio.CancelledError
@@ -101,10 +121,12 @@ class Engine:
         self.go = threading.Event()
         self.go.set()
         self.failing = False
+        self.holds = [0, 255]  # of clips of these colours it waits until it may go
 
     def run(self, inputs: Inputs) -> Outputs:
-        self.runs.append(int(inputs["frames"][0, 0]))
-        assert self.go.wait(timeout=30)
+        colour = int(inputs["frames"][0, 0])
+        self.runs.append(colour)
+        assert colour not in self.holds or self.go.wait(timeout=30)
         if self.failing:
             raise InferenceFailed("the device is gone")
         return Outputs(np.zeros((1, 1), np.float32), np.zeros((1, 1, 1), np.float32))
@@ -124,25 +146,26 @@ async def watched(
     *,
     idle_s: float = 0.05,
     limit_s: float = FOREVER_S,
+    streams: int = 1,
     on_batch: Callable[[int], object] = id,
+    on_failure: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[WatchedBatcher]:
-    with ThreadPoolExecutor(1) as executor:
-        batcher = WatchedBatcher(
-            engine,
-            None,
-            Slots(1),
-            executor,
-            sizes=range(1, 5),
-            wait_s=0,
-            on_batch=on_batch,
+    with ThreadPoolExecutor(streams) as executor:
+        side_by_side = Streams(engine, Pace(lone_s=1.0, together_s=1.0, streams=streams))
+        batcher = Batcher(
+            engine, side_by_side, Slots(streams), executor, sizes=[1], wait_s=0, on_batch=on_batch
+        )
+        watched = WatchedBatcher(
+            batcher,
             name="stand-in",
             black_clip=BLACK,
             idle_s=idle_s,
             limit_s=limit_s,
+            on_failure=on_failure,
         )
-        batcher.start()
-        yield batcher
-        await batcher.close()
+        watched.start()
+        yield watched
+        await watched.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -176,8 +199,10 @@ async def test_an_engine_that_fails_is_found_out_and_so_is_one_that_works_again(
 ) -> None:
     engine = Engine()
     engine.failing = True
-    async with watched(engine) as batcher:
+    failures: list[None] = []
+    async with watched(engine, on_failure=lambda: failures.append(None)) as batcher:
         await until(lambda: batcher.problem() == "The last inference failed.")
+        await until(lambda: len(failures) == 2)
         await until(lambda: "model stand-in does not answer: The last inference failed." in caplog.messages)
         engine.failing = False
         await until(lambda: batcher.problem() is None)
@@ -187,10 +212,48 @@ async def test_an_engine_that_stands_still_is_found_out_and_so_is_one_that_goes_
     engine = Engine()
     engine.go.clear()
     async with watched(engine, limit_s=0.1) as batcher:
-        await until(lambda: str(batcher.problem()).startswith("No inference has ended"))
+        await until(lambda: str(batcher.problem()).startswith("An inference has not ended"))
         assert len(engine.runs) == 1  # the same test is still waited for
         engine.go.set()
         await until(lambda: batcher.problem() is None)
+
+
+async def test_one_run_that_stands_still_is_found_out_and_counted_while_those_beside_it_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_times, "LEAST_BOUND_S", 0.1)
+    engine, failures = Engine(), list[None]()
+    async with watched(
+        engine, idle_s=FOREVER_S, streams=2, on_failure=lambda: failures.append(None)
+    ) as batcher:
+        await batcher.infer(BLACK)
+        engine.holds.remove(0)
+        engine.go.clear()
+        with batcher.on_the_way():  # so that it is not alone, and leaves a stream to others
+            stuck = asyncio.create_task(batcher.infer(WHITE))
+            await until(lambda: 255 in engine.runs)
+        while batcher.problem() is None:
+            await batcher.infer(BLACK)
+        assert str(batcher.problem()).startswith("An inference has not ended")
+        stuck.cancel()  # as by its deadline
+        await until(lambda: len(failures) > 2)
+        assert batcher.problem() is not None
+        engine.go.set()
+        await until(lambda: batcher.problem() is None)
+    assert engine.runs.count(255) == 1
+
+
+async def test_requests_that_a_stop_cuts_off_are_no_failures() -> None:
+    engine, failures = Engine(), list[None]()
+    engine.go.clear()
+    async with watched(engine, idle_s=FOREVER_S, on_failure=lambda: failures.append(None)) as batcher:
+        tasks = [asyncio.create_task(batcher.infer(WHITE)) for _ in range(3)]
+        await until(lambda: bool(engine.runs))
+        asyncio.get_running_loop().call_later(0.1, engine.go.set)
+    await asyncio.wait(tasks)
+    cut = [task for task in tasks if isinstance(task.exception(), NotReady)]
+    assert len(cut) == 2
+    assert failures == []
 
 
 async def test_the_failure_of_a_callers_batch_is_found_out_and_a_test_ends_it() -> None:
@@ -225,10 +288,12 @@ async def test_no_readiness_without_inference(
             await until(lambda: not service.readiness()[0])
             probe, protocol = await client.get("/readyz"), await client.get("/v2/health/ready")
             refused = await client.post("/v1/classify", content=red_clip)
+            metrics = (await client.get("/metrics")).text
         reason = "Model tiny does not answer: The last inference failed."
         assert (probe.status_code, probe.json()["detail"]) == (503, reason)
         assert (protocol.status_code, protocol.json()) == (503, {"error": reason})
         assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+        assert re.search(r'blvnet_self_test_failures_total{model="tiny"} [1-9]', metrics)
         await until(lambda: service.readiness()[0])
         assert (await client.post("/v1/classify", content=red_clip)).status_code == 200
 
@@ -238,6 +303,7 @@ def test_a_real_service_tests_itself_and_does_not_count_it(tiny_models: Path) ->
         server.wait_for(lambda: len(told_tests(server.log)) >= 2, "tests")
         assert server.is_ready()
         assert server.metric("blvnet_batch_size_count", model="tiny") == 0
+        assert server.metric("blvnet_self_test_failures_total", model="tiny") == 0
         assert server.metric("blvnet_stage_seconds_count", stage="inference", model="tiny") == 0
 
 
