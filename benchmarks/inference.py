@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,16 +24,24 @@ import typer
 from rich.console import Console
 
 from benchmarks import inference_pictures, inference_report, report
-from benchmarks.inference_networks import MAIN, NETWORKS, Prepared, contenders, prepare, write_clips
+from benchmarks.inference_networks import (
+    MAIN,
+    NETWORKS,
+    Prepared,
+    contenders,
+    prepare,
+    reference_for,
+    write_clips,
+)
 from benchmarks.operators import operator_times
 from model_export.precision import BOUNDS, Precision
-from service.bench.figures import Reference, entry, product_entry
+from service.bench.figures import entry, product_entry
 from service.bench.machine import machine
 from service.bench.matrix_product import matrix_product
 from service.bench.progress import watching
 from service.bench.race import Plan, Result, race
 from service.cores import usable_cores
-from service.manifest import GRAPH_FILE, read_manifest
+from service.manifest import GRAPH_FILE
 from service.runtime.batches import repeated
 from service.runtime.providers import installed_providers
 
@@ -125,7 +133,7 @@ def _described(prepared: Prepared, extent: Extent, results: list[list[Result]]) 
         "gmacs": prepared.gflop / 2,
         "matrix_product": [product_entry(product) for product, *_ in results],
         "results": [
-            entry(result, product, _reference(prepared, result))
+            entry(result, product, reference_for(prepared, result))
             for product, *heat in results
             for result in heat
         ],
@@ -170,13 +178,6 @@ def _extent(
         compiled=full or (name == MAIN and not quick),
         plan=_plan(name, full=full, quick=quick),
     )
-
-
-def _reference(prepared: Prepared, result: Result) -> Reference:
-    """PyTorch's answer; how far from it is right, a package says for itself."""
-    folder = result.contender.options.get("folder")
-    stored = read_manifest(folder).reference if folder else None
-    return replace(prepared.reference, bound=stored.bound if stored else None)
 
 
 def _plan(name: str, *, full: bool, quick: bool) -> Plan:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plain import export_plain, load_eager, write_made_checkpoint
+import torch
+
+from benchmarks.plain import CUDA, Arithmetic, export_plain, load_eager, write_made_checkpoint
 from model_export.config import ModelConfig
 from model_export.export import ExportRequest, export
 from model_export.networks.names import parse_architecture
@@ -18,8 +20,10 @@ from model_export.synthetic.dataset import plan, write_dataset
 from service.bench.contender import Arrays, Contender
 from service.bench.figures import Reference
 from service.bench.package import contenders as package_contenders
+from service.bench.race import Result
 from service.clip.probe import probe_clips
 from service.errors import BlvnetError
+from service.manifest import read_manifest
 
 MAIN = "blvnet-tam-50-a2-b4-f8x2"
 NETWORKS = (
@@ -36,6 +40,8 @@ EAGER, COMPILED, PLAIN = (
     "PyTorch compiled, plain form",
     "onnxruntime, plain export",
 )
+GPU_PROVIDERS = ("cuda", "tensorrt")
+GPU_PRODUCT_SIZE = 8192  # it takes 1.1 TFLOP: tens of milliseconds
 CLIPS = 6  # to calibrate with: ranges of made weights need no more, and judging by them takes its time
 # Weights are made and know nothing, so nothing is judged by how much of that int8 keeps.
 ANY_DROP = 100.0
@@ -107,12 +113,50 @@ def prepare(name: str, precisions: Sequence[Precision], folder: Path, clips: Pat
     return prepared
 
 
+def reference_for(prepared: Prepared, result: Result) -> Reference:
+    """PyTorch's answer for a contender; how far from it is right, a package says for itself."""
+    folder = result.contender.options.get("folder")
+    stored = read_manifest(folder).reference if folder else None
+    return replace(prepared.reference, bound=stored.bound if stored else None)
+
+
 def made_int8(name: str, folder: Path) -> Path:
     """A network with made weights as an int8 package below an empty folder; the `MODELS` that holds it."""
     clips, checkpoint = folder / "clips", folder / "made.pt"
     write_clips(clips)
     _write_checkpoint(checkpoint, parse_architecture(name, num_classes=CLASSES))
     return _exported(checkpoint, Precision.INT8, folder, clips).parents[1]
+
+
+def gpu_contenders(prepared: Prepared, threads: int, batches: Sequence[int]) -> list[Contender]:
+    """All that compete for a network on a GPU: PyTorch eager and compiled, and onnxruntime's providers."""
+
+    def entrant(name: str, factory: str, options: dict[str, Any]) -> Contender:
+        return Contender(name, factory, options, threads, tuple(batches), prepared.gflop)
+
+    found = []
+    for label, dtype in (("float32", torch.float32), ("float16", torch.float16)):
+        options: dict[str, Any] = {
+            "checkpoint": prepared.checkpoint,
+            "threads": threads,
+            "arithmetic": Arithmetic(CUDA, dtype),
+        }
+        compiled = options | {"cache": prepared.checkpoint.parent}
+        found.append(entrant(f"{EAGER}, {label}", "benchmarks.plain:load_eager", options))
+        found.append(entrant(f"{COMPILED}, {label}", "benchmarks.plain:load_compiled", compiled))
+    options = {"graph": prepared.plain, "provider": CUDA, "threads": threads}
+    found.append(entrant(f"{PLAIN}, {CUDA}", "service.bench.package:load_graph", options))
+    for precision, folder in prepared.packages.items():
+        ours = package_contenders(folder, GPU_PROVIDERS, threads, batches)
+        found += [replace(contender, name=f"{contender.name}, {precision} package") for contender in ours]
+    return found
+
+
+def gpu_product(threads: int) -> Contender:
+    """The GPU's own float32 matrix product."""
+    options = {"size": GPU_PRODUCT_SIZE}
+    gflop = 2 * GPU_PRODUCT_SIZE**3 / 1e9
+    return Contender("matrix product", "benchmarks.plain:load_product", options, threads, gflop=gflop)
 
 
 def contenders(

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,18 @@ SEEN_CLIPS = 2  # that the batch norms have statistics of
 TAP_NOISE = 0.2
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """Where PyTorch computes, and in what."""
+
+    device: str
+    dtype: torch.dtype
+
+
+ON_CORES = Arithmetic("cpu", torch.float32)
+CUDA = "cuda"
+
+
 class NoCompiler(BlvnetError):
     """torch.compile needs a C++ compiler for the CPU."""
 
@@ -40,13 +53,14 @@ class NoCompiler(BlvnetError):
 class PlainGraph(nn.Module):
     """uint8 inputs (N, T_b, S, S, 3) -> logits (N, C) and evidence (N, T', C), without any rewrite."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.network = plain(network)
+        self.network = plain(network).to(dtype)
+        self.dtype = dtype
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        evidence = self.network(*(normalise(frames) for frames in inputs))
+        evidence = self.network(*(normalise(frames).to(self.dtype) for frames in inputs))
         return evidence.mean(dim=1), evidence
 
 
@@ -88,12 +102,12 @@ def export_plain(checkpoint: Path, graph: Path) -> None:
         )
 
 
-def load_eager(checkpoint: Path, threads: int) -> Workload:
+def load_eager(checkpoint: Path, threads: int, arithmetic: Arithmetic = ON_CORES) -> Workload:
     """The plain form in eager PyTorch, as the authors' code computes it."""
-    return _workload(checkpoint, threads, compiled=False)
+    return _workload(checkpoint, threads, arithmetic, compiled=False)
 
 
-def load_compiled(checkpoint: Path, threads: int, cache: Path) -> Workload:
+def load_compiled(checkpoint: Path, threads: int, cache: Path, arithmetic: Arithmetic = ON_CORES) -> Workload:
     """The plain form by `torch.compile`, compiled anew; what it compiles goes below the folder `cache`.
 
     Raises:
@@ -102,20 +116,37 @@ def load_compiled(checkpoint: Path, threads: int, cache: Path) -> Workload:
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise NoCompiler("torch.compile needs a C++ compiler, and there is no g++")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=cache)
-    return _workload(checkpoint, threads, compiled=True)
+    return _workload(checkpoint, threads, arithmetic, compiled=True)
 
 
-def _workload(checkpoint: Path, threads: int, *, compiled: bool) -> Workload:
+def load_product(size: int) -> Workload:
+    """The product of two square float32 matrices on a GPU, without TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    left, right = (torch.rand(size, size, device=CUDA) for _ in range(2))
+    product = torch.empty_like(left)
+
+    def run(_: Arrays) -> Arrays:
+        torch.matmul(left, right, out=product)
+        torch.cuda.synchronize()
+        return {}
+
+    return run
+
+
+def _workload(checkpoint: Path, threads: int, arithmetic: Arithmetic, *, compiled: bool) -> Workload:
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     network, config, _ = load_network(checkpoint)
     names = [item.name for item in config.clip_spec().inputs]
-    graph = PlainGraph(network).eval()
-    forward = torch.compile(graph, dynamic=False) if compiled else graph
+    graph = PlainGraph(network, arithmetic.dtype).eval().to(arithmetic.device)
+    # On cores each batch size is compiled for itself; on a GPU as torch would by itself, which is any size.
+    dynamic = False if arithmetic == ON_CORES else None
+    forward = torch.compile(graph, dynamic=dynamic) if compiled else graph
 
     def run(clips: Arrays) -> Arrays:
         with torch.inference_mode():
-            outputs = forward(*(torch.from_numpy(clips[name]) for name in names))
-        return {name: value.numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
+            outputs = forward(*(torch.from_numpy(clips[name]).to(arithmetic.device) for name in names))
+        return {name: value.float().cpu().numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
 
     return run
 

@@ -52,12 +52,13 @@ def augment(
     matrix, offset = (part.to(device) for part in _random_colour(count, strength, generator))
     box = _random_box(count, strength, generator).to(device)
     deviation = (torch.rand(count, generator=generator) * strength.noise).to(device)
+    noises = _on(device, generator)
     streams = []
     for clip, spec in zip(frames, inputs, strict=True):
         stream = to_stream(turn_round(clip, reverse)[:, spec.of(total)])
         stream = recolour(view(stream, theta), matrix, offset)
         stream = cut_out(stream, box)
-        noise = torch.randn(stream.shape, generator=generator).to(device)
+        noise = torch.randn(stream.shape, generator=noises, device=device)
         streams.append((stream + noise * _per_clip(deviation, stream)).clamp(0, 1))
     return streams, labels
 
@@ -103,6 +104,17 @@ def cut_out(stream: Tensor, box: Tensor) -> Tensor:
     inside_y = (y >= top[:, None]) & (y < bottom[:, None])
     inside = inside_y[:, None, None, :, None] & inside_x[:, None, None, None, :]
     return stream.masked_fill(inside, GREY)
+
+
+def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A generator on the device, which a number from the other determines.
+
+    Noise for the hundred million values of a batch, drawn on a CPU, takes longer than a GPU's training step.
+    """
+    if device == generator.device:
+        return generator
+    seed = int(torch.randint(torch.iinfo(torch.int64).max, (), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
 
 
 def _choose(
