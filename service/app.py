@@ -6,16 +6,18 @@ hold several applications.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from service import openapi, problems
 from service.deps import require_key
+from service.early_refusal import EarlyRefusalMiddleware
 from service.lifecycle import Lifecycle
 from service.lingering import LingeringMiddleware
 from service.metrics import Metrics
@@ -41,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     service = Lifecycle(settings, Recognizer(core, observer=metrics), metrics)
     metrics.watch(service.recognizer)
     metrics.declare_reasons(problems.KINDS)
-    app = _bare_app(service, lifespan=_lifespan)
+    app = _bare_app(service, _routes_of(classify.router, timeline.router), lifespan=_lifespan)
     for router in (classify.router, timeline.router, models.router, open_inference.router):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(repository.router)  # its own key
@@ -60,7 +62,7 @@ def create_operations_app(service: Lifecycle) -> FastAPI:
     return app
 
 
-def _bare_app(service: Lifecycle, **options: Any) -> FastAPI:
+def _bare_app(service: Lifecycle, clip_routes: Sequence[APIRoute] = (), **options: Any) -> FastAPI:
     app = FastAPI(
         title=TITLE,
         description=openapi.DESCRIPTION,
@@ -70,11 +72,16 @@ def _bare_app(service: Lifecycle, **options: Any) -> FastAPI:
         **options,
     )
     app.state.service = service
+    app.add_middleware(EarlyRefusalMiddleware, service=service, routes=clip_routes)
     app.add_middleware(RequestMiddleware, metrics=service.metrics)
     app.add_middleware(LingeringMiddleware)  # around it: a request is over when it is answered
     problems.install(app)
     openapi.install(app)
     return app
+
+
+def _routes_of(*routers: APIRouter) -> list[APIRoute]:
+    return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
 
 @asynccontextmanager

@@ -151,9 +151,13 @@ class Lifecycle:
             if not self._accepted:
                 self._idle.set()
 
-    def _check_room(self, clips: int, deadline: float | None) -> None:
+    def check_room(self, clips: int = 1, deadline: float | None = None) -> None:
+        """Raise `Overloaded` if a request of so many views would be refused for want of room or time."""
         if self.state is State.SERVING:
             self.recognizer.check_room(clips, deadline)
+
+    def _check_room(self, clips: int, deadline: float | None) -> None:
+        self.check_room(clips, deadline)
         ready, reason = self.readiness()
         if not ready:
             raise NotReady(reason)
