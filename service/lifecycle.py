@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from service.errors import BlvnetError, NotReady, Overloaded, PackageError
 from service.keys import AdminKey, KeyRing
+from service.memory_room import MemoryRoom
 from service.metrics import Metrics
 from service.recognizer import Recognizer
 from service.settings import Settings
@@ -24,6 +25,8 @@ from service.settings import Settings
 # A slow upload is no work yet, so more may be received than worked on; each may hold a megabyte of memory.
 UPLOADS_PER_PLACE = 4
 RETRY_UPLOADS_S = 1.0
+# Bodies of the largest size that may be in memory at once, where they have to be there as a whole.
+BODIES_IN_MEMORY = 4
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Lifecycle:
             settings.api_keys, settings.key_requests_per_minute, settings.key_requests_at_once
         )
         self.admin_key = AdminKey(settings.admin_key)
+        self.body_memory = MemoryRoom(BODIES_IN_MEMORY * settings.max_upload_bytes)
         self.state = State.STARTING
         self._failure: BlvnetError | None = None
         self._loaded = asyncio.Event()

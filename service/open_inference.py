@@ -30,6 +30,11 @@ from service.runtime.signature import EVIDENCE, LOGITS
 CLIP = "clip"  # instead of the graph's own inputs: an encoded video
 OUTPUTS = (LOGITS, EVIDENCE)
 MOST_TENSORS = 16
+# Memory for each byte of a body while it is taken apart. A list in JSON takes 64 bytes for "[]," and an
+# object 200 for '{"":0},'; binary data is there once, and once more where it is copied.
+JSON_MEMORY = 32
+BINARY_MEMORY = 2
+MOST_DIGITS = 20  # of a length; Python refuses to read a number of thousands
 _LENGTH = struct.Struct("<I")
 
 Parameters = dict[str, Any]
@@ -73,6 +78,10 @@ class Call:
         """Whether it brings an encoded video in the place of the graph's inputs."""
         return [item.name for item in self.document.inputs] == [CLIP]
 
+    def without_inputs(self) -> Call:
+        """What is wanted, without what it is wanted of: that takes memory, and arrays have it by now."""
+        return Call(self.document.model_copy(update={"inputs": []}), {})
+
 
 @dataclass(frozen=True)
 class Body:
@@ -106,6 +115,13 @@ def parse(body: bytes, header_length: str | None) -> Call:
         if name not in OUTPUTS:
             raise BadRequest(f"There is no output {name[:100]!r}; there are {' and '.join(OUTPUTS)}.")
     return Call(document, _binary(document, memoryview(body)[length:]))
+
+
+def memory_bytes(size_bytes: int, header_length: str | None) -> int:
+    """The most memory that taking a body apart may need; see `parse`. Its arrays are no larger than it is."""
+    if header_length is None or not _is_length(header_length) or int(header_length) > size_bytes:
+        return JSON_MEMORY * size_bytes
+    return JSON_MEMORY * int(header_length) + BINARY_MEMORY * (size_bytes - int(header_length))
 
 
 def tensors(call: Call, spec: ClipSpec) -> Inputs:
@@ -180,9 +196,13 @@ def answer(call: Call, outputs: Outputs, labels: Sequence[str], model: str, vers
 def _json_length(body: bytes, header_length: str | None) -> int:
     if header_length is None:
         return len(body)
-    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length) > len(body):
+    if not _is_length(header_length) or int(header_length) > len(body):
         raise BadRequest("Inference-Header-Content-Length is not the length of the JSON at the body's start.")
     return int(header_length)
+
+
+def _is_length(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < MOST_DIGITS
 
 
 def _binary(document: InferenceRequest, rest: memoryview) -> dict[str, memoryview]:

@@ -165,14 +165,19 @@ async def _inferred(
             received_body(request, service.settings.max_upload_bytes) as upload,
         ):
             record.received(upload.size_bytes)
-            async with while_connected(request):
-                header_length = request.headers.get(JSON_LENGTH_HEADER)
+            header_length = request.headers.get(JSON_LENGTH_HEADER)
+            memory_bytes = open_inference.memory_bytes(upload.size_bytes, header_length)
+            async with while_connected(request), service.body_memory.hold(memory_bytes) as share:
                 call = await run_in_threadpool(open_inference.parse, await upload.read(), header_length)
                 if call.wants_clip:
-                    clip = open_inference.clip(call)
+                    clip = await run_in_threadpool(open_inference.clip, call)
+                    call = call.without_inputs()
+                    share.shrink(upload.size_bytes)
                     inferred = await service.recognizer.infer_clip(clip, held, deadline.at)
                 else:
                     inputs = await run_in_threadpool(open_inference.tensors, call, held.manifest.clip)
+                    call = call.without_inputs()
+                    share.shrink(upload.size_bytes)
                     inferred = await service.recognizer.infer(inputs, held, deadline.at)
                 return await _answer(service, record, call, inferred)
 

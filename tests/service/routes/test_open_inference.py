@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import httpx
 import numpy as np
 import pytest
 
+from service import open_inference
+from service.lifecycle import BODIES_IN_MEMORY
 from tests.server import RunningServer, running_server
 from tests.tiny_models import GAIN, colour_clip
 
@@ -219,3 +223,34 @@ def test_keys_are_asked_for(tiny_models: Path) -> None:
         assert (answer.status_code, list(answer.json())) == (401, ["error"])
         given = {"Authorization": "Bearer secret"}
         assert client.get("/v2/models/tiny", headers=given).status_code == 200
+
+
+UPLOAD_MB = 1
+
+
+def test_many_bodies_at_once_take_no_more_memory_than_one_may(tiny_models: Path) -> None:
+    """Nested lists, which take some twenty-five times their size when they are read, all at once."""
+    tensor = {"name": "little", "shape": LITTLE, "datatype": "UINT8", "data": "HERE"}
+    head, tail = json.dumps({"inputs": [tensor]}).split('"HERE"')
+    data = ",".join(["[]"] * ((UPLOAD_MB * 10**6 - 200) // 3))
+    body = f"{head}[{data}]{tail}".encode()
+    with running_server(tiny_models, MAX_UPLOAD_MB=UPLOAD_MB) as server:
+        before = memory_mb(server, "VmRSS")
+
+        def post(_: int) -> int:
+            with server.client() as client:
+                return client.post(INFER, content=body).status_code
+
+        with ThreadPoolExecutor(8) as callers:
+            assert set(callers.map(post, range(8))) == {400}
+        peak = memory_mb(server, "VmHWM")
+    room_mb = max(BODIES_IN_MEMORY, open_inference.JSON_MEMORY) * UPLOAD_MB
+    assert peak - before < room_mb + SLACK_MB
+
+
+SLACK_MB = 40  # uploads on their way, and what the allocator keeps
+
+
+def memory_mb(server: RunningServer, name: str) -> float:
+    text = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) / 1e3  # type: ignore[index]
