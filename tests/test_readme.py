@@ -98,6 +98,17 @@ def test_classify_command_gives_the_same_label(server: RunningServer, folder: Pa
     assert json.loads(shown)["predictions"][0]["label"] in run(command, folder, server.url)
 
 
+def test_timeline_command_prints_what_is_shown(folder: Path) -> None:
+    [shown] = [text for text in blocks("text") if text.lstrip().startswith("from")]
+    [command] = starting_with(".venv/bin/blvnet timeline")
+    assert segments(run(command, folder)) == segments(shown)
+
+
+def segments(table: str) -> list[str]:
+    """Times and label of each row."""
+    return [line.rpartition(" ")[0].strip() for line in map(str.strip, table.splitlines()) if ":" in line]
+
+
 def test_python_example_prints_labels(server: RunningServer, folder: Path) -> None:
     [code] = blocks("python")
     (folder / "example.py").write_text(code.replace("http://127.0.0.1:8000", server.url))
