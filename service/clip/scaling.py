@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 from av.error import FFmpegError
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
@@ -76,8 +76,10 @@ def colour_matrix(colorspace: int, width: int, height: int) -> Colorspace:
 def frame_orientation(frame: VideoFrame) -> Orientation:
     """How the frame's display matrix wants it shown."""
     try:
-        # PyAV's stub calls the elements str; at run time they are SideData.
-        side_data = cast("Iterable[SideData]", frame.side_data)
+        # Not `frame.side_data`, which the frame would keep: the two refer to one another, and a frame of 4K
+        # is 14 MB that wait for the collector of garbage. PyAV's stub knows no such call, and calls the
+        # elements str; at run time they are SideData.
+        side_data = cast("Iterable[SideData]", SideDataContainer(frame))  # type: ignore[call-arg]
     except ValueError:
         # PyAV knows fewer kinds than its FFmpeg makes (Exif in Motion JPEG, for one), and then lists none at
         # all. The angle it has a way of its own to, counter-clockwise; a mirror is lost.

@@ -106,10 +106,10 @@ def decode_timeline(
     """
     with opened(source) as file:
         task = _Task(file, spec, rule, sink, limits, first)
-        foretold = _by_plan(task)
-        if isinstance(foretold, _Foretold) and foretold.timing is not None:
-            foretold = _as_foretold(task, foretold, foretold.timing)
-        return foretold if isinstance(foretold, DecodedTimeline) else _as_found(task, foretold.because)
+        outcome = _by_plan(task)
+        if isinstance(outcome, _NoPlan) and outcome.timing is not None:
+            outcome = _as_foretold(task, outcome, outcome.timing)
+        return outcome if isinstance(outcome, DecodedTimeline) else _as_found(task, outcome)
 
 
 @dataclass
@@ -122,6 +122,10 @@ class _Task:
     sink: Sink
     limits: DecodeLimits
     next: int
+
+    def limits_for(self, windows: int) -> DecodeLimits:
+        """The limits, for so many windows."""
+        return replace(self.limits, max_decoded_pixels=self.limits.max_decoded_pixels * windows)
 
     def cut(self, timing: Timing, damaged: frozenset[int] = frozenset()) -> _Taking:
         """The windows of a video with this timing, to take those that are left."""
@@ -152,7 +156,7 @@ class _Taking:
         self, task: _Task, windows: tuple[Window, ...], indices: Sequence[tuple[int, ...]], timing: Timing
     ) -> None:
         self.windows = windows
-        self.limits = replace(task.limits, max_decoded_pixels=task.limits.max_decoded_pixels * len(windows))
+        self.limits = task.limits_for(len(windows))
         self.task = task
         self._indices = indices
         self._timing = timing
@@ -223,26 +227,37 @@ class _Taking:
 
 
 @dataclass(frozen=True)
-class _Foretold:
-    """Why there is no plan, and when the packets say that frames are shown, where they say it of each."""
+class _NoPlan:
+    """What is known when all has to be decoded.
+
+    Attributes:
+        because: Why it has to.
+        pixels: What there is to decode, by the packets' word.
+        limits: Those that hold for it, for so many windows.
+        timestamps: When frames are shown, where the packets say it of each.
+        timing: That in seconds.
+    """
 
     because: str
+    pixels: int
+    limits: DecodeLimits
     timestamps: tuple[int, ...] = ()
     timing: Timing | None = None
 
 
-def _by_plan(task: _Task) -> DecodedTimeline | _Foretold:
+def _by_plan(task: _Task) -> DecodedTimeline | _NoPlan:
     """Decode what the windows depend on, and the first frame, which tells what the video is."""
     with open_video(task.file, task.limits, peek=False) as video:
         listing = list_packets(video, task.limits)
-        if listing.table is None:
-            if len(listing.timestamps) < listing.frames:
-                return _Foretold(listing.problem)
-            timing = frame_timing(listing.timestamps, video.time_base, video.stated_rate)
-            return _Foretold(listing.problem, listing.timestamps, timing)
+        everything = listing.pixels * listing.frames
+        if len(listing.timestamps) < listing.frames:
+            return _NoPlan(listing.problem, everything, task.limits_for(task.limits.max_windows))
         table = listing.table
-        timing = frame_timing(table.timestamps, video.time_base, video.stated_rate)
+        timestamps = listing.timestamps if table is None else table.timestamps
+        timing = frame_timing(timestamps, video.time_base, video.stated_rate)
         taking = task.cut(timing)
+        if table is None:
+            return _NoPlan(listing.problem, everything, taking.limits, timestamps, timing)
         found: list[FirstFrame] = []
 
         def take(number: int, frame: VideoFrame) -> None:
@@ -253,20 +268,21 @@ def _by_plan(task: _Task) -> DecodedTimeline | _Foretold:
 
         runs = table.plan(taking.wanted | {0})
         taking.limits.check_decoded_pixels(listing.pixels * sum(len(run.packets) for run in runs))
-        numbers = {pts: number for number, pts in enumerate(table.timestamps)}
+        numbers = {pts: number for number, pts in enumerate(timestamps)}
         try:
             with open_video(task.file, taking.limits, peek=False) as decoding:
                 packets = listing.packets or ReadAgain(decoding)
                 decode_in_order(runs, Lane(decoding, numbers, take), packets)
         except Unplannable as exc:
-            return _Foretold(str(exc))
+            return _NoPlan(str(exc), everything, taking.limits)
         return DecodedTimeline(video_info(video, found[0], timing), len(taking.windows))
 
 
-def _as_foretold(task: _Task, foretold: _Foretold, timing: Timing) -> DecodedTimeline | _Foretold:
+def _as_foretold(task: _Task, known: _NoPlan, timing: Timing) -> DecodedTimeline | _NoPlan:
     """Decode every frame, as long as those come that the packets foretell."""
+    known.limits.check_decoded_pixels(known.pixels)
     taking = task.cut(timing)
-    expected = foretold.timestamps
+    expected = known.timestamps
 
     def take(number: int, frame: VideoFrame) -> None:
         if number >= len(expected) or frame.pts != expected[number] or frame.is_corrupt:
@@ -275,15 +291,15 @@ def _as_foretold(task: _Task, foretold: _Foretold, timing: Timing) -> DecodedTim
         taking.take(number, frame)
 
     try:
-        found = decode_all(task.file, taking.limits, 1, take)
+        found = decode_all(task.file, known.limits, 1, take)
     except Unplannable as exc:
-        return _Foretold(str(exc))
+        return replace(known, because=str(exc))
     if found.frames < len(expected):
-        return _Foretold("fewer frames than the packets foretell")
-    return _finished(taking, found, foretold.because)
+        return replace(known, because="fewer frames than the packets foretell")
+    return _finished(taking, found, known.because)
 
 
-def _as_found(task: _Task, because: str) -> DecodedTimeline:
+def _as_found(task: _Task, known: _NoPlan) -> DecodedTimeline:
     """Decode every frame to learn which there are, then once more for the windows that are left.
 
     Frames are numbered anew: those that do not decode do not count.
@@ -291,8 +307,8 @@ def _as_found(task: _Task, because: str) -> DecodedTimeline:
     Raises:
         Undecodable: as `decode_all`, or the second time other frames come than the first.
     """
-    most = replace(task.limits, max_decoded_pixels=task.limits.max_decoded_pixels * task.limits.max_windows)
-    whole = decode_all(task.file, most, 1, lambda _number, _frame: task.sink.alive())
+    known.limits.check_decoded_pixels(known.pixels)
+    whole = decode_all(task.file, known.limits, 1, lambda _number, _frame: task.sink.alive())
     taking = task.cut(whole.timing, whole.damaged)
 
     def take(number: int, frame: VideoFrame) -> None:
@@ -302,7 +318,7 @@ def _as_found(task: _Task, because: str) -> DecodedTimeline:
     found = decode_all(task.file, taking.limits, 1, take)
     if (found.frames, found.damaged) != (whole.frames, whole.damaged):
         raise Undecodable("the video decodes to other frames each time")
-    return _finished(taking, found, because)
+    return _finished(taking, found, known.because)
 
 
 def _finished(taking: _Taking, found: Pass, because: str) -> DecodedTimeline:

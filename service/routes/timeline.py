@@ -77,11 +77,11 @@ async def _answer(
                 service.recognizer, upload.clip, query, Deadlines(begin_by, deadline.at), held
             )
             async with while_connected(request), aclosing(found):
-                service.metrics.stages(record.model, record.stages_ms)
                 async for item in found:
                     if isinstance(item, WindowRecognition):
                         _count(service, record.model, item)
                         if not lines.begun:
+                            service.metrics.stages(record.model, record.stages_ms)
                             await lines.begin({"Server-Timing": _to_first_line(record, item.timing)})
                         await lines.send(TimelineWindow.of(item))
                     else:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import io
 
 import av
@@ -10,6 +11,7 @@ from av.video.reformatter import Colorspace
 from benchmarks.scaler_fidelity import FILTERS, REFERENCES, difference, made_frames
 from service.clip.geometry import Orientation
 from service.clip.scaling import FILTER, Scaler, colour_matrix, pixels, turned, woven
+from tests.clips import numbered_clip
 
 LIMITED, FULL = 1, 2
 BT709, BT601, BT2020, UNSPECIFIED = 1, 6, 9, 2
@@ -161,3 +163,17 @@ def test_turning_is_clockwise_and_after_mirroring(
 ) -> None:
     image = np.repeat(CORNERS[:, :, None], 3, axis=2)
     assert turned(image, orientation)[:, :, 0].tolist() == expected
+
+
+def test_a_frame_that_was_scaled_goes_with_its_last_name() -> None:
+    with av.open(io.BytesIO(numbered_clip(frames=12, rotation=90)), "r") as container:
+        frames = container.decode(video=0)
+        gc.collect()
+        gc.disable()
+        try:
+            for frame in frames:
+                Scaler(32).scaled(frame)
+            del frame
+            assert not [item for item in gc.get_objects() if isinstance(item, av.VideoFrame) and item.width]
+        finally:
+            gc.enable()

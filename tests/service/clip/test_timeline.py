@@ -23,8 +23,9 @@ from service.clip.timeline import DecodedTimeline, TakenWindow, decode_timeline
 from service.clip.video import DecodeLimits
 from service.clip.views import Views
 from service.clip.windows import WindowRule, cut, microseconds
-from service.errors import NotAVideo, OverLimit, Undecodable
+from service.errors import NotAVideo, OverLimit, RequestError, Undecodable
 from tests.clips import LOSSLESS, numbered_clip, read_numbers, remuxed
+from tests.hostile.corpus import Item, damaged_packets
 from tests.service.clip.fields import field_coded_clip
 from tests.service.clip.test_oddities import PLANNED, UNPLANNED
 
@@ -267,3 +268,17 @@ def test_work_may_grow_with_the_number_of_windows() -> None:
 def test_windows_of_odd_videos_are_those_of_a_full_decode(oddity: str) -> None:
     data = (PLANNED | UNPLANNED)[oddity][0]()
     assert_windows(data, *windows_of(data, 0.6, 0.4), WindowRule.of(0.6, 0.4))
+
+
+@pytest.mark.parametrize("item", [*damaged_packets()], ids=lambda item: item.name)
+def test_one_window_of_a_damaged_video_is_the_clip(item: Item) -> None:
+    try:
+        decoded = decode_clip(item.data, SPEC)
+    except RequestError as exc:
+        with pytest.raises(type(exc)):
+            windows_of(item.data, 60, 60)
+        return
+    sink, found = windows_of(item.data, 60, 60)
+    assert (sink.taken[0].indices, found.video) == (decoded.indices[0], decoded.video)
+    for name, frames in decoded.inputs.items():
+        assert np.array_equal(sink.inputs[0][name], frames)

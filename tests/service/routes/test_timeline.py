@@ -164,7 +164,7 @@ def test_timeline_ends_at_the_callers_time_limit(limited: RunningServer) -> None
     with begun(limited, long_clip(), a_few_frames, **{"X-Request-Timeout": "3"}) as lines:
         *windows, end = [json.loads(line) for line in lines]
     assert 1 <= len(windows) < 100
-    assert end["error"]["code"] == "deadline_exceeded"
+    assert end["error"]["code"] == "deadline_exceeded", (end, limited.lines(level="warning"))
     assert limited.post(numbered_clip(frames=3)).status_code == 200
 
 
@@ -228,11 +228,15 @@ def test_windows_are_counted_as_clips_are(server: RunningServer, client: httpx.C
     ]  # fmt: skip
 
 
-def test_service_that_stops_says_so_in_the_last_line(tiny_models: Path) -> None:
-    with running_server(tiny_models, SHUTDOWN_GRACE_S=0, API_KEYS="key") as server:
+def test_timeline_of_a_key_is_one_of_its_requests_and_is_told_when_the_service_stops(
+    tiny_models: Path,
+) -> None:
+    key = {"Authorization": "Bearer key"}
+    with running_server(tiny_models, SHUTDOWN_GRACE_S=0, API_KEYS="key", KEY_REQUESTS_AT_ONCE=1) as server:
         assert_problem(post(server, b"x"), "unauthorized")
-        with begun(server, long_clip(), Authorization="Bearer key") as lines:
+        with begun(server, long_clip(), SECONDS, **key) as lines, server.client(headers=key) as client:
             next(lines)
+            assert_problem(client.post("/v1/classify", content=b"x"), "rate_limited")
             server.process.terminate()
             *_, end = [json.loads(line) for line in lines]
         assert end["error"]["code"] == "not_ready"
