@@ -59,7 +59,7 @@ def build_graph(network: nn.Module, clip: ClipSpec, form: Form = Form.BLOCKED) -
     Raises:
         GraphError: the graph is not valid ONNX, or breaks one of the rules of `check_graph`.
     """
-    model = _exported(ServingGraph(network, form).eval(), clip)
+    model = _exported(ServingGraph(network, form).eval().requires_grad_(False), clip)
     _constant_resizes(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)

@@ -20,7 +20,7 @@ from model_export.accuracy_gate import Accuracy, Answer, compare_answers
 from model_export.calibration import Clip, labelled_clips
 from model_export.graph import LOGITS, build_graph, check_graph
 from model_export.half import to_half
-from model_export.parity import Parity, open_graph, prove
+from model_export.parity import Parity, answers, open_graph, prove
 from model_export.precision import Precision
 from model_export.progress import Say
 from model_export.quantize import quantize
@@ -78,6 +78,7 @@ def write_graphs(source: Source, folder: Path, judgement: Judgement | None, say:
         AccuracyError: an int8 graph loses more than it may.
     """
     parities = {}
+    reference = answers(source.network, source.clip, source.proof)
     for file, form in ((GRAPH_FILE, FORMS[source.precision]), (OPENVINO_FILE, Form.VOLUME)):
         say(f"writing {file}" + (", measuring ranges" if source.precision is Precision.INT8 else ""))
         model = _in_precision(build_graph(source.network, source.clip, form), source)
@@ -87,7 +88,7 @@ def write_graphs(source: Source, folder: Path, judgement: Judgement | None, say:
         (folder / file).write_bytes(model.SerializeToString())
         say(f"comparing {file} with PyTorch on {len(source.proof)} {source.proof_name}")
         parities[file] = prove(
-            source.network, folder / file, source.clip, source.proof, source.proof_name, source.precision
+            reference, folder / file, source.clip, source.proof, source.proof_name, source.precision
         )
     if judgement is None:
         return parities

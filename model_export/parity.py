@@ -26,6 +26,9 @@ BATCHES = (1, 3)  # 3 differs from the exporter's example batch of 2 and from ev
 CLIPS = sum(BATCHES)
 ERRORS_ONLY = 3
 
+Outputs = tuple[NDArray[np.float32], ...]
+"""Logits (N, C) and evidence (N, T', C)."""
+
 
 class ParityError(BlvnetError):
     """A graph that does not compute what the PyTorch network does."""
@@ -71,23 +74,27 @@ class Parity:
         }
 
 
+def answers(network: nn.Module, spec: ClipSpec, clips: Sequence[Clip]) -> list[Outputs]:
+    """What the network answers to each clip by itself."""
+    return [_in_torch(network, spec, _batch(spec, [clip])) for clip in clips]
+
+
 def prove(
-    network: nn.Module,
+    reference: Sequence[Outputs],
     graph: Path,
     spec: ClipSpec,
     clips: Sequence[Clip],
     source: str,
     precision: Precision,
 ) -> Parity:
-    """Compare `network` with the graph written from it on `CLIPS` clips, in batches of `BATCHES`.
+    """Compare a graph with the network's `answers` on the same `CLIPS` clips, in batches of `BATCHES`.
 
     Raises:
         ParityError: they differ by more than the precision's bound.
     """
-    assert len(clips) == CLIPS
-    reference = [_in_torch(network, spec, _batch(spec, [clip])) for clip in clips]
+    assert len(reference) == len(clips) == CLIPS
     session = open_graph(graph)
-    measured: list[tuple[NDArray[np.float32], ...]] = []
+    measured: list[Outputs] = []
     for size in BATCHES:
         batch = _batch(spec, clips[len(measured) : len(measured) + size])
         outputs = session.run(list(OUTPUTS), batch)
@@ -114,9 +121,7 @@ def probe_logits(network: nn.Module, spec: ClipSpec) -> NDArray[np.float32]:
     return logits
 
 
-def _in_torch(
-    network: nn.Module, spec: ClipSpec, batch: Mapping[str, NDArray[np.uint8]]
-) -> tuple[NDArray[np.float32], ...]:
+def _in_torch(network: nn.Module, spec: ClipSpec, batch: Mapping[str, NDArray[np.uint8]]) -> Outputs:
     """Logits and evidence of a batch."""
     with torch.inference_mode():
         evidence = network(*(normalise(torch.from_numpy(batch[item.name])) for item in spec.inputs))
@@ -135,8 +140,8 @@ def open_graph(graph: Path | bytes) -> onnxruntime.InferenceSession:
 
 
 def _difference(
-    reference: Sequence[tuple[NDArray[np.float32], ...]],
-    measured: Sequence[tuple[NDArray[np.float32], ...]],
+    reference: Sequence[Outputs],
+    measured: Sequence[Outputs],
     index: int,
 ) -> float:
     """Over all clips; NaN where either side is not finite, which no bound holds."""

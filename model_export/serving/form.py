@@ -14,10 +14,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeVar
 
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model_export.networks.blvnet import BLVNet, DualStem, Enlarged, SharedStem
 from model_export.networks.pixels import MEAN
@@ -31,13 +29,12 @@ from model_export.serving.channels_last import (
     ChannelsLastResNet,
     Doubled,
 )
+from model_export.serving.normalisation import fold, fold_normalisations
 from model_export.serving.patches import FirstConvolution
 from model_export.serving.pixels import PixelConvolution
 from model_export.serving.stem import FramewiseStem, StreamedStem, fold_branches
 from model_export.serving.temporal import ConstantAggregation, TimeFilter
 from model_export.serving.volume import VolumeBLVNet, VolumeResNet, lift_children, lifted_convolution
-
-Convolution = TypeVar("Convolution", nn.Conv2d, nn.Conv3d)
 
 
 class Form(StrEnum):
@@ -51,9 +48,10 @@ class Form(StrEnum):
 def for_serving(network: nn.Module, form: Form = Form.BLOCKED) -> nn.Module:
     """A copy in evaluation mode that takes uint8 streams (N, T_b, H, W, 3) and gives the same evidence.
 
-    Batch normalisation behind the stem stays: the exporter folds it, where what follows what is explicit.
+    Batch normalisation is in its convolutions.
     """
     serving = copy.deepcopy(network).eval()
+    fold_normalisations(serving)
     match form, serving:
         case Form.BLOCKED, _:
             _replace(serving, TimeFilter)
@@ -64,7 +62,7 @@ def for_serving(network: nn.Module, form: Form = Form.BLOCKED) -> nn.Module:
             _replace(serving, ChannelsLastFilter)
             return ChannelsLastBLVNet(serving, stem)
         case Form.CHANNELS_LAST, FrameResNet():
-            first = FirstConvolution(_folded(serving.conv1, serving.bn1))
+            first = FirstConvolution(serving.conv1)
             _replace(serving, ChannelsLastFilter)
             return ChannelsLastResNet(serving, first)
         case Form.VOLUME, BLVNet():
@@ -72,9 +70,9 @@ def for_serving(network: nn.Module, form: Form = Form.BLOCKED) -> nn.Module:
             lift_children(stem.stem)
             return VolumeBLVNet(serving, stem)
         case Form.VOLUME, FrameResNet():
-            return VolumeResNet(serving, _volume_convolution(_folded(serving.conv1, serving.bn1)))
+            return VolumeResNet(serving, _volume_convolution(serving.conv1))
         case _, I3DResNet():
-            return VolumeResNet(serving, FirstConvolution(_folded(serving.conv1, serving.bn1)))
+            return VolumeResNet(serving, FirstConvolution(serving.conv1))
         case _:
             raise TypeError(f"there is no {form} form of {type(network).__name__}")
 
@@ -83,18 +81,13 @@ def _streamed(network: BLVNet, first: Callable[[nn.Conv2d], FirstConvolution]) -
     """The stem with the first convolution of each stream, its normalisation folded in, made by `first`."""
     stem = network.stem
     fold_branches(stem)
-    little = first(_folded(stem.conv1, stem.bn1))
-    big = first(_folded(stem.conv1, stem.big_bn1)) if isinstance(stem, DualStem) else little
+    little = first(fold(stem.conv1, stem.bn1))
+    big = first(fold(stem.conv1, stem.big_bn1)) if isinstance(stem, DualStem) else little
     return StreamedStem(stem, (little, big))
 
 
 def _volume_convolution(convolution: nn.Conv2d) -> FirstConvolution:
     return FirstConvolution(lifted_convolution(convolution))
-
-
-def _folded(convolution: Convolution, norm: nn.Module) -> Convolution:
-    assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
-    return fuse_conv_bn_eval(convolution, norm)
 
 
 class Blocked(nn.Module):

@@ -17,10 +17,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model_export.networks.blvnet import DualStem, SharedStem
 from model_export.networks.temporal import TemporalAggregation
+from model_export.serving.normalisation import fold
 from model_export.serving.pixels import PixelConvolution
 
 # Convolutions between the first TAM and the merge, and the normalisations behind them.
@@ -43,10 +43,10 @@ class FramewiseStem(nn.Module):
     def __init__(self, stem: SharedStem | DualStem) -> None:
         super().__init__()
         self.shared = isinstance(stem, SharedStem)
-        self.little_conv = self.big_conv = PixelConvolution(fuse_conv_bn_eval(stem.conv1, stem.bn1))
+        self.little_conv = self.big_conv = PixelConvolution(fold(stem.conv1, stem.bn1))
         self.tam = self.big_tam = FrameTaps(stem.tam)
         if isinstance(stem, DualStem):
-            self.big_conv = PixelConvolution(fuse_conv_bn_eval(stem.conv1, stem.big_bn1))
+            self.big_conv = PixelConvolution(fold(stem.conv1, stem.big_bn1))
             self.big_tam = FrameTaps(stem.big_tam)
         fold_branches(stem)
         for name in TAKEN_OUT & {child for child, _ in stem.named_children()}:
@@ -93,7 +93,7 @@ class StreamedStem(nn.Module):
 def fold_branches(stem: SharedStem | DualStem) -> None:
     """Fold the normalisations behind the first TAM into the convolutions in front of them."""
     for convolution, norm in BRANCHES.items():
-        setattr(stem, convolution, fuse_conv_bn_eval(getattr(stem, convolution), getattr(stem, norm)))
+        setattr(stem, convolution, fold(getattr(stem, convolution), getattr(stem, norm)))
         setattr(stem, norm, nn.Identity())
 
 

@@ -141,8 +141,6 @@ def _volume_of(module: nn.Module) -> nn.Module | None:
             return NoVolumeAggregation()
         case nn.Conv2d():
             return lifted_convolution(module)
-        case nn.BatchNorm2d():
-            return _normalisation(module)
         case nn.AvgPool2d():
             return VolumePool(module)
         case nn.MaxPool2d():
@@ -173,12 +171,6 @@ def _sides(pair: tuple[int, ...] | str) -> tuple[int, int]:
     assert not isinstance(pair, str)
     height, width = pair
     return height, width
-
-
-def _normalisation(flat: nn.BatchNorm2d) -> nn.BatchNorm3d:
-    volume = nn.BatchNorm3d(flat.num_features, eps=flat.eps)
-    volume.load_state_dict(flat.state_dict())
-    return volume.train(flat.training)
 
 
 Sides = tuple[int, int, int]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model_export.calibration import made_clips
 from model_export.networks.pixels import MEAN, STD
-from model_export.parity import CLIPS, Parity, ParityError, prove
+from model_export.parity import CLIPS, Parity, ParityError, answers, prove
 from model_export.precision import Precision
 from service.clip.spec import ClipSpec, Frames, InputSpec
 
@@ -72,7 +72,9 @@ def write_graph(folder: Path, nodes: list[Node]) -> Path:
 
 
 def proof_of(graph: Path) -> Parity:
-    return prove(MeanColour(), graph, CLIP, made_clips(CLIP, CLIPS), "made clips", Precision.FP32)
+    clips = made_clips(CLIP, CLIPS)
+    reference = answers(MeanColour(), CLIP, clips)
+    return prove(reference, graph, CLIP, clips, "made clips", Precision.FP32)
 
 
 def test_right_graph_holds(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,17 @@ import onnxruntime
 import openvino
 import pytest
 from onnx import TensorProto, numpy_helper
+from torch import nn
 
 from model_export import graphs
 from model_export.calibration import Clip
+from model_export.graph import build_graph
 from model_export.parity import probe_logits
 from model_export.precision import BOUNDS, Precision
 from model_export.quantize import quantize
+from model_export.serving.form import Form
 from service.clip.probe import probe_clips
+from service.clip.spec import ClipSpec
 from service.manifest import Manifest, read_manifest
 from tests.clips import numbered_clip
 from tests.model_export.command import Result, blvnet
@@ -38,6 +42,23 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place.mkdir(exist_ok=True)
         (place / f"{index}.mp4").write_bytes(numbered_clip(frames=6 + index))
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_float_graph_is_made_once() -> Iterator[None]:
+    """Every export here is of the same network, and what is to be seen is behind its float graphs."""
+    made: dict[Form, onnx.ModelProto] = {}
+
+    def remembered(network: nn.Module, clip: ClipSpec, form: Form) -> onnx.ModelProto:
+        if form not in made:
+            made[form] = build_graph(network, clip, form)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(made[form])
+        return copy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "build_graph", remembered)
+        yield
 
 
 @pytest.fixture(scope="module")
