@@ -11,6 +11,7 @@ to hand on. It ends when the service does, and its workers with it.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import select
@@ -34,6 +35,8 @@ SET_VARIABLES = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 REQUEST = struct.Struct("=qq")
 # A status: a process id, an error number below zero, or at the end an exit status, below zero for a signal.
 NUMBER = struct.Struct("=q")
+# Without callers the server ends within milliseconds.
+ENDS_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,19 @@ class ForkServer:
         ours.setblocking(False)
         return WorkerProcess(pid, status), ours
 
+    def close(self) -> None:
+        """Let the server end, which it does once nobody can ask it for workers; another starts on need."""
+        with self._lock:
+            if self._control is None or self._process is None:
+                return
+            self._control.close()
+            try:
+                self._process.wait(ENDS_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._control = self._process = None
+
     def _running(self) -> socket.socket:
         """The control socket of a server that lives."""
         if self._control is not None and self._process is not None and self._process.poll() is None:
@@ -119,6 +135,7 @@ class ForkServer:
 
 
 FORK_SERVER = ForkServer()
+atexit.register(FORK_SERVER.close)
 
 
 def bare_environment() -> dict[str, str]:

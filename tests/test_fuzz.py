@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,9 @@ def test_packets_that_once_broke_a_reader_are_refused(codec: str, packet: str) -
         reader_for(codec, b"").read(memoryview(bytes.fromhex(packet)))
 
 
+@pytest.mark.skipif(
+    find_spec("atheris") is None, reason="there is no atheris for this Python and processor (pyproject.toml)"
+)
 def test_readers_refuse_packets_and_never_fail(pytestconfig: pytest.Config, tmp_path: Path) -> None:
     seconds = max(1, pytestconfig.getoption("fuzz_seconds") // 4)
     done = subprocess.run(
