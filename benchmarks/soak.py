@@ -122,7 +122,8 @@ async def soaked(service: serving.Service, material: Sequence[Post], extent: Ext
             if isinstance(result, Exception):
                 raise result
     await watch.at_rest(service.url, service.pid)
-    after, restarts = Held.by(service.pid, temporary), watch.metrics(service.url)[watch.RESTARTS]
+    after = await Held.again(before, service.pid, temporary)
+    restarts = watch.metrics(service.url)[watch.RESTARTS]
     after_rate = await carried(service, material, extent)
     rates = Rates(before_rate, after_rate, extent.load)
     return Soak(rates, traffic.answers, traffic.good_s, seen, before, after, restarts)

@@ -16,6 +16,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.race.processes import GONE, PROC, Foreign, process_pss_bytes, tree
+from service.lingering import LONGEST_PAUSE_S
 from service.sandbox import MAX_OPEN_FILES
 
 SAMPLE_S = 2.0
@@ -24,6 +25,7 @@ POLL_S = 0.02
 WHOLE_LIMIT_S = 30.0
 REST_LIMIT_S = 30.0
 SETTLE_S = 2.0  # for sockets that the service closes when its callers have, and its processes at its end
+LINGERS_S = 2 * LONGEST_PAUSE_S  # for what callers who hang up leave half sent
 RESTARTS, KILLED = "blvnet_decode_worker_restarts_total", "killed"
 
 
@@ -41,6 +43,14 @@ class Held:
         lasting = [root, *_children(root)]
         descriptors = sum(len(list((PROC / str(pid) / "fd").iterdir())) for pid in lasting)
         return cls(descriptors, len(tree(root)), len(list(temporary.iterdir())))
+
+    @classmethod
+    async def again(cls, before: Held, root: int, temporary: Path) -> Held:
+        """What it comes down to: `before`, or what is still held when that had time enough."""
+        deadline = time.monotonic() + LINGERS_S
+        while (now := cls.by(root, temporary)) != before and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+        return now
 
     def to_json(self) -> dict[str, int]:
         """For the report."""
