@@ -1,8 +1,8 @@
 """A refusal for want of room, given before anything else is done for the request.
 
 In an overload there may be more refusals than answers, and each takes time from the clips in work. So what is
-refused at once anyway is not matched to its route first, nor are its parameters read and checked: that takes
-longer than all the rest of it.
+refused at once anyway is not matched to its route first, nor are its parameters read and checked, which is a
+good part of what a refusal takes.
 """
 
 from __future__ import annotations

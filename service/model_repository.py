@@ -116,7 +116,9 @@ class ModelRepository:
         self._loading: Key | None = None
         self._started = False
         self._change = asyncio.Lock()
-        # Not the thread of inference, which goes on; and one, as engines are opened one at a time.
+        # Not the thread of inference, which goes on; and one, as engines are opened one at a time. It has the
+        # priority and the cores of the others: threads that an engine starts in it would have the lower ones
+        # too, for as long as the model serves.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loading")
 
     async def start(self) -> None:
