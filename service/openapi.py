@@ -132,7 +132,7 @@ def json_body(kind: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"content": {"application/json": {"schema": schema_of(kind)}}}}
 
 
-def lines(*kinds: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+def json_lines(*kinds: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that answers in lines of JSON, each of one of these kinds."""
     schema = {
         "description": "A JSON document in each line; the last one is a summary, or an error.",

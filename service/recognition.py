@@ -106,7 +106,6 @@ class Inferred:
 
 def answer(query: Query, model: Model, decoded: Decoded, inference: Inference) -> Recognition:
     """Score what came out of the graph."""
-    labels = model.manifest.labels
     ranked = scoring.rank(inference.outputs.logits, query.top_k)
     evidence = None
     if query.evidence:
@@ -117,15 +116,20 @@ def answer(query: Query, model: Model, decoded: Decoded, inference: Inference) -
     return Recognition(
         manifest=model.manifest,
         provider=model.session.runtime.provider,
-        predictions=tuple(
-            Prediction(labels[index], index, score)
-            for index, score in zip(ranked.indices.tolist(), ranked.scores.tolist(), strict=True)
-        ),
+        predictions=predictions(model.manifest, ranked),
         video=decoded.video,
         indices=tuple(chain.from_iterable(decoded.indices)),
         timestamps_s=tuple(chain.from_iterable(decoded.timestamps_s)),
         evidence=evidence,
         timing=timings(decoded, inference),
+    )
+
+
+def predictions(manifest: Manifest, ranked: scoring.Ranked) -> tuple[Prediction, ...]:
+    """The best classes with their labels, in their order."""
+    return tuple(
+        Prediction(manifest.labels[index], index, score)
+        for index, score in zip(ranked.indices.tolist(), ranked.scores.tolist(), strict=True)
     )
 
 

@@ -25,7 +25,7 @@ from service.clip.windows import US_PER_S, WindowRule
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.manifest import Manifest
 from service.packages import Model
-from service.recognition import MAX_TOP_K, Prediction, Timings
+from service.recognition import MAX_TOP_K, Prediction, Timings, predictions
 from service.recognizer import Recognizer
 from service.runtime.session import Inputs
 from service.serving import Serving
@@ -192,7 +192,10 @@ class _Account:
                 end_s=window.found.end_us / US_PER_S,
                 indices=window.found.indices,
                 timestamps_s=window.found.timestamps_s,
-                predictions=self._predictions(inference, row),
+                predictions=predictions(
+                    self.model.manifest,
+                    scoring.rank(inference.outputs.logits[row : row + 1], self.top_k),
+                ),
                 timing=Timings(
                     decode_ms=window.decode_ms,
                     queue_ms=inference.queue_ms / len(decoded),
@@ -211,14 +214,6 @@ class _Account:
             segments=tuple(segment.closed() for segment in self.segments),
             video=video,
             timing=Timings(self.decode_ms, self.queue_ms, self.inference_ms),
-        )
-
-    def _predictions(self, inference: Inference, row: int) -> tuple[Prediction, ...]:
-        labels = self.model.manifest.labels
-        ranked = scoring.rank(inference.outputs.logits[row : row + 1], self.top_k)
-        return tuple(
-            Prediction(labels[index], index, score)
-            for index, score in zip(ranked.indices.tolist(), ranked.scores.tolist(), strict=True)
         )
 
     def _add(self, recognition: WindowRecognition) -> None:

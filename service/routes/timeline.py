@@ -13,7 +13,7 @@ from service.context import RequestRecord, record_of
 from service.deps import Deadline, Service, TimelineDeadline, take_share, until, while_connected
 from service.lifecycle import Lifecycle
 from service.lines import Lines, LinesAnswer
-from service.openapi import CLIP_BODY, lines, problems
+from service.openapi import CLIP_BODY, json_lines, problems
 from service.recognition import Timings
 from service.schemas import server_timing
 from service.timeline import Deadlines, TimelineQuery, WindowRecognition, recognize_timeline
@@ -36,7 +36,7 @@ router = APIRouter(prefix="/v1", tags=["recognition"])
     responses=problems(
         "bad_request", "unauthorized", "model_not_found", "too_large", "not_a_video", "undecodable",
         "invalid_parameter", "over_limit", "rate_limited", "overloaded", "not_ready", "deadline_exceeded",
-    ) | lines(TimelineWindow, TimelineEnd, TimelineError),
+    ) | json_lines(TimelineWindow, TimelineEnd, TimelineError),
     openapi_extra=CLIP_BODY,
     dependencies=[Depends(take_share)],
 )  # fmt: skip
