@@ -454,11 +454,12 @@ async def test_nothing_is_left_of_many_clips(monkeypatch: pytest.MonkeyPatch) ->
         await asyncio.create_task(round_of_clips())
         gc.collect()  # what asyncio leaves behind
         (fork_server,) = {parent_of(pid) for pid in pool.pids}
+        await until(lambda: children_of(fork_server) == pool.pids)
+        await asyncio.sleep(0.1)  # for the news of the last one's end
         before = held(os.getpid()), held(fork_server)
         await asyncio.create_task(round_of_clips())
         gc.collect()
-        await until(lambda: children_of(fork_server) == pool.pids)
-        assert (held(os.getpid()), held(fork_server)) == before
+        await until(lambda: (held(os.getpid()), held(fork_server)) == before)
         assert set(recorder.restarts) >= {RestartReason.KILLED, RestartReason.RECYCLED}
     assert not children_of(fork_server)
 
