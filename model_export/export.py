@@ -13,6 +13,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 from torch import nn
 
 from model_export.calibration import made_clips, read_clips
@@ -41,7 +42,7 @@ from service.manifest import (
 )
 
 GMACS_DIGITS = 6
-TOOLS = ("blvnet-serve", "torch", "onnx", "onnxscript", "onnxruntime")
+TOOLS = ("blvnet-serve", "torch", "onnx", "onnxscript")  # onnxruntime comes under several names
 # What a checkpoint of ours says of its training that is worth showing; the trainer's folders are not.
 TRAINING_FACTS = ("dataset", "step", "best_top1")
 
@@ -249,7 +250,7 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
         "checkpoint_sha256": sha256_of(checkpoint.path),
         "layout": checkpoint.naming.layout.value,
         "opset": OPSET,
-        "tools": {tool: version_of(tool) for tool in TOOLS},
+        "tools": {tool: version_of(tool) for tool in TOOLS} | {"onnxruntime": onnxruntime.__version__},
         **({"training": training} if training else {}),
     }
 
