@@ -21,6 +21,7 @@ MOST = 32  # past it a GPU that is worth its price is still not faster, and a cl
 ENOUGH = 0.95  # of the best rate: past that a larger batch only takes longer
 LEAST_RUNS = 3
 MEASURING_S = 0.1  # of each size
+PREPARING_S = 30.0  # past it no larger size is begun, unless it was asked for: a start has to end
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,11 @@ def prepare_batches(
     """
     sizes: list[int] = []
     seconds: list[float] = []
+    begin = time.perf_counter()
     for size in sizes_up_to(asked or MOST):
+        if sizes and not asked and time.perf_counter() - begin > PREPARING_S:
+            logger.info("batches have at most %d clips, as it takes long to prepare for more", sizes[-1])
+            break
         batch = repeated(clips, size)
         try:
             check(session.run(batch))

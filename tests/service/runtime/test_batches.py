@@ -83,5 +83,11 @@ def test_what_does_not_fit_is_left_out_unless_it_was_asked_for() -> None:
         prepare_batches(Device(memory_rows=0), CLIPS, None, lambda _: None)
 
 
+def test_preparing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.runtime.batches.PREPARING_S", 0.0)
+    assert prepare_batches(Device(), CLIPS, None, lambda _: None).sizes == (1,)
+    assert prepare_batches(Device(), CLIPS, 4, lambda _: None).sizes == (1, 2, 4)
+
+
 def test_clips_are_repeated_in_order() -> None:
     assert repeated(CLIPS, 5)["frames"][:, 0].tolist() == [3, 5, 3, 5, 3]
