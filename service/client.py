@@ -87,28 +87,21 @@ class Client:
     def _talking(self, clip: Path) -> Iterator[BinaryIO]:
         """A clip to send; what fails on the way becomes an error of ours."""
         try:
-            file = clip.open("rb")
+            with clip.open("rb") as file:
+                yield file
+        except httpx.HTTPError as exc:
+            raise ServerFailed(f"{self._url} does not answer: {exc}; is the service running there?") from exc
+        except httpx.InvalidURL as exc:
+            raise ServerFailed(f"{self._url} is not the address of a server: {exc}") from exc
         except OSError as exc:
             raise BadRequest(f"The clip cannot be opened: {exc.strerror}.") from exc
-        with file:
-            try:
-                yield file
-            except httpx.HTTPError as exc:
-                raise ServerFailed(
-                    f"{self._url} does not answer: {exc}; is the service running there?"
-                ) from exc
-            except httpx.InvalidURL as exc:
-                raise ServerFailed(f"{self._url} is not the address of a server: {exc}") from exc
 
     def _refusal(self, answer: httpx.Response) -> BlvnetError:
         return self._error(self._parsed(answer.content, PROBLEM, answer.status_code), answer)
 
-    def _parsed(
-        self, text: str | bytes, kind: type[Document] | TypeAdapter[Document], status: int
-    ) -> Document:
+    def _parsed(self, text: str | bytes, kind: TypeAdapter[Document], status: int) -> Document:
         try:
-            adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
-            return adapter.validate_json(text)
+            return kind.validate_json(text)
         except ValidationError as exc:
             raise ServerFailed(
                 f"{self._url} answers with status {status} and not as this kind of server does"
