@@ -108,6 +108,7 @@ def test_model_entry_of_one_that_serves() -> None:
         "threads": 2,
         "streams": 1,
         "chosen": "measured",
+        "batches": [],
         "measured_ms": {"cpu_f32": 3.5},
     }
     assert [item.name for item in entry.inputs] == ["little", "big"]

@@ -21,6 +21,7 @@ def test_list_has_the_models_and_the_limits(server: RunningServer) -> None:
         "threads": 1,
         "streams": 1,
         "chosen": "first",
+        "batches": [],
         "measured_ms": {},
     }
     assert (model["labels"], model["precision"]) == (list(LABELS), "fp32")
