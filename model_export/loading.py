@@ -107,10 +107,9 @@ class DecodedClips:
         return self.count
 
     def load(self, draw: Draw, clip: Clip) -> tuple[Pixels, ...]:
-        """Decode one clip; views come temporal clip by temporal clip, crop by crop."""
-        inputs = read_clip(clip, self.spec, clips=self.phases, crops=self.crops)
-        which = draw.phase * self.crops + draw.crop
-        return tuple(inputs[item.name][which] for item in self.spec.inputs)
+        """Decode the frames that one draw of one clip takes."""
+        inputs = read_clip(clip, self.spec, clips=self.phases, crops=self.crops, only=draw.phase)
+        return tuple(inputs[item.name][draw.crop] for item in self.spec.inputs)
 
 
 def epoch_draws(source: ClipSource, batch_size: int, generator: torch.Generator) -> list[list[Draw]]:

@@ -31,8 +31,12 @@ MOST_BEHIND = 4096
 Inputs = dict[str, npt.NDArray[np.uint8]]
 
 
-def read_clip(clip: Clip, spec: ClipSpec, *, clips: int = 1, crops: int = 1) -> Inputs:
+def read_clip(
+    clip: Clip, spec: ClipSpec, *, clips: int = 1, crops: int = 1, only: int | None = None
+) -> Inputs:
     """Input name -> uint8 `(V, T_branch, size, size, 3)` RGB, V = clips * crops views as of `decode_clip`.
+
+    `only` is the one of the `clips` to read, if not all of them.
 
     Raises:
         BlvnetError: the clip cannot be read.
@@ -41,9 +45,10 @@ def read_clip(clip: Clip, spec: ClipSpec, *, clips: int = 1, crops: int = 1) -> 
     if not clip.path.is_dir():
         if clip.span is not None:
             raise Undecodable("a start and an end are those of a folder of pictures, this is none")
-        return decode_clip(clip.path, spec, clips=clips, crops=crops).inputs
+        return decode_clip(clip.path, spec, clips=clips, crops=crops, only=only).inputs
     pictures = _pictures(clip)
-    views = Views(spec, sample_indices(spec, len(pictures), clips), crops)
+    indices = sample_indices(spec, len(pictures), clips)
+    views = Views(spec, indices if only is None else (indices[only],), crops)
     decoder = av.CodecContext.create("mjpeg", "r")
     decoder.options = {"err_detect": "explode"}
     for index in sorted(views.wanted):

@@ -90,8 +90,14 @@ class _Wish:
     limits: DecodeLimits
     clips: int
     crops: int
+    only: int | None
     cores: int
     out: Mapping[str, NDArray[np.uint8]] | None
+
+    def indices(self, frame_count: int) -> tuple[tuple[int, ...], ...]:
+        """The frames to take, of each temporal clip."""
+        taken = sample_indices(self.spec, frame_count, self.clips)
+        return taken if self.only is None else (taken[self.only],)
 
     def views(self, indices: tuple[tuple[int, ...], ...]) -> Views:
         """A place for the frames with these numbers."""
@@ -105,11 +111,13 @@ def decode_clip(
     *,
     clips: int = 1,
     crops: int = 1,
+    only: int | None = None,
     threads: int = 1,
     out: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> DecodedClip:
     """Decode the frames that `spec` asks of a video, `clips` times over time and `crops` times over space.
 
+    `only` is the one of the `clips` to decode, if not all of them; the others' frames are not even scaled.
     `source` is a path, the file's bytes, or a seekable binary file, which is read from its beginning and
     left open. `threads` are the cores that decoding may keep busy; how, is decided by what is to be decoded.
     `out` are arrays of the shapes of `DecodedClip.inputs` to put the frames into, such as shared memory.
@@ -118,14 +126,16 @@ def decode_clip(
         NotAVideo: no container that we take, or no video stream in it.
         Undecodable: a video, but no frame can be had from it.
         OverLimit: past one of `limits`.
-        InvalidParameter: `clips` is below 1, or `crops` not 1, 3, 5 or 10.
+        InvalidParameter: `clips` is below 1, `crops` not 1, 3, 5 or 10, or `only` not one of the clips.
         OSError: a path that cannot be opened.
     """
     if clips < 1:
         raise InvalidParameter("clips must be at least 1")
     if crops not in CROP_COUNTS:
         raise InvalidParameter("crops must be 1, 3, 5 or 10")
-    wish = _Wish(spec, limits, clips, crops, threads, out)
+    if only is not None and not 0 <= only < clips:
+        raise InvalidParameter(f"there is no clip {only} of {clips}")
+    wish = _Wish(spec, limits, clips, crops, only, threads, out)
     with opened(source) as file:
         outcome = _attempt(file, wish)
         return outcome if isinstance(outcome, DecodedClip) else _decode_fully(file, outcome, wish)
@@ -160,7 +170,7 @@ def _decode_planned(
     Raises:
         Unplannable: other frames come than the packets foretell.
     """
-    indices = sample_indices(wish.spec, len(table.frames), wish.clips)
+    indices = wish.indices(len(table.frames))
     views = wish.views(indices)
     found: list[FirstFrame] = []
 
@@ -225,7 +235,7 @@ def _decode_fully(file: BinaryIO, known: _NoPlan, wish: _Wish) -> DecodedClip:
     threads = spread(wish.cores, known.pixels, [1]).threads
     frame_count, damaged = known.frames, frozenset[int]()
     for _ in range(MAX_PASSES):
-        indices = undamaged(sample_indices(wish.spec, frame_count, wish.clips), frame_count, damaged)
+        indices = undamaged(wish.indices(frame_count), frame_count, damaged)
         views = wish.views(indices)
         found = decode_all(file, wish.limits, threads, views.take)
         if found.frames == frame_count and not views.wanted & found.damaged:

@@ -14,7 +14,7 @@ from model_export.datasets import Clip
 from model_export.reading import read_clip
 from service.clip.decode import decode_clip
 from service.clip.spec import ClipSpec, Frames, InputSpec, Sampling
-from service.errors import BlvnetError
+from service.errors import BlvnetError, InvalidParameter
 from tests.clips import jpeg_picture, numbered_clip, numbered_pictures, read_numbers
 
 INPUTS = (InputSpec("little", Frames.EVEN, 48, 50), InputSpec("big", Frames.ODD, 24, 25))
@@ -61,6 +61,18 @@ def test_video_is_decoded_as_the_service_does(tmp_path: Path) -> None:
     inputs = read_clip(Clip(path, 0), SPEC, clips=2, crops=3)
     for name, frames in decode_clip(path, SPEC, clips=2, crops=3).inputs.items():
         np.testing.assert_array_equal(inputs[name], frames)
+
+
+def test_one_of_several_samplings_is_read_alone(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(numbered_clip(frames=12))
+    for clip in (Clip(path, 0), Clip(numbered_pictures(tmp_path / "pictures", range(12)), 0)):
+        everything = read_clip(clip, SPEC, clips=3, crops=3)
+        one = read_clip(clip, SPEC, clips=3, crops=3, only=1)
+        for name, frames in everything.items():
+            np.testing.assert_array_equal(one[name], frames[3:6])
+    with pytest.raises(InvalidParameter, match="there is no clip 3 of 3"):
+        read_clip(Clip(path, 0), SPEC, clips=3, only=3)
 
 
 def test_part_of_a_video_is_refused(tmp_path: Path) -> None:
