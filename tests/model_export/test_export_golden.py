@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Exported:
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Exported]]]:
     """All networks, as many side by side as there are cores: most of an export is the work of one thread."""
-    pool = ProcessPoolExecutor(usable_cores(), get_context("spawn"))
+    pool = ProcessPoolExecutor(usable_cores(), get_context("spawn"), warnings.simplefilter, ("error",))
     try:
         yield {name: pool.submit(exported, name, tmp_path_factory.mktemp(name)) for name in NETWORKS}
     finally:
