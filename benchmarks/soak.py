@@ -122,7 +122,7 @@ async def soaked(service: serving.Service, material: Sequence[Post], extent: Ext
             if isinstance(result, Exception):
                 raise result
     await watch.at_rest(service.url, service.pid)
-    after = await Held.again(before, service.pid, temporary)
+    after = await Held.again(before, service.url, service.pid, temporary)
     restarts = watch.metrics(service.url)[watch.RESTARTS]
     after_rate = await carried(service, material, extent)
     rates = Rates(before_rate, after_rate, extent.load)

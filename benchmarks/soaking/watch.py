@@ -45,10 +45,15 @@ class Held:
         return cls(descriptors, len(tree(root)), len(list(temporary.iterdir())))
 
     @classmethod
-    async def again(cls, before: Held, root: int, temporary: Path) -> Held:
-        """What it comes down to: `before`, or what is still held when that had time enough."""
+    async def again(cls, before: Held, url: str, root: int, temporary: Path) -> Held:
+        """What it comes down to: `before`, or what is still held when that had time enough.
+
+        It is asked for its metrics meanwhile: the last callers that hung up leave cycles of objects, with the
+        memory of a clip, which Python collects when a process has made enough of others.
+        """
         deadline = time.monotonic() + LINGERS_S
         while (now := cls.by(root, temporary)) != before and time.monotonic() < deadline:
+            metrics(url)
             await asyncio.sleep(POLL_S)
         return now
 
