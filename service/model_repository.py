@@ -345,6 +345,8 @@ class ModelRepository:
             await serving.batcher.close()
             await self._in_thread(serving.unload)
             logger.info("model %s is unloaded", serving)
+        except TimeoutError:
+            logger.critical("an inference of model %s does not end; it keeps its memory and thread", serving)
         finally:
             del self._unloading[serving]
 

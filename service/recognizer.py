@@ -40,6 +40,7 @@ from service.window_stream import WindowStream, windows_of
 RETRY_TIMELINE_S = 10.0
 # Callers who come at once, or keep a few requests open, are not turned away for a slow model.
 BURST_PER_CORE = 8
+INFERENCE = "inference"  # what its threads' names begin with
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Recognizer:
             observer=self._observer,
         )
         self._slots = Slots(config.threads(cores))
-        self._inference = ThreadPoolExecutor(self._slots.total, thread_name_prefix="inference")
+        self._inference = ThreadPoolExecutor(self._slots.total, thread_name_prefix=INFERENCE)
         self._closing = asyncio.Lock()
         self._timelines = 0
 
@@ -243,7 +244,7 @@ class Recognizer:
                 logger.warning("%d requests were not finished in %g s", self.inflight, grace_s)
             await self._decoding.close()
             await self._models.close()
-            self._inference.shutdown()
+            self._inference.shutdown(wait=False)  # a run that does not end would hold the event loop
             self._enter(RecognizerState.CLOSED)
 
     @contextmanager

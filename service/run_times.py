@@ -33,16 +33,18 @@ class RunTimes:
         finally:
             del self._began[run]
 
+    @property
+    def oldest_s(self) -> float:
+        """For how long the run that began first is under way; 0 while there is none."""
+        return self._clock() - next(iter(self._began.values())) if self._began else 0.0
+
     def overdue_s(self, limit_s: float) -> float | None:
         """For how long a run is under way that ought to have ended; None while there is none.
 
         Args:
             limit_s: longest that any run may take.
         """
-        if not self._began:
-            return None
-        oldest_s = self._clock() - next(iter(self._began.values()))
-        return oldest_s if oldest_s > self._bound_s(limit_s) else None
+        return self.oldest_s if self._began and self.oldest_s > self._bound_s(limit_s) else None
 
     def _bound_s(self, limit_s: float) -> float:
         if not self._took_s:

@@ -110,6 +110,7 @@ class WatchedBatcher:
         self._name = name
         self._black_clip = black_clip
         self._idle_s = idle_s
+        self._limit_s = limit_s
         self._on_failure = on_failure
         self._pulse = Pulse(limit_s, batcher.run_times)
         self._told: str | None = None
@@ -150,12 +151,17 @@ class WatchedBatcher:
             raise
 
     async def close(self) -> None:
-        """Stop testing, then as `Batcher.close`."""
+        """Stop testing, then as `Batcher.close`.
+
+        Raises:
+            TimeoutError: a run has not ended in the time that any may take.
+        """
         for task in self._tests:
             task.cancel()
         await asyncio.gather(*self._tests, return_exceptions=True)
         self._tests = []  # their errors lead back here, and so to the black clip, in a circle
-        await self._batcher.close()
+        async with asyncio.timeout(max(0.0, self._limit_s - self._batcher.run_times.oldest_s)):
+            await self._batcher.close()
 
     async def _test_when_idle(self) -> None:
         while self.state is not BatcherState.CLOSED:

@@ -1,7 +1,7 @@
 """Runs the application as a process: sockets, signals, and an end that loses nothing that was accepted.
 
 SIGTERM or SIGINT ──> no new work (503, /readyz false) ──> accepted requests finish, at most SHUTDOWN_GRACE_S
-                  ──> sockets close, workers stop ──> exit 0
+                  ──> sockets close, workers stop ──> exit 0; or 1, without an inference that does not end
 a second signal   ──> the wait ends at once
 SIGHUP            ──> the folder of models is looked through again, while all goes on
 """
@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ from service import logs
 from service.app import create_app, create_operations_app
 from service.errors import BlvnetError
 from service.lifecycle import Lifecycle
+from service.recognizer import INFERENCE
 from service.settings import Settings, unknown_variables
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -33,6 +35,8 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 75
 # For answers that are still on the wire when all work is done.
 LAST_BYTES_S = 5
+# For threads that have nothing left to do.
+LAST_STEPS_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +57,18 @@ def run(settings: Settings) -> None:
     for name in unknown_variables(os.environ):
         logger.warning("%s is set but is no setting", name)
     asyncio.run(_serve(settings))
+    _leave_behind_what_is_stuck()
+
+
+def _leave_behind_what_is_stuck() -> None:
+    """End the process if an inference does not end: nothing interrupts an engine, and Python would wait."""
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(INFERENCE)]
+    for thread in threads:
+        thread.join(LAST_STEPS_S)
+    if stuck := sum(thread.is_alive() for thread in threads):
+        logger.critical("the process ends before its inferences", extra={"inferences": stuck})
+        logging.shutdown()
+        os._exit(1)
 
 
 async def _serve(settings: Settings) -> None:

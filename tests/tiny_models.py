@@ -39,6 +39,7 @@ class TinyModel:
         spec: the network's clip; moments are the frames of its first input.
         labels: any number; classes beyond the three colours get no evidence.
         work: a matrix product of this size runs with every batch and changes nothing, to make a run slow.
+        endless: a clip of a strong colour makes it count for ever.
         classes: outputs of the graph, if they are not to be as many as the labels.
         dtype: of the inputs.
         batch: length of the batch axis; a name leaves it free.
@@ -48,6 +49,7 @@ class TinyModel:
     spec: ClipSpec = TWO_STREAMS
     labels: Sequence[str] = LABELS
     work: int = 0
+    endless: bool = False
     classes: int | None = None
     dtype: int = TensorProto.UINT8
     batch: int | str = "N"
@@ -115,7 +117,8 @@ def graph(model: TinyModel) -> onnx.ModelProto:
     means = [f"{item.name}_mean" for item in model.spec.inputs]
     nodes += [
         helper.make_node("Sum", means, ["colours"]),
-        helper.make_node("MatMul", ["colours", "to_classes"], ["evidence_sum"]),
+        *_counting("colours", "counted", model),
+        helper.make_node("MatMul", ["counted", "to_classes"], ["evidence_sum"]),
         helper.make_node("Add", ["evidence_sum", "nothing"], ["evidence"]),
         helper.make_node("ReduceMean", ["evidence"], ["logits"], axes=[1], keepdims=0),
     ]
@@ -161,6 +164,39 @@ def _work(size: int) -> list[onnx.NodeProto]:
         helper.make_node("MatMul", ["noise", "noise"], ["product"]),
         helper.make_node("ReduceMean", ["product"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+    ]
+
+
+def _counting(given: str, passed_on: str, model: TinyModel) -> list[onnx.NodeProto]:
+    """Passes a tensor on; in an endless model, if a value in it is over half, only after counting far."""
+    if not model.endless:
+        return [helper.make_node("Identity", [given], [passed_on])]
+    half = helper.make_tensor("half", TensorProto.FLOAT, [], [0.5 * 255 * len(model.spec.inputs)])
+    far = helper.make_tensor("far", TensorProto.INT64, [], [1 << 60])
+    flag, value = (
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (("on", TensorProto.BOOL, []), ("kept", TensorProto.FLOAT, None))
+    )
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["on_out"]),
+            helper.make_node("Identity", ["kept"], ["kept_out"]),
+        ],
+        "count",
+        [helper.make_tensor_value_info("step", TensorProto.INT64, []), flag, value],
+        [
+            helper.make_tensor_value_info("on_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("kept_out", TensorProto.FLOAT, None),
+        ],
+    )
+    return [
+        helper.make_node("Constant", [], ["half"], value=half),
+        helper.make_node("Constant", [], ["far"], value=far),
+        helper.make_node("ReduceMax", [given], ["largest"], keepdims=0),
+        helper.make_node("Greater", ["largest", "half"], ["is_strong"]),
+        helper.make_node("Cast", ["is_strong"], ["once"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["once", "far"], ["steps"]),
+        helper.make_node("Loop", ["steps", "", given], [passed_on], body=body),
     ]
 
 

@@ -398,6 +398,20 @@ class TestShutdown:
             assert server.stop(number) == 0
         assert [line["state"] for line in server.log if "state" in line] == ["serving", "draining", "stopped"]
 
+    def test_inference_that_does_not_end_is_left_behind(self, tmp_path: Path, red_clip: bytes) -> None:
+        write_package(tmp_path, model=TinyModel(endless=True))
+        with running_server(tmp_path, REQUEST_TIMEOUT_S=1, SHUTDOWN_GRACE_S=1) as server:
+            workers = children_of(server.process.pid)
+            answer = server.post(red_clip)
+            assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+            server.wait_for(lambda: not server.is_ready(), "the news that inference is stuck")
+            assert server.stop() == 1
+        assert server.line(event="the process ends before its inferences")["inferences"] == 1
+        give_up = time.monotonic() + PATIENCE_S
+        while any(Path(f"/proc/{pid}").exists() for pid in workers):
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+
     def test_signal_during_the_start_ends_it(self, tiny_models: Path) -> None:
         with starting_server(tiny_models) as server:
             server.line(event="the recognizer is starting")
