@@ -174,6 +174,6 @@ def test_a_frame_that_was_scaled_goes_with_its_last_name() -> None:
             for frame in frames:
                 Scaler(32).scaled(frame)
             del frame
-            assert not [item for item in gc.get_objects() if isinstance(item, av.VideoFrame) and item.width]
+            assert not [item for item in gc.get_objects() if type(item) is av.VideoFrame and item.width]
         finally:
             gc.enable()
