@@ -131,8 +131,9 @@ def network_text(network: Network) -> str:
     ]
     head: tuple[str, ...] = ("", "threads", "batch", "ms", "quartiles", "clips/s", "GFLOP/s", "x product")
     head += ("first answer, s", "peak MB", "difference")
+    measured = f"{network['gmacs']:.2f} GMACs a clip; on {_place(network['machine'])}."
     lines = [
-        f"{network['gmacs']:.2f} GMACs a clip. Matrix product: {', '.join(products)}.",
+        f"{measured} Matrix product: {', '.join(products)}.",
         "",
         table(head, (row for entry in network["results"] for row in _rows(entry))),
     ]
@@ -178,6 +179,11 @@ def _row(entry: Entry | None, batch: int) -> Mapping[str, Any] | None:
     if entry is None:
         return None
     return next((row for row in entry["batches"] if row["batch"] == batch), None)
+
+
+def _place(machine: Mapping[str, Any]) -> str:
+    """What it was measured on."""
+    return f"{machine['cores']} cores of {machine['cpu']}"
 
 
 def _threads(count: int) -> str:
