@@ -141,16 +141,18 @@ def test_figures_are_those_of_the_benchmarks() -> None:
     results = ROOT / "benchmarks/results"
     accuracy = json.loads((results / "accuracy.json").read_text())
     timing = json.loads((results / "stages.json").read_text())
+    soak = json.loads((results / "soak.json").read_text())["answers"]["good"]["answers"]
     p50 = timing["p50_ms"]
     figures = dict(
         re.findall(r"^\| (.+?) \| (.+?) \|", TEXT.split("\n## Accuracy and speed\n")[1], re.MULTILINE)
     )
-    assert list(figures.values())[1:6] == [
+    assert list(figures.values())[1:7] == [
         f"{accuracy['top1']:.1%}".replace("%", " %"),
         f"{accuracy['reversed']['opposite_label']:.1%}".replace("%", " %"),
         f"{p50['total']:.0f} ms",
         f"{p50['decode']:.0f} ms and {p50['inference']:.0f} ms",
         f"{timing['start_s']['ready_s']:.1f} s",
+        f"{soak['200']:,} of {sum(soak.values()):,}",
     ]
 
 
