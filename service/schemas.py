@@ -53,8 +53,8 @@ class Crops(IntEnum):
     TEN = 10
 
 
-class ClassifyParameters(BaseModel):
-    """The query of `/v1/classify`. A name that is not here is refused, because it is a typing error."""
+class RecognitionParameters(BaseModel):
+    """What any query for labels may have. A name that is not here is refused, as it is a typing error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,6 +64,11 @@ class ClassifyParameters(BaseModel):
         max_length=128,
         description="Name of the model; the only or first one if not given.",
     )
+
+
+class ClassifyParameters(RecognitionParameters):
+    """The query of `/v1/classify`."""
+
     top_k: int = Field(default=5, ge=1, le=100, description="How many labels to answer with, best first.")
     clips: int = Field(
         default=1, ge=1, le=10, description="Clips sampled from the video; their scores are averaged."

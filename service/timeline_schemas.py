@@ -5,25 +5,27 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
-from service.schemas import MS_DIGITS, S_DIGITS, ModelRef, Prediction, Problem, Sampled, Timing, Video
+from service.schemas import (
+    MS_DIGITS,
+    S_DIGITS,
+    ModelRef,
+    Prediction,
+    Problem,
+    RecognitionParameters,
+    Sampled,
+    Timing,
+    Video,
+)
 from service.timeline import DEFAULT_WINDOW_S, LONGEST_S, SHORTEST_S, TimelineSummary, WindowRecognition
 
 Seconds = Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S)]
 
 
-class TimelineParameters(BaseModel):
-    """The query of `/v1/timeline`. A name that is not here is refused, because it is a typing error."""
+class TimelineParameters(RecognitionParameters):
+    """The query of `/v1/timeline`."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    model: str | None = Field(
-        None,
-        min_length=1,
-        max_length=128,
-        description="Name of the model; the only or first one if not given.",
-    )
     window_s: Seconds = Field(DEFAULT_WINDOW_S, description="Length of a window in seconds.")
     stride_s: Seconds | None = Field(
         None,

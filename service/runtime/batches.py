@@ -11,15 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
 from service.runtime.session import InferenceFailed, Inputs, Outputs, Session, rows_of
+from service.runtime.timing import median_run_s
 
 MOST = 32  # past it a GPU that is worth its price is still not faster, and a clip waits long for its batch
 ENOUGH = 0.95  # of the best rate: past that a larger batch only takes longer
-LEAST_RUNS = 3
 MEASURING_S = 0.1  # of each size
 PREPARING_S = 30.0  # past it no larger size is begun, unless it was asked for: a start has to end
 
@@ -75,7 +74,7 @@ def prepare_batches(
         batch = repeated(clips, size)
         try:
             check(session.run(batch))
-            seconds.append(_seconds(session, batch))
+            seconds.append(median_run_s(session, batch, MEASURING_S))
         except InferenceFailed as exc:
             if asked or size == 1:
                 raise
@@ -90,14 +89,3 @@ def repeated(clips: Inputs, count: int) -> Inputs:
     """`count` clips: these, over and over."""
     rows = np.arange(count) % rows_of(clips)
     return {name: array[rows] for name, array in clips.items()}
-
-
-def _seconds(session: Session, batch: Inputs) -> float:
-    """Median time of a run; the batch has run before."""
-    runs: list[float] = []
-    begin = time.perf_counter()
-    while len(runs) < LEAST_RUNS or time.perf_counter() - begin < MEASURING_S:
-        start = time.perf_counter()
-        session.run(batch)
-        runs.append(time.perf_counter() - start)
-    return median(runs)

@@ -9,12 +9,10 @@ why. If none is left the package is refused. The choice is remembered, and a rem
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from statistics import median
 
 from service.errors import BlvnetError, PackageError, ProviderUnavailable
 from service.manifest import Manifest
@@ -27,9 +25,10 @@ from service.runtime.remembered import Remembered, machine_key, recall, remember
 from service.runtime.session import InferenceFailed, Inputs, Outputs, Session
 from service.runtime.signature import black_clip, check_signature, warm_up
 from service.runtime.streams import Streams, open_streams
+from service.runtime.timing import median_run_s
 
 MEASURING_S = 1.5  # of all candidates together, their loading apart
-LEAST_RUNS = 3
+MS = 1e3
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +178,7 @@ class _Opening:
             session = self._try(candidate)
             if session is not None:
                 try:
-                    measured[candidate] = _time_ms(session, one_clip(clips, 0), seconds)
+                    measured[candidate] = MS * median_run_s(session, one_clip(clips, 0), seconds)
                 finally:
                     session.close()
                     del session
@@ -239,17 +238,6 @@ class _Opening:
             "streams": self._config.streams,
             **machine_key(),
         }
-
-
-def _time_ms(session: Session, clip: Inputs, seconds: float) -> float:
-    """Median time of one clip in milliseconds, looked at for so long; it has run before."""
-    runs: list[float] = []
-    begin = time.perf_counter()
-    while len(runs) < LEAST_RUNS or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        session.run(clip)
-        runs.append(time.perf_counter() - start)
-    return median(runs) * 1e3
 
 
 def _reasons(failures: Mapping[Candidate, BlvnetError]) -> str:
