@@ -14,7 +14,8 @@ from service.cores import usable_cores
 
 PROC = Path("/proc")
 KIB = 1024
-SAMPLE_S = 0.5
+# Reading it takes some 10 ms of a core, which the load would have.
+SAMPLE_S = 2.0
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 # Of /proc/stat: user, nice, system, interrupts of both kinds, and what a hypervisor gave to others.
 BUSY = (1, 2, 3, 6, 7, 8)
@@ -48,7 +49,7 @@ def cpu_s(root: int) -> float:
 
 @contextmanager
 def watched(root: int) -> Iterator[list[int]]:
-    """Bytes as `pss_bytes` gives them, every half second while the context lasts."""
+    """Bytes as `pss_bytes` gives them, every two seconds while the context lasts."""
     samples: list[int] = []
     enough = threading.Event()
 
