@@ -17,13 +17,17 @@ SCOPE_KEY = "blvnet.record"
 
 @dataclass
 class RequestRecord:
-    """One request; `started` is a monotonic time in seconds, `stages_ms` the stages that it got through."""
+    """One request; `started` is a monotonic time in seconds, `stages_ms` the stages that it got through.
+
+    `left` says that the caller had gone, or took no more, before all of an answer that had begun was sent.
+    """
 
     request_id: str
     started: float = field(default_factory=time.monotonic)
     upload_bytes: int | None = None
     model: str | None = None
     problem: str | None = None
+    left: bool = False
     stages_ms: dict[str, float] = field(default_factory=dict)
 
     def elapsed_ms(self) -> float:

@@ -105,6 +105,7 @@ class LinesAnswer(StreamingResponse):
         except (ClientDisconnect, ReaderStuck):
             if not lines.begun:
                 raise
+            self._record.left = True
             # Nobody reads on; the server drops the connection of an answer without an end.
 
     async def _send_error(self, lines: Lines, exc: Exception) -> None:

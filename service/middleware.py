@@ -48,7 +48,8 @@ class RequestMiddleware:
                 if not answer.started:
                     await problems.unexpected(record.request_id, scope["path"])(scope, receive, answer.send)
             finally:
-                self._close(scope, record, answer.status)
+                status = problems.CLIENT_CLOSED_REQUEST if record.left else answer.status
+                self._close(scope, record, status)
 
     def _close(self, scope: Scope, record: RequestRecord, status: int) -> None:
         route = getattr(scope.get("route"), "path", UNMATCHED)

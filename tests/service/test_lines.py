@@ -91,6 +91,7 @@ async def test_error_after_lines_is_the_last() -> None:
     assert caller.lines[1]["error"].keys() == {"type", "title", "status", "detail", "code", "request_id"}
     assert (caller.lines[1]["error"]["code"], caller.ended) == ("undecodable", True)
     assert record_of(request).problem == "undecodable"
+    assert not record_of(request).left
 
 
 async def test_error_of_ours_is_told_without_its_text_and_not_swallowed() -> None:
@@ -105,14 +106,16 @@ async def test_error_of_ours_is_told_without_its_text_and_not_swallowed() -> Non
 @pytest.mark.parametrize("steps", [("one", "two", "three"), ("one", Undecodable("no frame"))])
 async def test_caller_that_takes_nothing_is_given_up(steps: tuple[Exception | str, ...]) -> None:
     caller = Caller(takes=2)
-    await answer(caller, producer(*steps), patience_s=0.05)
+    request = await answer(caller, producer(*steps), patience_s=0.05)
     assert caller.lines == [{"status": "one"}]
     assert not caller.ended
+    assert record_of(request).left
 
 
 async def test_nothing_is_sent_to_a_caller_that_has_gone() -> None:
     caller = Caller()
-    await answer(caller, producer("one", ClientDisconnect()))
+    request = await answer(caller, producer("one", ClientDisconnect()))
     assert not caller.ended
+    assert record_of(request).left
     with pytest.raises(ClientDisconnect):
         await answer(Caller(), producer(ClientDisconnect()))

@@ -112,6 +112,7 @@ def test_lines_come_before_the_last_is_known_and_when_the_caller_has_gone_all_en
 ) -> None:
     server = limited
     before = labelled(server)
+    counted = counts_by_code(server)
     with begun(server, long_clip()) as lines:
         assert json.loads(next(lines)).keys() >= {"window", "predictions"}
         assert labelled(server) - before < 30  # of 60, each of which takes a quarter of a second
@@ -124,9 +125,18 @@ def test_lines_come_before_the_last_is_known_and_when_the_caller_has_gone_all_en
     server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 1, "end of the timeline")
     done = labelled(server)
     assert done - before < 60
+    # Who has hung up is told from who was answered, though 200 was what was sent.
+    assert counts_by_code(server) == counted | {"499": counted["499"] + 1, "503": counted["503"] + 1}
+    assert server.line(event="request", route=PATH, code=499)["model"] == "tiny"
     assert lines_of(post(server, red_clip))[-1]["summary"]["windows"] == 1
     assert labelled(server) - done == 1
     assert not server.lines(level="error")
+
+
+def counts_by_code(server: RunningServer) -> dict[str, float]:
+    """Timelines so far, by the status that they are counted under."""
+    codes = ("200", "499", "503")
+    return {code: server.metric("blvnet_requests_total", route=PATH, code=code) for code in codes}
 
 
 def labelled(server: RunningServer) -> float:
