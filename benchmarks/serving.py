@@ -17,6 +17,7 @@ import httpx
 
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 60.0
+MAKE_SERVE = {"BLVNET_PROVIDER": "cpu"}  # it installs no other engine, while development has OpenVINO too
 POLL_S = 0.005  # a twentieth of the shortest start that was seen
 
 
@@ -39,7 +40,8 @@ def service(models: Path | None = None, environment: Mapping[str, str] | None = 
     """Start `blvnet serve` on a free port, wait until it is ready, and stop it at the end.
 
     Args:
-        models: folder with the model packages; the bundled demo model if not given.
+        models: folder with the model packages; the bundled demo model if not given, on onnxruntime as `make
+            serve` has it, unless BLVNET_PROVIDER says otherwise.
         environment: settings (`BLVNET_...`) on top of this process's environment.
 
     Raises:
@@ -48,10 +50,9 @@ def service(models: Path | None = None, environment: Mapping[str, str] | None = 
     port = free_port()
     command = [str(Path(sys.executable).with_name("blvnet")), "serve", "--port", str(port)]
     command += [] if models is None else ["--models", str(models)]
+    settings = os.environ | {"BLVNET_LOG_LEVEL": "warning"} | dict(environment or {})
     started = time.monotonic()
-    with subprocess.Popen(
-        command, env=os.environ | {"BLVNET_LOG_LEVEL": "warning"} | dict(environment or {})
-    ) as process:
+    with subprocess.Popen(command, env=(MAKE_SERVE if models is None else {}) | settings) as process:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_until_ready(url, process, started + START_LIMIT_S)

@@ -19,7 +19,7 @@ S_DIGITS = 6
 
 
 CLASSIFY_EXAMPLE: dict[str, JsonValue] = {
-    "model": {"name": "blvnet-tam-mini", "version": 1},
+    "model": {"name": "blvnet-tam-mini", "version": 2},
     "predictions": [
         {"label": "Moving something from left to right", "index": 4, "score": 0.97},
         {"label": "Moving something up", "index": 7, "score": 0.02},

@@ -43,8 +43,8 @@ def starting_with(*beginnings: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    """What `make serve` starts: the bundled model."""
-    with running_server(bundled_models()) as running:
+    """What `make serve` starts: the bundled model, on the one engine that it installs."""
+    with running_server(bundled_models(), provider="cpu") as running:
         yield running
 
 
