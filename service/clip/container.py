@@ -60,9 +60,12 @@ ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
 # A bit of the first byte of a VP8 frame (RFC 6386, section 9.1).
 VP8_SHOW_FRAME = 0x10
 
-# An edit list: size, `elst`, version (0 or 1), flags, number of entries; ISO/IEC 14496-12, 8.6.6.
-EDIT_LIST = re.compile(rb"(.{4})elst([\x00\x01]).{3}(.{4})", re.DOTALL)
-EDIT_LIST_BYTES = 16
+# An edit list behind its size: `elst`, version (0 or 1), flags, number of entries; ISO/IEC 14496-12, 8.6.6.
+# It begins with a word, which is looked for at the speed of memory; anything before that makes it 40 times
+# slower, which in a file of 1080p is a tenth of all that decoding takes.
+EDIT_LIST = re.compile(rb"elst([\x00\x01]).{3}(.{4})", re.DOTALL)
+BOX_SIZE_BYTES = 4
+EDIT_LIST_BYTES = 16  # with its size
 EDIT_BYTES = {0: 12, 1: 20}
 
 # How far FFmpeg reads ahead for what a header leaves open.
@@ -275,7 +278,8 @@ def _check_edits(file: BinaryIO, limits: DecodeLimits) -> None:
     for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
         window = tail + chunk
         for match in EDIT_LIST.finditer(window):
-            size, version, entries = int.from_bytes(match[1]), match[2][0], int.from_bytes(match[3])
+            version, entries = match[1][0], int.from_bytes(match[2])
+            size = int.from_bytes(window[max(0, match.start() - BOX_SIZE_BYTES) : match.start()])
             # Only a box whose size fits its entries is one, and not some bytes of a picture.
             if size == EDIT_LIST_BYTES + entries * EDIT_BYTES[version] and entries > limits.max_edits:
                 raise OverLimit("edits", entries, limits.max_edits)
