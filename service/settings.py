@@ -158,6 +158,12 @@ class Settings(BaseSettings):
     )
     max_streams: int = Field(64, ge=1, le=1000, description="Most tracks in a clip's file.")
     max_edits: int = Field(1000, ge=1, le=1_000_000, description="Most entries in an mp4's edit list.")
+    probe_mb: float = Field(
+        5.0,
+        ge=0.01,
+        le=1000,
+        description="How far into a file its tracks are looked for, in MB of 10^6 bytes.",
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Longest that a request may take, its upload included; then 504."
     )
@@ -255,6 +261,7 @@ class Settings(BaseSettings):
                 max_streams=self.max_streams,
                 max_edits=self.max_edits,
                 max_windows=self.max_windows,
+                probe_bytes=round(self.probe_mb * 1e6),
             ),
         )
 

@@ -68,8 +68,6 @@ BOX_SIZE_BYTES = 4
 EDIT_LIST_BYTES = 16  # with its size
 EDIT_BYTES = {0: 12, 1: 20}
 
-# How far FFmpeg reads ahead for what a header leaves open.
-PROBE_BYTES = 5_000_000
 HEAD_BYTES = 4096
 CHUNK_BYTES = 2**20
 
@@ -251,7 +249,7 @@ def _open_container(
                 "protocol_whitelist": "none",
                 # One more than is allowed: Matroska and MPEG-TS drop the rest in silence, this one shows it.
                 "max_streams": str(limits.max_streams + 1),
-                "probesize": str(PROBE_BYTES),
+                "probesize": str(limits.probe_bytes),
             },
         )
     except av.error.MemoryError as exc:

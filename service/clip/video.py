@@ -31,6 +31,8 @@ class DecodeLimits:
         max_edits: Entries in an mp4's edit list; one of 240 kB plays 48 frames 20,000 times.
         max_aspect_ratio: Longer side over shorter side, because a frame is scaled before it is cropped.
         max_windows: Windows of a timeline.
+        probe_bytes: How far into a file FFmpeg looks for what its header leaves open, such as the tracks of a
+            transport stream. What it has not found by then is not there: this one is not told of.
     """
 
     max_pixels: int = 4096 * 2304
@@ -41,6 +43,7 @@ class DecodeLimits:
     max_edits: int = 1000
     max_aspect_ratio: float = 64.0
     max_windows: int = 3600
+    probe_bytes: int = 5_000_000
 
     @property
     def padded_pixels(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+import numpy as np
 import pytest
 from av.stream import Disposition
 
@@ -149,6 +150,47 @@ def test_work_past_the_limit_is_refused_before_it_is_done() -> None:
         decode_clip(data, SPEC, DecodeLimits(max_decoded_pixels=8 * 96 * 64))
     assert caught.value.limit == "decoded_pixels"
     assert caught.value.value > caught.value.maximum == 8 * 96 * 64
+
+
+def video_behind_sound(seconds: int = 30) -> bytes:
+    """A transport stream that announces a picture, which comes when the sound has ended."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as output:
+        sound, video = output.add_stream("mp2", rate=48_000), output.add_stream("mpeg2video", rate=25)
+        assert isinstance(sound, av.AudioStream)
+        assert isinstance(video, av.VideoStream)
+        sound.bit_rate = 384_000
+        video.width = video.height = 64
+        video.pix_fmt = "yuv420p"
+        for start in range(0, seconds * 48_000, 1152):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), format="s16", layout="stereo")
+            silence.sample_rate, silence.pts, silence.time_base = 48_000, start, Fraction(1, 48_000)
+            output.mux(sound.encode(silence))
+        picture = av.VideoFrame(64, 64, "yuv420p")
+        picture.pts = seconds * 25
+        output.mux([*video.encode(picture), *video.encode(None)])
+    return file.getvalue()
+
+
+class CountingFile(io.BytesIO):
+    """Knows how many bytes were read of it."""
+
+    read_bytes = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.read_bytes += len(data)
+        return data
+
+
+def test_tracks_are_looked_for_no_further_than_allowed() -> None:
+    def read_to_open(probe_bytes: int) -> int:
+        file = CountingFile(clip)
+        with open_video(file, DecodeLimits(probe_bytes=probe_bytes), peek=False):
+            return file.read_bytes
+
+    clip = video_behind_sound()
+    assert read_to_open(100_000) + 200_000 < read_to_open(1_000_000)
 
 
 def test_a_stream_that_comes_up_later_does_not_end_the_video() -> None:
