@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.clip.geometry import scaled_size
-from service.clip.scaling import FILTER, colour_matrix, pixels
+from service.clip.scaling import FILTER, PLANAR, colour_matrix, packed
 
 SIZES = ((427, 240), (340, 256), (1920, 1080))
 SCALES = (224, 112)
@@ -71,12 +71,12 @@ def difference(
 
 def scaled(frame: av.VideoFrame, scale: int, filters: Interpolation) -> NDArray[np.uint8]:
     """`(H, W, 3)` RGB straight from the decoder's format, as the clip code does it."""
-    return _convert(frame, *scaled_size(frame.width, frame.height, scale), filters)
+    return packed(_convert(frame, *scaled_size(frame.width, frame.height, scale), PLANAR, filters))
 
 
 def pil_scaled(frame: av.VideoFrame, scale: int, reference: Interpolation) -> NDArray[np.uint8]:
     """`(H, W, 3)` RGB: converted at full size, then scaled by PIL's antialiased bilinear filter."""
-    full = Image.fromarray(_convert(frame, frame.width, frame.height, reference))
+    full = Image.fromarray(_convert(frame, frame.width, frame.height, "rgb24", reference).to_ndarray())
     size = scaled_size(frame.width, frame.height, scale)
     image: NDArray[np.uint8] = np.asarray(full.resize(size, Image.Resampling.BILINEAR))
     return image
@@ -160,23 +160,22 @@ def _scale_ms(frames: list[av.VideoFrame], scale: int, filters: Interpolation) -
     for index, frame in enumerate(frames):
         if index == 1:
             started = time.process_time()
-        reformatter.reformat(frame, width, height, "rgb24", interpolation=filters, threads=1)
+        packed(reformatter.reformat(frame, width, height, PLANAR, interpolation=filters, threads=1))
     return 1000 * (time.process_time() - started) / max(1, len(frames) - 1)
 
 
 def _convert(
-    frame: av.VideoFrame, width: int, height: int, interpolation: Interpolation
-) -> NDArray[np.uint8]:
-    rgb = frame.reformat(
+    frame: av.VideoFrame, width: int, height: int, pixel_format: str, interpolation: Interpolation
+) -> av.VideoFrame:
+    return frame.reformat(
         width=width,
         height=height,
-        format="rgb24",
+        format=pixel_format,
         src_colorspace=colour_matrix(frame.colorspace, frame.width, frame.height),
         dst_color_range=ColorRange.JPEG,
         interpolation=interpolation,
         threads=1,
     )
-    return pixels(rgb)
 
 
 def _cut(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:

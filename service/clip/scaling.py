@@ -19,6 +19,11 @@ from service.errors import Undecodable
 # The triangle filter, widened by the scale when shrinking (as PIL's antialiased BILINEAR), with chroma
 # interpolated and not repeated.
 FILTER = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+# What swscale is asked for. With chroma interpolated it writes planes by vector instructions and packed RGB
+# pixel by pixel: a frame of 427x240 takes 0.14 ms to 398x224, and 0.07 more to be packed here, and not 0.48.
+# The values are the same when shrinking; when enlarging one in 500 is another, by one level.
+PLANAR = "gbrp"
+CHANNELS = (1, 2, 0)  # of RGB, in the order of its planes
 
 # AVColorSpace, as frames carry it -> the matrix as swscale numbers it.
 UNSPECIFIED = 2
@@ -44,25 +49,25 @@ class Scaler:
         self._reformatter = VideoReformatter()
 
     def scaled(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """The frame upright, `(H, W, 3)` RGB with the shorter side `scale` long; a view, not contiguous.
+        """The frame upright, `(H, W, 3)` RGB with the shorter side `scale` long; not always contiguous.
 
         Raises:
             Undecodable: swscale does not know the pixel format.
         """
         width, height = scaled_size(frame.width, frame.height, self._scale)
         try:
-            rgb = self._reformatter.reformat(
+            planar = self._reformatter.reformat(
                 woven(frame) if frame.interlaced_frame else frame,
                 width=width,
                 height=height,
-                format="rgb24",
+                format=PLANAR,
                 src_colorspace=colour_matrix(frame.colorspace, frame.width, frame.height),
                 interpolation=FILTER,
                 threads=1,  # bit-identical from run to run, and one core is this worker's share
             )
         except FFmpegError as exc:
             raise Undecodable("the video's pixel format cannot be converted") from exc
-        return turned(pixels(rgb), frame_orientation(frame))
+        return turned(packed(planar), frame_orientation(frame))
 
 
 def colour_matrix(colorspace: int, width: int, height: int) -> Colorspace:
@@ -112,10 +117,12 @@ def woven(frame: VideoFrame) -> VideoFrame:
     return copy
 
 
-def pixels(frame: VideoFrame) -> NDArray[np.uint8]:
-    """A view `(H, W, 3)` of an rgb24 frame, without the padding at the end of its rows."""
-    rows = _rows(frame.planes[0])
-    return rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+def packed(frame: VideoFrame) -> NDArray[np.uint8]:
+    """The pixels `(H, W, 3)` RGB of a planar frame, without the padding at the end of its rows."""
+    image = np.empty((frame.height, frame.width, 3), np.uint8)
+    for channel, plane in zip(CHANNELS, frame.planes, strict=True):
+        image[..., channel] = _rows(plane)[:, : frame.width]
+    return image
 
 
 def _rows(plane: VideoPlane) -> NDArray[np.uint8]:

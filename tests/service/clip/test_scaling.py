@@ -10,7 +10,7 @@ from av.video.reformatter import Colorspace
 
 from benchmarks.scaler_fidelity import FILTERS, REFERENCES, difference, made_frames
 from service.clip.geometry import Orientation
-from service.clip.scaling import FILTER, Scaler, colour_matrix, pixels, turned, woven
+from service.clip.scaling import FILTER, Scaler, colour_matrix, packed, turned, woven
 from tests.clips import numbered_clip
 
 LIMITED, FULL = 1, 2
@@ -137,11 +137,27 @@ def test_scaling_is_the_same_from_run_to_run() -> None:
     assert np.array_equal(Scaler(224).scaled(frame), Scaler(224).scaled(frame))
 
 
-def test_pixels_leave_out_the_padding_of_rows() -> None:
+def test_packing_leaves_out_the_padding_of_rows() -> None:
     image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
-    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-    assert frame.planes[0].line_size > 7 * 3
-    assert np.array_equal(pixels(frame), image)
+    frame = av.VideoFrame.from_ndarray(image, format="gbrp")
+    assert frame.planes[0].line_size > 7
+    assert np.array_equal(packed(frame), image)
+
+
+@pytest.mark.parametrize(("width", "height"), [(427, 240), (340, 256), (1920, 1080)])
+def test_planes_hold_what_swscale_packs_by_itself(width: int, height: int) -> None:
+    (frame,) = made_frames(width, height, count=1)
+    for scale in (224, 112):
+        ours = Scaler(scale).scaled(frame)
+        rgb = frame.reformat(
+            width=ours.shape[1],
+            height=ours.shape[0],
+            format="rgb24",
+            src_colorspace=colour_matrix(frame.colorspace, width, height),
+            interpolation=FILTER,
+            threads=1,
+        )
+        assert np.array_equal(ours, rgb.to_ndarray())
 
 
 CORNERS = np.array([[1, 2], [3, 4], [5, 6]], np.uint8)  # 2 wide, 3 high
