@@ -29,12 +29,16 @@ from service.settings import Settings
 TITLE = "blvnet-serve"
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, cores: int | None = None) -> FastAPI:
     """The service's application; `app.state.service` is the service behind it.
 
     Models are loaded in the background once the application has started: until then `/readyz` says why not.
+
+    Args:
+        settings: of the service.
+        cores: that it was given; as many as the process may use, if None.
     """
-    core = settings.core_config()
+    core = settings.core_config(cores)
     metrics = Metrics(
         CollectorRegistry(),
         request_timeout_s=settings.request_timeout_s,

@@ -26,6 +26,7 @@ class CoreConfig:
         default_model: Served to requests that name none; the alphabetically first, if None.
         versions_kept: Versions of a model that serve side by side, the highest good ones.
         inference_threads: Threads of inference in all; as many as there are cores, if None.
+        cores: Cores that it was given; as many as the process may use, if None.
         max_batch: Most views in one run; if None, one on cores, and as many as pay on a device.
         batch_wait_ms: Longest wait for other requests that are on their way.
         queue_limit: Most requests accepted and not finished.
@@ -46,6 +47,7 @@ class CoreConfig:
     default_model: str | None = None
     versions_kept: int = 1
     inference_threads: int | None = None
+    cores: int | None = None
     max_batch: int | None = None
     batch_wait_ms: float = 2.0
     queue_limit: int = 64

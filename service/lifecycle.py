@@ -92,9 +92,13 @@ class Lifecycle:
 
     def readiness(self) -> tuple[bool, str]:
         """Whether work is accepted, and if not, why."""
+        return self.recognizer.readiness() if self.state is State.SERVING else self.health()
+
+    def health(self) -> tuple[bool, str]:
+        """Whether work would be done, were there room for it, and if not, why: load alone is no illness."""
         match self.state:
             case State.SERVING:
-                return self.recognizer.readiness()
+                return self.recognizer.health()
             case State.STARTING:
                 return False, "models are being loaded"
             case State.FAILED:

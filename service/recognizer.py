@@ -59,7 +59,7 @@ class Recognizer:
     """Models, decode workers and the queues between them."""
 
     def __init__(self, config: CoreConfig, observer: Observer | None = None) -> None:
-        cores = usable_cores()
+        cores = config.cores or usable_cores()
         self._config = config
         self._observer = observer or Observer()
         self._state = RecognizerState.NEW
@@ -137,12 +137,17 @@ class Recognizer:
 
     def readiness(self) -> tuple[bool, str]:
         """Whether the next request would be accepted, and if not, why."""
+        works, reason = self.health()
+        if works and self._admission.full:
+            return False, "The queue is full."
+        return works, reason
+
+    def health(self) -> tuple[bool, str]:
+        """Whether requests can be answered, were there room for them, and if not, why."""
         if self._state is not RecognizerState.READY:
             return False, NOT_READY[self._state]
         if self._decoding.failing and not self._decoding.workers:
             return False, "No decode worker starts."
-        if self._admission.full:
-            return False, "The queue is full."
         return self._models.readiness()
 
     def models(self) -> tuple[ModelEntry, ...]:

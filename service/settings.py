@@ -233,14 +233,15 @@ class Settings(BaseSettings):
         """The largest upload in bytes."""
         return int(self.max_upload_mb * BYTES_PER_MB)
 
-    def core_config(self) -> CoreConfig:
-        """What of this the recognizer needs."""
+    def core_config(self, cores: int | None = None) -> CoreConfig:
+        """What of this the recognizer needs; `cores`, where whoever starts the process gives it so many."""
         return CoreConfig(
             models=self.models,
             provider=self.provider,
             default_model=self.default_model,
             versions_kept=self.versions_kept,
             inference_threads=self.inference_threads,
+            cores=cores,
             max_batch=self.max_batch,
             batch_wait_ms=self.batch_wait_ms,
             queue_limit=self.queue_limit,

@@ -73,12 +73,7 @@ class RunningServer:
 
     def begin_upload(self, announced: int, sent: bytes = b"", **headers: str) -> socket.socket:
         """A connection on which a clip of `announced` bytes begins, and stops after `sent`."""
-        url = httpx.URL(self.url)
-        fields = {"Host": "test", "Content-Type": "video/mp4", "Content-Length": str(announced)} | headers
-        head = ["POST /v1/classify HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-        connection = socket.create_connection((url.host, url.port or 80), PATIENCE_S)
-        connection.sendall("\r\n".join(head).encode() + sent)
-        return connection
+        return begin_upload(self.url, announced, sent, **headers)
 
     def is_ready(self) -> bool:
         """Whether the service says so."""
@@ -122,6 +117,16 @@ class RunningServer:
             self.log.append(_parsed(text))
 
 
+def begin_upload(server: str, announced: int, sent: bytes = b"", **headers: str) -> socket.socket:
+    """A connection to a server on which a clip of `announced` bytes begins, and stops after `sent`."""
+    url = httpx.URL(server)
+    fields = {"Host": "test", "Content-Type": "video/mp4", "Content-Length": str(announced)} | headers
+    head = ["POST /v1/classify HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    connection = socket.create_connection((url.host, url.port or 80), PATIENCE_S)
+    connection.sendall("\r\n".join(head).encode() + sent)
+    return connection
+
+
 @contextmanager
 def starting_server(
     models: Path, variables: Mapping[str, str] | None = None, **settings: object
@@ -157,8 +162,14 @@ def running_server(
 
 def server_environment(settings: Mapping[str, object]) -> dict[str, str]:
     """This process's environment, with these settings and no others."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BLVNET_")}
-    return clean | {f"BLVNET_{name}": str(value) for name, value in (SMALL | dict(settings)).items()}
+    return clean_environment() | {
+        f"BLVNET_{name}": str(value) for name, value in (SMALL | dict(settings)).items()
+    }
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without any setting."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("BLVNET_")}
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TRAINING = {"torch", "cv2", "matplotlib", "onnx", "onnxscript", "PIL", "model_export"}
+RAY = {"service/ray_app.py", "service/ray_metrics.py"}
 WEB = {"fastapi", "starlette", "uvicorn", "pydantic", "typer"}
 
 
@@ -41,6 +43,22 @@ def test_service_imports_nothing_of_training(module: Path) -> None:
     assert {name.partition(".")[0] for name in imported_by(module)} & TRAINING == set()
 
 
+def test_ray_is_imported_by_what_is_for_it_alone() -> None:
+    importers = {
+        str(module.relative_to(ROOT))
+        for module in modules("service")
+        if {name for name in imported_by(module) if re.match(r"ray\b|service\.ray_", name)}
+    }
+    assert importers == RAY
+
+
+def test_application_of_ray_loads_nothing_of_training() -> None:
+    pytest.importorskip("ray.serve", reason="the extra 'ray' is not installed")
+    loaded = loaded_by("import service.ray_app")
+    assert {"ray", "fastapi"} <= loaded
+    assert loaded & TRAINING == set()
+
+
 @pytest.mark.parametrize("module", modules("model_export"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_training_shares_only_the_clip_code_and_the_leaves(module: Path) -> None:
     shared = ("service.clip", "service.errors", "service.manifest")
@@ -69,6 +87,7 @@ if __name__ == "__main__":
     assert {"fastapi", "onnxruntime"} <= loaded  # it did start
     assert loaded & TRAINING == set()
     assert "openvino" not in loaded  # the tiny model has no reference, so there is nothing to compare
+    assert "ray" not in loaded
     assert "av" not in loaded  # what reads hostile bytes is in the workers, not in the process with the keys
 
 

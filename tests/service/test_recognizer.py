@@ -229,9 +229,15 @@ async def test_requests_past_the_queue_limit_are_refused_at_once(models: Path) -
             await recognizer.recognize(RED_CLIP, Query())
         assert caught.value.retry_after_s >= 1
         assert recognizer.readiness() == (False, "The queue is full.")
+        assert recognizer.health() == (True, "")
         busy.cancel()
         assert [top(answer) for answer in await asyncio.gather(*waiting)] == ["red"] * 2
         assert recognizer.ready
+
+
+async def test_as_many_workers_decode_as_cores_were_given(models: Path) -> None:
+    async with running_recognizer(CoreConfig(models, cores=3)) as recognizer:
+        await until(lambda: recognizer.decode_workers == 3)
 
 
 async def test_closing_finishes_what_was_accepted_and_takes_nothing_new(models: Path) -> None:
