@@ -1,8 +1,8 @@
 """Does rounding cost accuracy? The float graph and the rounded one on the same clips, label by label.
 
-A clip in a folder that is called like one of the labels is of that class. Of such clips the gate holds the
-loss of top-1 to a limit. Where no clip says its class, all that can be asked is how often both give the same
-label.
+A clip in a folder that is called like one of the labels is of that class; one of a data set is of the class
+that its annotations say. Of such clips the gate holds the loss of top-1 to a limit. Where no clip says its
+class, all that can be asked is how often both give the same label.
 """
 
 from __future__ import annotations

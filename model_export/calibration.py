@@ -1,71 +1,134 @@
-"""Clips to prove, calibrate and judge a graph with: real ones from a folder, or made on the spot."""
+"""Clips to prove, calibrate and judge a graph with: of a folder, of a data set, or made on the spot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.datasets import VIDEO_SUFFIXES
-from service.clip.decode import decode_clip
+from model_export.datasets import VIDEO_SUFFIXES, read_listing
+from model_export.datasets import Clip as StoredClip
+from model_export.labels import check_same
+from model_export.progress import Say
+from model_export.reading import read_clip
 from service.clip.spec import ClipSpec, InputSpec
 from service.errors import BlvnetError
 
 Clip = Mapping[str, NDArray[np.uint8]]
 """Input name -> (T_b, size, size, 3)."""
 
+NO_CLASS = -1  # the label of a clip that nothing gives one
 TEXTURE_PX = 8  # side of a coloured square of a made clip
 SPEED_PX = 3  # how far its texture moves from frame to frame, on average
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Clips on the disk, to choose from.
+
+    Attributes:
+        name: of all of them, for messages.
+        clips: in an order that is the same on every machine; a `label` is an index of the network's labels,
+            or `NO_CLASS`.
+        lenient: a clip that cannot be read is named and left out, as large data sets have such; else it is
+            an error.
+    """
+
+    name: str
+    clips: tuple[StoredClip, ...]
+    lenient: bool = False
+
+
+@dataclass(frozen=True)
 class LabelledClip:
-    """A decoded clip; `label` is the index of its class, None where its folder does not say one."""
+    """A decoded clip; `label` is the index of its class, None where nothing says one."""
 
     inputs: Clip
     label: int | None
 
 
-def read_clips(folder: Path, spec: ClipSpec, count: int, *, repeat: bool = True) -> list[Clip]:
-    """Decode `count` of the video files in any folder below `folder`, spread over them in order of paths.
-
-    Fewer files than `count` are taken more than once, or all once where `repeat` is False.
+def clips_in_folder(folder: Path, labels: Sequence[str] = ()) -> Stored:
+    """The video files in any folder below `folder`; a file's class is its folder's name, if that is a label.
 
     Raises:
-        BlvnetError: there is no such folder or no video file in it, or one of them cannot be decoded.
+        BlvnetError: there is no such folder, or no video file in it.
     """
-    files = _video_files(folder)
-    wanted = count if repeat else min(count, len(files))
-    return [_decoded(path, spec) for path in _spread(files, wanted)]
-
-
-def labelled_clips(
-    folder: Path, spec: ClipSpec, labels: Sequence[str], tick: Callable[[int, int], None]
-) -> Iterator[LabelledClip]:
-    """Decode every video file below `folder`; a file's class is the name of its folder, if that is a label.
-
-    `tick` is told how many are done, and of how many, after each.
-
-    Raises:
-        BlvnetError: as `read_clips`.
-    """
-    files = _video_files(folder)
-    index = {label: place for place, label in enumerate(labels)}
-    for done, path in enumerate(files, start=1):
-        yield LabelledClip(_decoded(path, spec), index.get(path.parent.name))
-        tick(done, len(files))
-
-
-def _video_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise BlvnetError(f"{folder}: there is no such folder of clips")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     if not files:
         raise BlvnetError(f"{folder}: no video file in it or in a folder below")
-    return files
+    index = {label: place for place, label in enumerate(labels)}
+    return Stored(
+        str(folder), tuple(StoredClip(path, index.get(path.parent.name, NO_CLASS)) for path in files)
+    )
+
+
+def clips_of_dataset(
+    dataset: str, data: Path, split: str, say: Say, labels: Sequence[str] | None = None
+) -> Stored:
+    """A split of a data set in its own layout; its labels must be `labels`, where they are to count.
+
+    Raises:
+        BlvnetError: as `read_listing`, or the labels differ.
+    """
+    say(f"reading the list of {split} clips")
+    listing = read_listing(dataset, data, split)
+    if labels is not None:
+        check_same(labels, listing.labels)
+    if listing.missing:
+        say(f"{listing.missing} of {listing.missing + len(listing.clips)} {split} clips are not there")
+    return Stored(f"{data}, {split} of {dataset}", listing.clips, lenient=True)
+
+
+def read_clips(stored: Stored, spec: ClipSpec, count: int, say: Say, *, repeat: bool = True) -> list[Clip]:
+    """Decode `count` of the clips, spread over them in their order.
+
+    Fewer clips than `count` are taken more than once, or all once where `repeat` is False.
+
+    Raises:
+        BlvnetError: one cannot be decoded, or of lenient ones none can.
+    """
+    wanted = count if repeat else min(count, len(stored.clips))
+    read = [clip.inputs for clip in _read(stored, _spread(stored.clips, wanted), spec, say)]
+    return list(islice(cycle(read), wanted)) if repeat else read
+
+
+def labelled_clips(
+    stored: Stored, spec: ClipSpec, say: Say, tick: Callable[[int, int], None]
+) -> Iterator[LabelledClip]:
+    """Decode every clip; `tick` is told how many are done, and of how many, after each.
+
+    Raises:
+        BlvnetError: as `read_clips`.
+    """
+
+    def told() -> Iterator[StoredClip]:
+        for done, clip in enumerate(stored.clips, start=1):
+            yield clip
+            tick(done, len(stored.clips))
+
+    yield from _read(stored, told(), spec, say)
+
+
+def _read(stored: Stored, chosen: Iterable[StoredClip], spec: ClipSpec, say: Say) -> Iterator[LabelledClip]:
+    any_read = False
+    for clip in chosen:
+        try:
+            inputs = _decoded(clip, spec)
+        except BlvnetError as exc:
+            if not stored.lenient:
+                raise
+            say(f"unreadable: {exc.message}")
+        else:
+            any_read = True
+            yield LabelledClip(inputs, None if clip.label == NO_CLASS else clip.label)
+    if not any_read:
+        raise BlvnetError(f"{stored.name}: none of the clips can be read")
 
 
 def made_clips(spec: ClipSpec, count: int, seed: int = 0) -> list[Clip]:
@@ -74,18 +137,18 @@ def made_clips(spec: ClipSpec, count: int, seed: int = 0) -> list[Clip]:
     return [_made(spec, generator) for _ in range(count)]
 
 
-def _decoded(path: Path, spec: ClipSpec) -> Clip:
+def _decoded(clip: StoredClip, spec: ClipSpec) -> Clip:
     try:
-        inputs = decode_clip(path, spec).inputs
+        inputs = read_clip(clip, spec)
     except BlvnetError as exc:
-        raise BlvnetError(f"{path}: {exc.message}") from exc
+        raise BlvnetError(f"{clip.path}: {exc.message}") from exc
     except OSError as exc:
-        raise BlvnetError(f"{path}: cannot be read ({exc.strerror})") from exc
+        raise BlvnetError(f"{clip.path}: cannot be read ({exc.strerror})") from exc
     return {name: views[0] for name, views in inputs.items()}
 
 
-def _spread(files: Sequence[Path], count: int) -> list[Path]:
-    return [files[len(files) * (2 * k + 1) // (2 * count)] for k in range(count)]
+def _spread(clips: Sequence[StoredClip], count: int) -> list[StoredClip]:
+    return [clips[len(clips) * (2 * k + 1) // (2 * count)] for k in range(count)]
 
 
 def _made(spec: ClipSpec, generator: np.random.Generator) -> Clip:

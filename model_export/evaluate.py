@@ -25,6 +25,7 @@ from model_export.cache import Unreadable
 from model_export.checkpoint import load_network
 from model_export.config import ModelConfig
 from model_export.datasets import Clip, Listing
+from model_export.labels import check_same
 from model_export.networks.pixels import normalise
 from model_export.reading import Inputs, read_clip
 from service.clip.spec import ClipSpec, Sampling
@@ -179,7 +180,7 @@ def evaluate_listing(
     Raises:
         BlvnetError: the labels differ, or no clip can be read.
     """
-    _check_labels(scorer.labels, listing.labels)
+    check_same(scorer.labels, listing.labels)
     count = len(listing.labels)
     confusion = np.zeros((count, count), np.int64)
     top5 = np.zeros(count, np.int64)
@@ -253,15 +254,6 @@ def _decoded(
                 yield first, future.result()
         for first, future in ahead:
             yield first, future.result()
-
-
-def _check_labels(ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
-    """The network's labels must be those of the data set, in the same order."""
-    if len(ours) != len(theirs):
-        raise BlvnetError(f"the network has {len(ours)} labels, the data set {len(theirs)}")
-    for index, (own, other) in enumerate(zip(ours, theirs, strict=True)):
-        if own != other:
-            raise BlvnetError(f"label {index} is {own!r} to the network and {other!r} in the data set")
 
 
 def _reversed_pairs(listing: Listing) -> tuple[tuple[int, int], ...]:

@@ -16,7 +16,7 @@ from typing import Any
 import onnxruntime
 from torch import nn
 
-from model_export.calibration import made_clips, read_clips
+from model_export.calibration import Stored, clips_in_folder, clips_of_dataset, made_clips, read_clips
 from model_export.checkpoint import Checkpoint, load_network
 from model_export.config import ModelConfig, Stem
 from model_export.graph import OPSET
@@ -69,6 +69,8 @@ class ExportRequest:
         precision: of the graphs.
         calibration: folder of clips to prove the graphs with, and to measure ranges with for int8; clips are
             made on the spot where None.
+        calibration_dataset: the data set that is in that folder, in its own layout. Then its training split
+            is what to prove and to measure with, and its validation split what to judge by.
         calibration_clips: most clips to measure ranges with.
         validation: folder of clips to judge int8 by; the calibration's where None.
         max_drop: points of top-1 that int8 may lose.
@@ -89,6 +91,7 @@ class ExportRequest:
     version: int | None = None
     precision: Precision = Precision.FP32
     calibration: Path | None = None
+    calibration_dataset: str | None = None
     calibration_clips: int = CALIBRATION_CLIPS
     validation: Path | None = None
     max_drop: float = MAX_DROP
@@ -138,9 +141,10 @@ def export(request: ExportRequest, say: Say) -> Exported:
     name = request.name or config.architecture
     version = next_version(request.models, name) if request.version is None else request.version
     check_free(request.models, name, version)
-    source = _source(request, network, clip)
+    judgement = _judgement(request, labels, say)
+    source = _source(request, network, clip, say)
     with staged(request.models, name, version) as folder:
-        parities = write_graphs(source, folder, _judgement(request, labels), say)
+        parities = write_graphs(source, folder, judgement, say)
         manifest = Manifest(
             name=name,
             version=version,
@@ -208,28 +212,36 @@ def _clip(request: ExportRequest, checkpoint: Checkpoint, config: ModelConfig) -
     return config.clip_spec(sampling, stride, scale)
 
 
-def _source(request: ExportRequest, network: nn.Module, clip: ClipSpec) -> Source:
+def _source(request: ExportRequest, network: nn.Module, clip: ClipSpec, say: Say) -> Source:
     """The network with the clips to prove and to calibrate with."""
     if request.calibration is None:
         if request.precision is Precision.INT8:
             raise ExportError("int8 needs clips to measure ranges with: add --calibration DIR")
         proof, name = made_clips(clip, CLIPS), "made clips"
         return Source(network, clip, request.precision, proof, name)
-    proof = read_clips(request.calibration, clip, CLIPS)
+    stored = _calibration(request.calibration, request.calibration_dataset, say)
+    proof = read_clips(stored, clip, CLIPS, say)
     calibration = (
-        read_clips(request.calibration, clip, request.calibration_clips, repeat=False)
+        read_clips(stored, clip, request.calibration_clips, say, repeat=False)
         if request.precision is Precision.INT8
         else []
     )
     return Source(network, clip, request.precision, proof, "real clips", calibration)
 
 
-def _judgement(request: ExportRequest, labels: Sequence[str]) -> Judgement | None:
-    """What an int8 package is judged by: the clips of --validation, else those of --calibration."""
-    folder = request.validation or request.calibration
-    if request.precision is not Precision.INT8 or folder is None:
+def _calibration(folder: Path, dataset: str | None, say: Say) -> Stored:
+    return clips_in_folder(folder) if dataset is None else clips_of_dataset(dataset, folder, "train", say)
+
+
+def _judgement(request: ExportRequest, labels: Sequence[str], say: Say) -> Judgement | None:
+    """What an int8 package is judged by: --validation, else the validation split, else --calibration."""
+    if request.precision is not Precision.INT8 or request.calibration is None:
         return None
-    return Judgement(folder, labels, request.max_drop)
+    if request.validation is not None or request.calibration_dataset is None:
+        clips = clips_in_folder(request.validation or request.calibration, labels)
+    else:
+        clips = clips_of_dataset(request.calibration_dataset, request.calibration, "val", say, labels)
+    return Judgement(clips, request.max_drop)
 
 
 def _graph_file(path: Path, parity: Parity) -> GraphFile:

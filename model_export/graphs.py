@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model_export.accuracy_gate import Accuracy, Answer, compare_answers
-from model_export.calibration import Clip, labelled_clips
+from model_export.calibration import Clip, Stored, labelled_clips
 from model_export.graph import LOGITS, build_graph, check_graph
 from model_export.half import to_half
 from model_export.parity import Parity, answers, open_graph, prove
@@ -62,10 +62,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Clips to judge int8 graphs by: the video files below `folder`, named after `labels`."""
+    """Clips to judge int8 graphs by, and the points of top-1 that may be lost."""
 
-    folder: Path
-    labels: Sequence[str]
+    clips: Stored
     max_drop: float
 
 
@@ -113,12 +112,7 @@ def _judge(source: Source, folder: Path, judgement: Judgement, say: Say) -> dict
     found = compare_answers(
         _answer(graph.SerializeToString()),
         {file: _answer(folder / file) for file in (GRAPH_FILE, OPENVINO_FILE)},
-        labelled_clips(
-            judgement.folder,
-            source.clip,
-            judgement.labels,
-            partial(_say_progress, say),
-        ),
+        labelled_clips(judgement.clips, source.clip, say, partial(_say_progress, say)),
         judgement.max_drop,
     )
     for file, accuracy in found.items():

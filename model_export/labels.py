@@ -30,6 +30,15 @@ class LabelsError(BlvnetError):
     """A label file that cannot be read, or that is not one label for each class."""
 
 
+def check_same(ours: Sequence[str], theirs: Sequence[str]) -> None:
+    """Raise `LabelsError` unless the network's labels are those of the data set, in the same order."""
+    if len(ours) != len(theirs):
+        raise LabelsError(f"the network has {len(ours)} labels, the data set {len(theirs)}")
+    for index, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+        if own != other:
+            raise LabelsError(f"label {index} is {own!r} to the network and {other!r} in the data set")
+
+
 def read_labels(path: Path) -> tuple[str, ...]:
     """Read a label file; label i is the name of output i.
 

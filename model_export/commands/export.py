@@ -43,6 +43,14 @@ def export(
             "made-up ones, but not for int8."
         ),
     ] = None,
+    calibration_dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set, as for blvnet evaluate, that --calibration DIR holds: its training split proves "
+            "the graphs and measures ranges, its validation split judges int8.",
+            metavar="NAME",
+        ),
+    ] = None,
     calibration_clips: Annotated[
         int, typer.Option(min=1, help="Most clips to measure ranges with, for int8.")
     ] = CALIBRATION_CLIPS,
@@ -50,7 +58,7 @@ def export(
         Path | None,
         typer.Option(
             help="Folder of clips to judge int8 by, in folders named after their labels; default "
-            "--calibration."
+            "--calibration, or the validation split of --calibration-dataset."
         ),
     ] = None,
     max_drop: Annotated[
@@ -66,7 +74,7 @@ def export(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export a checkpoint to ONNX, prove the graph against PyTorch, and write a model package."""
-    _check_usage(precision, calibration, validation, sampling, stride)
+    _check_usage(precision, calibration, calibration_dataset, validation, sampling, stride)
     from model_export.export import ExportRequest  # torch and the exporter take seconds to import
     from model_export.export import export as export_package
 
@@ -83,6 +91,7 @@ def export(
         version=version,
         precision=precision,
         calibration=calibration,
+        calibration_dataset=calibration_dataset,
         calibration_clips=calibration_clips,
         validation=validation,
         max_drop=max_drop,
@@ -101,6 +110,7 @@ def export(
 def _check_usage(
     precision: Precision,
     calibration: Path | None,
+    calibration_dataset: str | None,
     validation: Path | None,
     sampling: Sampling | None,
     stride: int | None,
@@ -109,6 +119,8 @@ def _check_usage(
         raise typer.BadParameter(
             "int8 needs clips to measure ranges with: add --calibration DIR", param_hint="--precision"
         )
+    if calibration_dataset is not None and calibration is None:
+        raise typer.BadParameter("add --calibration DIR, where it is", param_hint="--calibration-dataset")
     if precision is not Precision.INT8 and validation is not None:
         raise typer.BadParameter("it belongs to --precision int8", param_hint="--validation")
     if stride is not None and sampling is not Sampling.DENSE:

@@ -308,6 +308,7 @@ def test_version_that_is_there_is_never_written_over(small_export: SmallExport) 
     [
         (("--precision", "int8"), "int8 needs clips to measure ranges with: add --calibration"),
         (("--validation", "clips"), "it belongs to --precision int8"),
+        (("--calibration-dataset", "ssv1"), "add --calibration DIR, where it is"),
         (("--precision", "fp8"), "fp8"),
         (("--stride", "2"), "belongs to --sampling dense"),
         (("--version", "0"), "--version"),

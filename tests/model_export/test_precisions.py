@@ -26,6 +26,7 @@ from service.clip.spec import ClipSpec
 from service.manifest import Manifest, read_manifest
 from tests.clips import numbered_clip
 from tests.model_export.command import Result, blvnet
+from tests.model_export.datasets import layouts
 from tests.model_export.exported import ARCH, LABELS, SIZE, write_checkpoint
 from tests.model_export.networks_for_export import small_network
 
@@ -178,6 +179,34 @@ def test_int8_says_what_rounding_costs_and_fp16_need_not(package: Path) -> None:
             accuracy = parity["accuracy"]
             assert (accuracy["clips"], accuracy["labelled"], accuracy["max_drop"]) == (CLIPS, CLIPS, 100.0)
             assert 0 <= accuracy["agreement"] <= 100
+
+
+def test_int8_is_measured_on_the_training_split_of_a_data_set_and_judged_by_its_validation_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = layouts.as_something_v1(tmp_path / "data", LABELS)
+    measured = []
+    real = quantize
+
+    def watched(model: onnx.ModelProto, calibration: Sequence[Clip]) -> onnx.ModelProto:
+        measured.append(len(calibration))
+        return real(model, calibration)
+
+    monkeypatch.setattr(graphs, "quantize", watched)
+    dataset = ("--calibration-dataset", "ssv1", "--max-drop", "100")
+    manifest = read_manifest(exported(tmp_path, data, Precision.INT8, *dataset))
+    assert measured == [2 * len(LABELS)] * len(FILES)
+    assert manifest.parity["clip_source"] == "real clips"
+    for parity in (manifest.parity, manifest.graphs["openvino"].parity):
+        assert (parity["accuracy"]["clips"], parity["accuracy"]["labelled"]) == (len(LABELS), len(LABELS))
+
+
+def test_data_set_of_other_labels_judges_nothing(tmp_path: Path) -> None:
+    data = layouts.as_something_v1(tmp_path / "data", LABELS[::-1])
+    result = export(tmp_path, data, Precision.INT8, "--calibration-dataset", "ssv1")
+    assert result.status == 1
+    assert "label 0 is 'red' to the network and 'nothing' in the data set" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "models").exists()
 
 
 def test_int8_that_answers_otherwise_is_no_package(

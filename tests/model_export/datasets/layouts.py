@@ -43,11 +43,16 @@ def write(path: Path, content: str | bytes) -> None:
 
 def something_v1(root: Path, counts: Counts = (2, 1)) -> Path:
     """As the archive and the four csv files of Something-Something V1 unpack."""
-    write(root / "something-something-v1-labels.csv", "\n".join(SOMETHING_LABELS) + "\n")
+    return as_something_v1(root, SOMETHING_LABELS, counts)
+
+
+def as_something_v1(root: Path, labels: Sequence[str], counts: Counts = (2, 1)) -> Path:
+    """Clips of other labels, laid out like them."""
+    write(root / "something-something-v1-labels.csv", "\n".join(labels) + "\n")
     number = 100
     for split, count in zip(("train", "validation"), counts, strict=True):
         lines = []
-        for label in SOMETHING_LABELS * count:
+        for label in [*labels] * count:
             number += 1
             lines.append(f"{number};{label}")
             numbered_pictures(root / "20bn-something-something-v1" / str(number), range(FRAMES), 176, 100)
