@@ -229,6 +229,18 @@ def test_timeline_is_drawn_and_summed_up(page: Page, video: Path) -> None:
     assert page.complaints == []
 
 
+def test_labels_beyond_the_most_frequent_share_a_lane(page: Page, video: Path) -> None:
+    begin(page, video, window_s=1)
+    page.wait_for(PROGRESS.format("Done"))
+    page.evaluate(
+        "for (let index = 10; index < 14; index += 1) windowCame(timeline, {...timeline.windows[0],"
+        " predictions: [{label: `label ${index}`, index, score: 1}]})"
+    )
+    page.wait_for("document.querySelectorAll('.lane-name').length === 6")
+    names = page.evaluate("[...document.querySelectorAll('.lane-name')].map((name) => name.textContent)")
+    assert names == ["red", "green", "label 10", "label 11", "label 12", "Other labels"]
+
+
 def test_timeline_waits_for_its_button_and_says_what_is_usual(page: Page, video: Path) -> None:
     prepare(page, video, window_s=4)
     page.evaluate("document.getElementById('model').dispatchEvent(new Event('change'))")
@@ -279,6 +291,7 @@ def test_timeline_is_drawn_while_it_comes_and_can_be_stopped(
     assert rows(unlocked)
     assert unlocked.evaluate("document.getElementById('problem').hidden")
     locked.wait_for(lambda: locked.metric("blvnet_inflight_requests") == 1, "end of the timeline")
+    assert locked.metric("blvnet_requests_total", route="/v1/timeline", code="499") == 1
 
 
 def test_timeline_that_is_cut_off_says_so_beside_what_it_has(
