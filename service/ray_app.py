@@ -117,6 +117,7 @@ class Replica:
         app = create_app(self._settings, own_cores(ray.get_runtime_context().get_assigned_resources()))
         self._service = app.state.service
         registry = self._service.metrics.registry
+        # Until Ray ends the process.
         self._reports = asyncio.create_task(report_forever(registry), name="report metrics")
         return _BehindProxy(app)
 
@@ -139,11 +140,6 @@ class Replica:
         assert self._service is not None
         if self._service.state is not State.STARTING:  # which asks for the first configuration
             self._service.rescan()
-
-    async def __del__(self) -> None:
-        """The end, after the last request and the application's lifespan."""
-        if self._reports is not None:
-            self._reports.cancel()
 
 
 def own_cores(assigned: Mapping[str, float]) -> int:

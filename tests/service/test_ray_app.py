@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import secrets
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,7 +27,11 @@ import pytest
 import yaml
 
 from benchmarks.serving import free_port
-from service.errors import BlvnetError
+from service.app import create_app
+from service.errors import BlvnetError, NotReady, PackageError
+from service.lifecycle import UPLOADS_PER_PLACE, Lifecycle
+from service.runtime.session import InferenceFailed
+from service.settings import load_settings
 from tests.server import PATIENCE_S, begin_upload, clean_environment
 
 pytest.importorskip(
@@ -36,6 +43,7 @@ Found = TypeVar("Found")
 EXAMPLE = Path(__file__).parents[2] / "docker/ray/serve.yaml"
 POLL_S = 0.1
 UPLOADS = 6
+QUEUE_LIMIT = UPLOADS
 MAX_UPLOAD_BYTES = 2_000_000
 MORE_THAN_IN_MEMORY = 1_500_000
 
@@ -105,6 +113,68 @@ def built(arguments: dict[str, Any]) -> Any:
     from service.ray_app import build
 
     return build(arguments)._bound_deployment
+
+
+# --- what Ray asks of a replica, without a Ray ---
+
+
+@pytest.mark.anyio
+async def test_replica_is_ill_while_inference_fails(
+    tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise InferenceFailed("the device is gone")
+
+    async with replica_of(models=tiny_models, self_test_s=0.1) as (replica, service):
+        await replica.check_health()
+        with monkeypatch.context() as broken:
+            broken.setattr(service.recognizer.model("tiny").model.session, "run", fail)
+            async with asyncio.timeout(PATIENCE_S):
+                while service.health()[0]:
+                    await asyncio.sleep(0.01)
+            with pytest.raises(NotReady, match="does not answer"):
+                await replica.check_health()
+
+
+@pytest.mark.anyio
+async def test_replica_without_models_does_not_start(tmp_path: Path) -> None:
+    async with replica_of(models=tmp_path / "none") as (replica, _):
+        with pytest.raises(PackageError, match="no such folder"):
+            await replica.check_health()
+
+
+@pytest.mark.anyio
+async def test_request_that_the_proxy_has_no_more_of_is_one_of_a_caller_who_has_gone() -> None:
+    from ray.exceptions import TaskCancelledError
+
+    from service.ray_app import _BehindProxy
+
+    received: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        received.append(await receive())
+
+    async def receive() -> Any:
+        raise TaskCancelledError
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    await _BehindProxy(app)({"type": "http"}, receive, send)
+    assert received == [{"type": "http.disconnect"}]
+
+
+@asynccontextmanager
+async def replica_of(**settings: Any) -> AsyncIterator[tuple[Any, Lifecycle]]:
+    """A replica in this process, and its service, started."""
+    from service.ray_app import Replica
+
+    given = settings | {"decode_workers": 1}
+    replica = Replica(given)
+    app = create_app(load_settings(given))
+    replica._service = app.state.service
+    async with app.router.lifespan_context(app):
+        yield replica, app.state.service
 
 
 # --- two replicas in a Ray of their own ---
@@ -191,6 +261,7 @@ def cluster(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "num_cpus": 0.5,
         "models": str(tiny_models),
         "max_upload_mb": MAX_UPLOAD_BYTES / 1e6,
+        "queue_limit": QUEUE_LIMIT,
     }
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets below it: their paths are short
     files = tmp_path_factory.mktemp("serve")
@@ -301,6 +372,18 @@ def test_caller_who_hangs_up_is_no_failure(cluster: Cluster) -> None:
     assert "unexpected error" not in cluster.log.read_text()
 
 
+def test_refusal_for_want_of_room_is_ours(cluster: Cluster) -> None:
+    room = 2 * UPLOADS_PER_PLACE * QUEUE_LIMIT
+    with ExitStack() as stack:
+        uploads = [stack.enter_context(begin_upload(cluster.url, 1000, b"x")) for _ in range(room + 4)]
+        refused = cluster.wait_for(lambda: answered(uploads, least=4), "refusals")
+        answers = [connection.recv(2000) for connection in refused]
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1\r\n" in answer
+        assert b'"code":"overloaded"' in answer
+
+
 def test_changed_user_config_has_every_replica_look_for_new_models(cluster: Cluster) -> None:
     [deployment] = cluster.config["applications"][0]["deployments"]
     deployment["user_config"] = {"models": 2}
@@ -325,14 +408,15 @@ def test_replica_that_is_ended_answers_what_it_has(cluster: Cluster, red_clip: b
     before = cluster.replicas()
     with ExitStack() as stack:
         uploads = [
-            stack.enter_context(begin_upload(cluster.url, len(red_clip), red_clip[:100])) for _ in range(20)
+            stack.enter_context(begin_upload(cluster.url, len(red_clip), red_clip[:100]))
+            for _ in range(UPLOADS)
         ]
         cluster.deploy(num_replicas=1)
         cluster.wait_for(lambda: "Removing 1 replica" in cluster.log.read_text(), "end of a replica")
         for connection in uploads:
             connection.sendall(red_clip[100:])
         answers = [connection.recv(100)[:15] for connection in uploads]
-    assert answers == [b"HTTP/1.1 200 OK"] * 20
+    assert answers == [b"HTTP/1.1 200 OK"] * UPLOADS
     cluster.wait_for(lambda: len(cluster.replicas()) == 1, "only one replica")
     assert cluster.replicas() < before
 
@@ -345,6 +429,12 @@ def test_end_leaves_no_process_and_nothing_at_home(cluster: Cluster) -> None:
     while alive(family) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     assert [command(pid) for pid in alive(family)] == []
+
+
+def answered(connections: list[socket.socket], least: int) -> list[socket.socket]:
+    """Those on which an answer has come, once there are so many."""
+    found = select.select(connections, [], [], 0)[0]
+    return found if len(found) >= least else []
 
 
 def descendants(pid: int) -> dict[int, str]:
