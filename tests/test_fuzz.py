@@ -13,7 +13,9 @@ import pytest
 
 from service.clip.bitstream.coded import Unplannable
 from service.clip.bitstream.readers import reader_for
+from tests.fuzz import clips
 from tests.fuzz.clips import clip_number, fuzz
+from tests.fuzz.long import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +29,26 @@ def test_mutated_clips_break_nothing(pytestconfig: pytest.Config) -> None:
 
 def test_a_mutated_clip_is_the_same_every_time() -> None:
     assert clip_number(7) == clip_number(7) != clip_number(8)
+
+
+def test_a_long_run_keeps_what_broke_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    going = (tmp_path, 1.5, 3, 1, lines.append, False)
+    first, broke = asyncio.run(run(*going))
+    assert (first.seed, first.rounds, broke, first.finds) == (3, 1, 0, [])
+    assert first.next_clip == 3 * 10**6 + first.clips
+    monkeypatch.setattr(clips, "TIMEOUT_S", 1e-4)  # nothing is decoded in time
+    second, broke = asyncio.run(run(*going))
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "finds").iterdir()}
+    assert broke == len(second.finds) > 0
+    assert set(second.finds) == set(saved)
+    name = next(name for name in second.finds if name.endswith("-timeout"))
+    assert len(saved[name]) == len(clip_number(int(name.split("-")[1])))
+    assert any("good-clip" in name for name in saved)
+    assert (second.rounds, sum(second.answers.values())) == (2, second.clips)
+    assert f"find: {second.finds[0]}" in lines
 
 
 # What broke a reader once: an AV1 unit whose head is all that is left of the packet.

@@ -27,12 +27,18 @@ from service.errors import NotAVideo, OverLimit, Undecodable
 Source = Path | str | bytes | BinaryIO
 
 # FFmpeg's demuxers for what people upload: mp4, mov and their kin; Matroska and WebM; AVI; MPEG transport
-# and program streams; FLV; Ogg; animated GIF. Not here are, above all, the formats that name other files
-# (hls, dash, concat, sdp, image2) or make pictures of text (tty, xbin).
-FORMATS = ("mov", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "gif")
+# and program streams; FLV; Ogg; ASF, which is WMV; what cameras and editors write (MXF, DV); moving pictures
+# (GIF, APNG); streams in next to no container (y4m, IVF, OBU, H.264, HEVC, MPEG-1, 2 and 4). Not here are,
+# above all, the formats that name other files (hls, dash, concat, sdp, image2) or make pictures of text (tty,
+# xbin), and `mjpeg`, to which every photograph would be a video.
+FORMATS = (
+    "mov", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "asf", "mxf", "dv", "gif", "apng",
+    "yuv4mpegpipe", "ivf", "obu", "h264", "hevc", "mpegvideo", "m4v",
+)  # fmt: skip
 
 # Decoders by FFmpeg's name -> the codec's name for callers. Short on purpose: each is code that runs on
-# hostile bytes. vvc is out for CVE-2026-125244, magicyuv and the rest for lack of uploads that need them.
+# hostile bytes. vvc is out for CVE-2026-125244, magicyuv for CVE-2026-8461, the rest for lack of uploads that
+# need them.
 CODECS = {
     "h264": "h264",
     "hevc": "hevc",
@@ -43,19 +49,41 @@ CODECS = {
     "mpeg1video": "mpeg1video",
     "mpeg2video": "mpeg2video",
     "mpeg4": "mpeg4",
+    "msmpeg4v1": "msmpeg4v1",
+    "msmpeg4v2": "msmpeg4v2",
     "msmpeg4": "msmpeg4v3",
+    "wmv1": "wmv1",
+    "wmv2": "wmv2",
+    "wmv3": "wmv3",
+    "vc1": "vc1",
     "h263": "h263",
     "flv": "flv1",
     "theora": "theora",
     "mjpeg": "mjpeg",
     "prores": "prores",
+    "dnxhd": "dnxhd",
+    "dvvideo": "dvvideo",
     "ffv1": "ffv1",
+    "huffyuv": "huffyuv",
+    "ffvhuff": "ffvhuff",
+    "utvideo": "utvideo",
+    "qtrle": "qtrle",
+    "png": "png",
     "rawvideo": "rawvideo",
+    "v210": "v210",
     "gif": "gif",
+    "apng": "apng",
 }
 
 # What an mp4 or mov may begin with.
 ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
+# How others of `FORMATS` begin: EBML, FLV, Ogg, GIF, MPEG program streams, ASF's header object, MXF's
+# partition pack, y4m, IVF.
+SIGNATURES = (
+    b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"GIF8", b"\x00\x00\x01\xba",
+    bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("060e2b34020501010d010201"),
+    b"YUV4MPEG2 ", b"DKIF",
+)  # fmt: skip
 
 # A bit of the first byte of a VP8 frame (RFC 6386, section 9.1).
 VP8_SHOW_FRAME = 0x10
@@ -296,11 +324,19 @@ def _refuse_nested_file(*_request: object) -> Never:
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream that is no cover picture."""
+    """The first video stream that is no cover picture and no photograph."""
     for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
+        if not stream.disposition & Disposition.attached_pic and not _is_photograph(container, stream):
             return stream
     raise NotAVideo("the file holds no video stream")
+
+
+def _is_photograph(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Whether a stream is an item of HEIF (ISO/IEC 23008-12), which has no time.
+
+    It is a photograph, a tile of one, or the still that stands for an animated AVIF and comes before it.
+    """
+    return container.format.name.startswith("mov") and stream.frames == 1 and stream.duration is None
 
 
 def _leave_out_others(container: av.container.InputContainer, stream: av.VideoStream) -> None:
@@ -331,6 +367,8 @@ def _container_name(demuxer: str, head: bytes) -> str:
             return "mov" if head[8:12] == b"qt  " or head[4:8] != b"ftyp" else "mp4"
         case "matroska":
             return "webm" if b"webm" in head[:64] else "matroska"
+        case "yuv4mpegpipe":
+            return "y4m"
         case name:
             return name
 
@@ -339,7 +377,7 @@ def _is_container(head: bytes) -> bool:
     """Whether a file that FFmpeg cannot open begins like one of `FORMATS` all the same."""
     return (
         head[4:8] in ISO_BOXES
-        or head.startswith((b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"GIF8", b"\x00\x00\x01\xba"))
+        or head.startswith(SIGNATURES)
         or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
         or (len(head) > 376 and head[0] == head[188] == head[376] == 0x47)
     )

@@ -1,4 +1,4 @@
-"""Mutated clips against real caged workers."""
+"""Mutated clips against real caged workers, a part of them as long videos in windows."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from service.clip.video import DecodeLimits
+from service.clip.windows import WindowRule
 from service.decode_pool import DecodePool
 from service.errors import RequestError
 from service.observer import Observer, RestartReason
+from service.window_stream import windows_of
 from tests.fuzz.mutations import mutated
-from tests.hostile.corpus import base
+from tests.fuzz.seeds import seeds
+from tests.hostile.item import base
 from tests.tiny_models import TWO_STREAMS
 
 TIMEOUT_S = 8.0
 MEMORY_MB = 1024
-SEEDS = (
-    ("mp4", "libx264"), ("mov", "libx264"), ("mkv", "libx264"), ("ts", "libx264"), ("flv", "libx264"),
-    ("mp4", "libx265"), ("webm", "libvpx"), ("webm", "libvpx-vp9"), ("mkv", "libsvtav1"), ("avi", "mpeg4"),
-    ("mpeg", "mpeg1video"), ("ts", "mpeg2video"), ("mkv", "ffv1"),
-)  # fmt: skip
+WINDOWS_EVERY = 8  # so many clips; a timeline starts a worker of its own, which takes longer than the clip
+RULE = WindowRule.of(0.2, 0.1)
+GOOD_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,12 @@ class Find:
 
 @dataclass
 class Fuzzing:
-    """How far it came: clips tried, what they were answered, and what broke."""
+    """How far it came: clips tried, what they were answered, the slowest in seconds, and what broke."""
 
     tried: int = 0
     answers: Counter[str] = field(default_factory=Counter)
+    slowest_s: float = 0.0
+    slowest: int | None = None
     finds: list[Find] = field(default_factory=list)
 
 
@@ -54,47 +58,110 @@ class _Recorder(Observer):
 
 
 def clip_number(number: int) -> bytes:
-    """The mutated clip of that number, the same every time."""
+    """The mutated clip of that number, the same every time but for what a muxer numbers at random."""
     generator = random.Random(number)
-    seeds = [base(*seed) for seed in SEEDS]
-    return mutated(generator, generator.choice(seeds), generator.choice(seeds))
+    return mutated(generator, generator.choice(seeds()), generator.choice(seeds()))
 
 
-async def fuzz(
-    first: int, seconds: float, told: Callable[[Fuzzing], object] = lambda _: None, workers: int = 2
-) -> Fuzzing:
-    """Decode the clips from number `first` on for some time.
+class ClipFuzzer:
+    """Clips in the order of their numbers through one pool.
 
-    A worker that dies, is killed by the clock, or raises what it should not is a find; so is a good clip that
-    is not decoded after one of them.
+    A worker that dies, is killed by the clock, or raises what it should not is a find; so is an answer
+    without a frame, and a good clip, tried now and then, that is refused.
+
+    Args:
+        pool: where they are decoded, `workers` at a time.
+        recorder: what that tells its restarts.
+        first: number of the first clip.
+        keep: told of each find at once.
     """
-    recorder, fuzzing = _Recorder(), Fuzzing()
+
+    def __init__(
+        self,
+        pool: DecodePool,
+        workers: int,
+        recorder: _Recorder,
+        first: int,
+        keep: Callable[[Find], object],
+    ) -> None:
+        self._pool = pool
+        self._workers = workers
+        self._recorder = recorder
+        self._keep = keep
+        self.next = first
+        self.fuzzing = Fuzzing()
+
+    async def run(self, seconds: float) -> None:
+        """Go on for some time."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            numbers = range(self.next, self.next + self._workers)
+            self.next = numbers.stop
+            await asyncio.gather(*(self._try(number) for number in numbers))
+            if self.fuzzing.tried % GOOD_EVERY < len(numbers):
+                await self._try_good()
+        await self._try_good()
+
+    async def _try_good(self) -> None:
+        try:
+            await self._clip(base())
+        except RequestError as exc:
+            self._found(
+                Find(self.next - 1, f"a good clip after it is {exc.code}", clip_number(self.next - 1))
+            )
+
+    def _found(self, find: Find) -> None:
+        self.fuzzing.finds.append(find)
+        self._keep(find)
+
+    async def _try(self, number: int) -> None:
+        data = clip_number(number)
+        before = len(self._recorder.reasons)
+        began = time.monotonic()
+        try:
+            frames = await (self._windows(data) if number % WINDOWS_EVERY == 0 else self._clip(data))
+            answer = "decoded" if frames > 0 else "no frame"
+        except RequestError as exc:
+            answer = exc.code
+        fuzzing = self.fuzzing
+        if (took_s := time.monotonic() - began) > fuzzing.slowest_s:
+            fuzzing.slowest_s, fuzzing.slowest = took_s, number
+        fuzzing.tried += 1
+        fuzzing.answers[answer] += 1
+        broken = self._recorder.reasons[before:]
+        if broken or answer == "no frame":
+            self._found(Find(number, ", ".join(reason.value for reason in broken) or answer, data))
+
+    async def _clip(self, data: bytes) -> int:
+        return (await self._pool.decode(data, TWO_STREAMS, DecodeLimits(), clips=2)).video.frames
+
+    async def _windows(self, data: bytes) -> int:
+        async with windows_of(
+            self._pool, data, TWO_STREAMS, RULE, DecodeLimits(), cpu_s=4 * TIMEOUT_S
+        ) as stream:
+            while await stream.take():
+                pass
+            assert stream.found is not None
+            return stream.found.video.frames
+
+
+@asynccontextmanager
+async def clip_fuzzer(
+    first: int, workers: int, keep: Callable[[Find], object] = lambda _: None
+) -> AsyncIterator[ClipFuzzer]:
+    """A fuzzer with a pool of its own."""
+    seeds()  # some seconds, which are not part of anybody's time
+    recorder = _Recorder()
     pool = DecodePool(workers=workers, timeout_s=TIMEOUT_S, memory_mb=MEMORY_MB, cores=2, observer=recorder)
     await pool.start()
-    deadline = time.monotonic() + seconds
     try:
-        while time.monotonic() < deadline:
-            numbers = range(first + fuzzing.tried, first + fuzzing.tried + workers)
-            await asyncio.gather(*(_try(pool, recorder, number, fuzzing) for number in numbers))
-            if fuzzing.tried % 500 < workers:
-                told(fuzzing)
-                good = await pool.decode(base(), TWO_STREAMS, DecodeLimits())
-                assert good.indices, "a good clip after bad ones"
+        yield ClipFuzzer(pool, workers, recorder, first, keep)
     finally:
         await pool.close()
-    return fuzzing
 
 
-async def _try(pool: DecodePool, recorder: _Recorder, number: int, fuzzing: Fuzzing) -> None:
-    data = clip_number(number)
-    before = len(recorder.reasons)
-    try:
-        decoded = await pool.decode(data, TWO_STREAMS, DecodeLimits(), clips=2)
-        answer = "decoded" if decoded.video.frames > 0 else "no frame"
-    except RequestError as exc:
-        answer = exc.code
-    fuzzing.tried += 1
-    fuzzing.answers[answer] += 1
-    broken = recorder.reasons[before:]
-    if broken or answer == "no frame":
-        fuzzing.finds.append(Find(number, ", ".join(reason.value for reason in broken) or answer, data))
+async def fuzz(first: int, seconds: float, workers: int = 2) -> Fuzzing:
+    """Try the clips from number `first` on for some time."""
+    async with clip_fuzzer(first, workers) as fuzzer:
+        await fuzzer.run(seconds)
+        return fuzzer.fuzzing

@@ -10,6 +10,7 @@ import io
 import resource
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import atheris
@@ -18,16 +19,11 @@ with atheris.instrument_imports(include=["service.clip.bitstream"]):
     from service.clip.bitstream.coded import Unplannable
     from service.clip.bitstream.readers import reader_for
 
-import av
+from service.clip.container import open_video
+from service.clip.video import DecodeLimits
+from tests.fuzz.seeds import seeds
 
-from tests.hostile.corpus import base
-
-CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "mjpeg", "prores")
-SEEDS = {
-    "h264": ("mp4", "libx264"), "hevc": ("mp4", "libx265"), "vp8": ("webm", "libvpx"),
-    "vp9": ("webm", "libvpx-vp9"), "av1": ("mp4", "libsvtav1"), "mpeg2video": ("ts", "mpeg2video"),
-    "mpeg4": ("mp4", "mpeg4"),
-}  # fmt: skip
+CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "mjpeg", "prores", "mpeg1video", "ffv1")
 MAX_PACKETS = 8
 READERS_MB = 2000  # what they may take, FFmpeg for the seeds included
 
@@ -52,12 +48,13 @@ def _number(source: io.BytesIO, size: int) -> int:
     return int.from_bytes(source.read(size))
 
 
-def seed(codec: str) -> bytes:
-    """The first packets of a sound clip, as `read_packets` wants them."""
-    with av.open(io.BytesIO(base(*SEEDS[codec])), "r") as clip:
-        stream = clip.streams.video[0]
-        header = stream.codec_context.extradata or b""
-        packets = [bytes(packet)[:2000] for packet in clip.demux(stream) if packet.size][:MAX_PACKETS]
+def packets_of(clip: bytes) -> bytes | None:
+    """The first packets of a sound clip, as `read_packets` wants them; None of a codec that has no reader."""
+    with open_video(io.BytesIO(clip), DecodeLimits(), peek=False) as video:
+        codec, header = video.codec, video.header
+        if codec not in CODECS:
+            return None
+        packets = [bytes(packet)[:2000] for packet in islice(video.packets(), MAX_PACKETS)]
     parts = [bytes([CODECS.index(codec)]), len(header).to_bytes(2), header]
     for packet in packets:
         parts += [len(packet).to_bytes(2), packet]
@@ -67,8 +64,9 @@ def seed(codec: str) -> bytes:
 def main() -> None:
     """Never returns: libFuzzer ends the process."""
     with tempfile.TemporaryDirectory() as folder:
-        for codec in SEEDS:
-            Path(folder, codec).write_bytes(seed(codec))
+        for number, clip in enumerate(seeds()):
+            if packets := packets_of(clip):
+                Path(folder, str(number)).write_bytes(packets)
         # libFuzzer looks at the peak, which a process inherits from the one that started it.
         inherited_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         limits = ["-timeout=5", "-max_len=8000", f"-rss_limit_mb={inherited_mb + READERS_MB}"]

@@ -23,7 +23,15 @@ from service.clip.decode import decode_clip
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.clip.video import DecodeLimits
 from service.errors import NotAVideo, OverLimit, RequestError, Undecodable
-from tests.clips import ClipRecipe, audio_clip, hls_playlist, not_videos, numbered_clip, remuxed
+from tests.clips import (
+    ClipRecipe,
+    audio_clip,
+    hls_playlist,
+    not_videos,
+    numbered_clip,
+    read_numbers,
+    remuxed,
+)
 
 SPEC = ClipSpec(4, (InputSpec("frames", Frames.ALL, size=32, scale=32),))
 NOT_VIDEOS = not_videos()
@@ -46,7 +54,7 @@ UNDECODABLE: dict[str, Callable[[], bytes]] = {
     "only an ftyp box": lambda: numbered_clip()[:32],
     "Matroska header alone": lambda: numbered_clip(container="mkv")[:40],
     "AVI header alone": lambda: numbered_clip(container="avi", codec="mpeg4")[:64],
-    "codec that is not on the list": lambda: numbered_clip(container="avi", codec="huffyuv", pix_fmt="rgb24"),
+    "codec that is not on the list": lambda: numbered_clip(container="avi", codec="asv1"),
     "codec that nobody knows": lambda: with_codec(
         numbered_clip(container="avi", codec="mjpeg", pix_fmt="yuvj420p"), b"MJPG", b"ZqZq"
     ),
@@ -260,6 +268,25 @@ def test_a_cover_picture_is_no_video() -> None:
         assert made.streams.video[0].disposition & Disposition.attached_pic
     with pytest.raises(NotAVideo, match="no video stream"):
         decode_clip(file.getvalue(), SPEC)
+
+
+@pytest.mark.parametrize(("frames", "shown"), [(1, None), (5, 5)])
+def test_the_still_of_an_avif_is_no_video(frames: int, shown: int | None) -> None:
+    data = numbered_clip(frames=frames, container="avif", codec="libsvtav1")
+    with av.open(io.BytesIO(data), "r") as made:
+        assert made.streams.video[0].frames == 1
+    for peek in (False, True):
+        if shown is None:
+            with (
+                pytest.raises(NotAVideo, match="no video stream"),
+                open_video(io.BytesIO(data), DecodeLimits(), peek=peek),
+            ):
+                pass
+        else:
+            with open_video(io.BytesIO(data), DecodeLimits(), peek=peek) as video:
+                assert len(list(video.packets())) == shown
+    if shown:
+        assert read_numbers(decode_clip(data, SPEC).inputs["frames"][0]) == [0, 1, 3, 4]
 
 
 class Named(io.BytesIO):

@@ -25,7 +25,8 @@ from service.clip.views import Views
 from service.clip.windows import WindowRule, cut, microseconds
 from service.errors import NotAVideo, OverLimit, RequestError, Undecodable
 from tests.clips import LOSSLESS, numbered_clip, read_numbers, remuxed
-from tests.hostile.corpus import Item, damaged_packets
+from tests.hostile.damage import damaged_packets
+from tests.hostile.item import Item
 from tests.service.clip.fields import field_coded_clip
 from tests.service.clip.test_oddities import PLANNED, UNPLANNED
 
