@@ -188,6 +188,7 @@ class Cluster:
     url: str
     log: Path
     folder: Path
+    home: Path
     config: dict[str, Any]
     token: str
 
@@ -265,13 +266,16 @@ def cluster(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     }
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets below it: their paths are short
     files = tmp_path_factory.mktemp("serve")
+    home = files / "home"
+    home.mkdir()
     (files / "serve.yaml").write_text(yaml.safe_dump(config))
     token = secrets.token_hex(32)
     environment = clean_environment() | {
         "RAY_USAGE_STATS_ENABLED": "0",
+        "HOME": str(home),
         "RAY_TMPDIR": str(folder),
         "TMPDIR": str(folder),
-        "RAY_AUTH_MODE": "token",  # ours alone; given here, none is written into the home folder
+        "RAY_AUTH_MODE": "token",  # one of ours: without, it would be written into the home folder
         "RAY_AUTH_TOKEN": token,
         "RAY_metrics_report_interval_ms": "4000",
         "RAY_COLOR_PREFIX": "0",
@@ -290,7 +294,7 @@ def cluster(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             start_new_session=True,
         )
         stack.callback(end, process)
-        running = Cluster(process, f"http://127.0.0.1:{port}", log, folder, config, token)
+        running = Cluster(process, f"http://127.0.0.1:{port}", log, folder, home, config, token)
         running.wait_for(running.is_ready, "readiness")
         running.wait_for(lambda: len(running.replicas()) == 2, "second replica")
         yield running
@@ -429,6 +433,7 @@ def test_end_leaves_no_process_and_nothing_at_home(cluster: Cluster) -> None:
     while alive(family) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     assert [command(pid) for pid in alive(family)] == []
+    assert list(cluster.home.iterdir()) == []
 
 
 def answered(connections: list[socket.socket], least: int) -> list[socket.socket]:
