@@ -1,22 +1,26 @@
 """How often the running service is right, measured over HTTP on clips that nobody has seen before.
 
     python -m benchmarks.accuracy                       a fresh `blvnet serve` with the bundled demo model
-    python -m benchmarks.accuracy --server URL          a service that runs already
+    python -m benchmarks.accuracy --server URL          a service that runs already, without int8
 
 Fresh clips of the test split (its shapes and textures are in no training clip) are made from a seed of
-their own and posted. Then every clip whose motion has an opposite is played backwards, encoded again and
-posted again: the service must now say the opposite, which no network that ignores the order of frames can.
+their own and posted. The same clips are posted to the model's int8 package, which is made here: what rounding
+costs is judged on thousands of clips that neither training nor calibration has seen. Then every clip whose
+motion has an opposite is played backwards, encoded again and posted again: the service must now say the
+opposite, which no network that ignores the order of frames can.
 """
 
 from __future__ import annotations
 
-import math
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,16 +36,24 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks import report, serving
+from benchmarks.accuracy_int8 import comparison, write_int8
+from benchmarks.shares import interval, share
+from model_export.precision import CALIBRATION_CLIPS
 from model_export.progress import counting
 from model_export.synthetic.classes import LABELS, REVERSED
 from model_export.synthetic.encode import SUFFIX, Codec, Encoding, write_video
+from model_export.synthetic.split import Split
+from service.errors import BlvnetError
+from service.packages import Package, find_packages
+from service.settings import bundled_models
 
 NAME = "accuracy"
-CLIPS = 1100  # 50 of each label
+CLIPS = 2420  # 110 of each label: a clip is 0.04 points of top-1
 SEED = 190_200_869  # no training command of the project uses it
+CALIBRATION_SPLIT: Split = "val"
+CALIBRATION_SEED = 1  # of the bundled model's training, which chose its weights by clips of that split
 REVERSED_CRF = 18  # close to what the eye cannot tell from the original: the motion is tested, not the codec
 STAGES = ("receive", "decode", "queue", "inference", "total")
-CONFIDENCE_Z = 1.96  # 95 %
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,23 @@ class Outcome:
         return self.scores[self.truth] > self.scores[REVERSED[self.truth]]
 
 
+@dataclass(frozen=True)
+class Rounded:
+    """An int8 package that serves, and on how many clips its ranges were measured."""
+
+    name: str
+    calibration_clips: int
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running service, the model to ask (None for the service's default), and its int8 package if any."""
+
+    url: str
+    model: str | None
+    int8: Rounded | None = None
+
+
 def main(
     server: Annotated[str | None, typer.Option(help="A running service; without it one is started.")] = None,
     models: Annotated[
@@ -79,28 +108,66 @@ def main(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the clips; one that was never trained on.")
     ] = SEED,
+    int8: Annotated[
+        bool, typer.Option(help="Judge the model's int8 package too; never with --server.")
+    ] = True,
+    calibration_clips: Annotated[
+        int, typer.Option(min=1, max=CALIBRATION_CLIPS, help="Clips to measure int8's ranges with.")
+    ] = CALIBRATION_CLIPS,
     jobs: Annotated[int, typer.Option(min=1, help="Clips posted at a time.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for the result.")] = report.RESULTS,
 ) -> None:
-    """Measure the accuracy of a running service over HTTP, forwards and backwards."""
-    with tempfile.TemporaryDirectory() as scratch, _service(server, models) as url:
+    """Measure the accuracy of a running service over HTTP, forwards and backwards, and what int8 costs."""
+    began = time.monotonic()
+    calibration = calibration_clips if int8 else 0
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _served(server, models, model, calibration, Path(scratch)) as served,
+    ):
         folder = Path(scratch, "clips")
-        make_clips(folder, clips, seed)
+        make_clips(folder, "test", clips, seed)
         found = [(path, path.parent.name) for path in sorted(folder.glob("test/*/*"))]
-        with serving.client(url) as client:
-            described = _describe(client, model)
-            ask = partial(_ask, client, described["name"])
-            forwards = measure("clips posted", found, Path.read_bytes, ask, jobs)
-            pairs = [(path, REVERSED[label]) for path, label in found if REVERSED[label] != label]
-            backwards = measure("reversed clips posted", pairs, reversed_clip, ask, jobs)
-    document = summary(forwards, backwards) | {"seed": seed, "model": described, "machine": report.machine()}
+        document = judge(served, found, jobs) | {
+            "seed": seed,
+            "clips_bytes": sum(path.stat().st_size for path, _ in found),
+            "took_s": time.monotonic() - began,
+            "machine": report.machine(),
+        }
     report.write(NAME, document, text := as_text(document), out)
     print(text)
 
 
-def make_clips(folder: Path, clips: int, seed: int) -> None:
-    """Make `clips` clips of the test split below `folder` with the command that users have."""
-    command = [str(Path(sys.executable).with_name("blvnet")), "synth", str(folder), "--only", "test"]
+def judge(served: Served, found: Sequence[tuple[Path, str]], jobs: int) -> dict[str, Any]:
+    """Post every (file, true label) to all models, and backwards to the first: every figure of the report."""
+    with serving.client(served.url) as client:
+        described = _describe(client, served.model)
+        ask = partial(_ask, client, described["name"])
+        forwards = measure("clips posted", found, Path.read_bytes, ask, jobs)
+        int8 = None
+        if served.int8:
+            ask_int8 = partial(_ask, client, served.int8.name)
+            rounded = measure("clips posted to int8", found, Path.read_bytes, ask_int8, jobs)
+            int8 = {
+                "model": _describe(client, served.int8.name),
+                "calibration": {
+                    "split": CALIBRATION_SPLIT,
+                    "seed": CALIBRATION_SEED,
+                    "clips": served.int8.calibration_clips,
+                },
+            } | comparison([label for _, label in found], best(forwards), best(rounded))
+        pairs = [(path, REVERSED[label]) for path, label in found if REVERSED[label] != label]
+        backwards = measure("reversed clips posted", pairs, reversed_clip, ask, jobs)
+    return summary(forwards, backwards) | {"int8": int8, "model": described}
+
+
+def best(outcomes: Sequence[Outcome]) -> list[str]:
+    """The best label of each."""
+    return [outcome.ranked[0] for outcome in outcomes]
+
+
+def make_clips(folder: Path, split: Split, clips: int, seed: int) -> None:
+    """Make `clips` clips of a split below `folder` with the command that users have."""
+    command = [str(Path(sys.executable).with_name("blvnet")), "synth", str(folder), "--only", split]
     subprocess.run([*command, "--clips", str(clips), "--seed", str(seed)], check=True)
 
 
@@ -162,19 +229,6 @@ def summary(forwards: Sequence[Outcome], backwards: Sequence[Outcome]) -> dict[s
     }
 
 
-def share(values: Iterable[bool]) -> float:
-    """The share of true values."""
-    return statistics.fmean(values)
-
-
-def interval(right: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, which unlike the plain one stays inside [0, 1] near its ends."""
-    observed, z2 = right / of, CONFIDENCE_Z**2
-    middle = (observed + z2 / (2 * of)) / (1 + z2 / of)
-    half = CONFIDENCE_Z * math.sqrt(observed * (1 - observed) / of + z2 / (4 * of**2)) / (1 + z2 / of)
-    return middle - half, middle + half
-
-
 def as_text(document: dict[str, Any]) -> str:
     """The report as Markdown."""
     low, high = document["top1_interval"]
@@ -201,12 +255,15 @@ def as_text(document: dict[str, Any]) -> str:
     stages = [(stage, f"{value:.1f}") for stage, value in document["p50_ms"].items()]
     model = document["model"]
     runs_as = f"{model['precision']}, {model['provider']}"
+    size, took = document["clips_bytes"] / 1e6, document["took_s"]
     return "\n".join(
         [
             f"# Accuracy of {model['name']} {model['version']} ({runs_as}), over HTTP\n",
             f"`python -m benchmarks.accuracy --clips {document['clips']} --seed {document['seed']}`",
-            report.described_machine(document["machine"]) + "\n",
+            report.described_machine(document["machine"]),
+            f"{size:.0f} MB of clips; {took:.0f} s in all, making them included.\n",
             report.table(("", "share", "95 % interval", "clips"), overall),
+            *([int8_as_text(document)] if document["int8"] else []),
             report.table(("label", "top-1"), labels),
             report.table(("mistaken", "for", "clips"), mistakes) if mistakes else "No mistakes.\n",
             report.table(("stage", "p50 ms"), stages),
@@ -214,13 +271,62 @@ def as_text(document: dict[str, Any]) -> str:
     )
 
 
+def int8_as_text(document: dict[str, Any]) -> str:
+    """What int8 costs, as Markdown."""
+    int8 = document["int8"]
+    calibration, model = int8["calibration"], int8["model"]
+    rows = [
+        ("top-1 in float32", document["top1"], document["top1_interval"]),
+        ("top-1 in int8", int8["top1"], int8["top1_interval"]),
+        ("same label", int8["agreement"], int8["agreement_interval"]),
+    ]
+    shares = [(name, f"{value:.2%}", f"{low:.1%} to {high:.1%}") for name, value, (low, high) in rows]
+    low, high = int8["drop_points_interval"]
+    lost = ("points of top-1 lost", f"{int8['drop_points']:.2f}", f"{low:.2f} to {high:.2f}")
+    table = report.table(("", "share", "95 % interval"), [*shares, lost])
+    runs_as = f"{model['precision']}, {model['provider']}"
+    clips = f"{calibration['clips']} clips of the {calibration['split']} split, seed {calibration['seed']}"
+    return f"""The same clips posted to {model["name"]} ({runs_as}), whose ranges were measured on {clips}:
+
+{table}
+Clips right in float32 alone: {int8["lost"]}; in int8 alone: {int8["gained"]}. `blvnet export` lets int8 lose
+{int8["max_drop_points"]} points.
+"""
+
+
 @contextmanager
-def _service(server: str | None, models: Path | None) -> Iterator[str]:
+def _served(
+    server: str | None, models: Path | None, model: str | None, calibration_clips: int, folder: Path
+) -> Iterator[Served]:
+    """The running service, or one of the model and, if there are clips for it, its int8 package."""
     if server is not None:
-        yield server
+        yield Served(server, model)
         return
-    with serving.service(models) as started:
-        yield started.url
+    package = _package(models or bundled_models(), model)
+    copies = folder / "models"
+    shutil.copytree(package.folder, copies / package.name / str(package.version))
+    int8 = _rounded(package, calibration_clips, copies) if calibration_clips else None
+    settings = serving.MAKE_SERVE | os.environ if models is None else None
+    with serving.service(copies, settings) as started:
+        yield Served(started.url, package.name, int8)
+
+
+def _rounded(package: Package, calibration_clips: int, models: Path) -> Rounded:
+    """The int8 package of a float one, written below `models`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        clips = Path(scratch, "clips")
+        make_clips(clips, CALIBRATION_SPLIT, calibration_clips, CALIBRATION_SEED)
+        print(f"rounding {package.name} to int8", file=sys.stderr)
+        return Rounded(write_int8(package.folder, clips, models), calibration_clips)
+
+
+def _package(models: Path, name: str | None) -> Package:
+    """The highest version of a model, of the first one if no name is given."""
+    packages = find_packages(models)
+    chosen = [package for package in packages if name in (None, package.name)]
+    if not chosen:
+        raise BlvnetError(f"{models} holds no model {name!r}")
+    return chosen[0]
 
 
 def _describe(client: httpx.Client, model: str | None) -> dict[str, Any]:

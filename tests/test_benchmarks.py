@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import typer
 from PIL import Image
 
 from benchmarks import __main__ as runner
-from benchmarks import accuracy, decode_clips, report, serving, stages
+from benchmarks import accuracy, accuracy_int8, decode_clips, report, serving, shares, stages
 from benchmarks import decode as decode_benchmark
 from benchmarks.accuracy import Outcome
 from model_export.synthetic.classes import LABELS
 from service.clip.decode import decode_clip
 from service.clip.spec import ClipSpec, Frames, InputSpec
+from service.manifest import GRAPH_FILE, read_manifest, verify_graph
+from service.packages import find_packages
+from service.settings import bundled_models
 from tests.clips import numbered_clip, read_numbers
 from tests.tiny_models import TinyModel, write_package
 
@@ -69,7 +73,24 @@ def test_summary_counts_right_answers_and_mistakes() -> None:
     [(10, 10, 0.722, 1.0), (5, 10, 0.237, 0.763), (0, 10, 0.0, 0.278), (510, 528, 0.947, 0.978)],
 )
 def test_interval_is_that_of_wilson(right: int, of: int, low: float, high: float) -> None:
-    assert accuracy.interval(right, of) == pytest.approx((low, high), abs=6e-4)
+    assert shares.interval(right, of) == pytest.approx((low, high), abs=6e-4)
+
+
+def test_interval_of_a_difference_counts_changes_alone() -> None:
+    # By hand: (4 lost + 1) and (0 gained + 1) of 102.
+    assert shares.difference_interval(4, 0, 100) == pytest.approx((-0.0076, 0.0860), abs=6e-4)
+    low, high = shares.difference_interval(0, 0, 100)
+    assert low == -high < 0
+    assert shares.difference_interval(0, 0, 10_000)[1] < high / 50
+
+
+def test_comparison_tells_what_rounding_lost() -> None:
+    truths = [LEFTWARDS, LEFTWARDS, RIGHTWARDS, STILL]
+    found = accuracy_int8.comparison(
+        truths, [LEFTWARDS, LEFTWARDS, STILL, STILL], [STILL, RIGHTWARDS, RIGHTWARDS, STILL]
+    )
+    assert (found["top1"], found["agreement"]) == (0.5, 0.25)
+    assert (found["lost"], found["gained"], found["drop_points"]) == (2, 1, 25.0)
 
 
 def test_table_is_markdown() -> None:
@@ -82,17 +103,44 @@ def test_machine_names_cores_and_libraries() -> None:
     assert set(report.LIBRARIES) < set(report.machine())
 
 
+def test_int8_package_that_is_made_computes_in_integers(tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "clip.mp4").write_bytes(numbered_clip(frames=FRAMES))
+    [package] = find_packages(bundled_models())
+    name = accuracy_int8.write_int8(package.folder, clips, tmp_path / "models")
+    folder = tmp_path / "models" / name / str(package.version)
+    verify_graph(read_manifest(folder), folder)
+    tensors = onnx.load(folder / GRAPH_FILE).graph.initializer
+    kernels = [item for item in tensors if len(item.dims) >= 4 and "weight" in item.name]
+    assert {item.data_type for item in kernels} == {onnx.TensorProto.INT8}
+
+
 def test_accuracy_is_measured_through_a_real_server(tmp_path: Path) -> None:
-    write_package(tmp_path / "models", model=TinyModel(labels=LABELS))
-    accuracy.main(models=tmp_path / "models", clips=len(LABELS), seed=5, out=tmp_path / "results")
-    found = json.loads((tmp_path / "results/accuracy.json").read_text())
-    # A colour meter answers one of the first three labels, whatever moves.
+    accuracy.main(clips=len(LABELS), seed=5, calibration_clips=len(LABELS), out=tmp_path)
+    found = json.loads((tmp_path / "accuracy.json").read_text())
     assert found["clips"] == len(found["labels"]) == len(LABELS)
     assert found["reversed"]["clips"] == len(LABELS) - 2
-    assert {mistake["answer"] for mistake in found["mistakes"]} <= set(LABELS[:3])
-    assert found["model"]["name"] == "tiny"
+    assert found["top1"] > 0.8
+    assert (found["model"]["name"], found["model"]["precision"]) == ("blvnet-tam-mini", "fp32")
     assert all(found["p50_ms"][stage] > 0 for stage in ("decode", "inference", "total"))
-    assert "# Accuracy of tiny 1 (fp32, cpu), over HTTP" in (tmp_path / "results/accuracy.md").read_text()
+    int8 = found["int8"]
+    assert (int8["model"]["name"], int8["model"]["precision"]) == ("blvnet-tam-mini-int8", "int8")
+    assert int8["model"]["sha256"] != found["model"]["sha256"]
+    assert int8["agreement"] > 0.8
+    text = (tmp_path / "accuracy.md").read_text()
+    assert "# Accuracy of blvnet-tam-mini 2 (fp32, cpu), over HTTP" in text
+    assert "The same clips posted to blvnet-tam-mini-int8 (int8, cpu)" in text
+
+
+def test_accuracy_of_a_service_that_runs_already_leaves_int8_out(tmp_path: Path) -> None:
+    write_package(tmp_path / "models", model=TinyModel(labels=LABELS))
+    with serving.service(tmp_path / "models") as running:
+        accuracy.main(server=running.url, clips=len(LABELS), seed=5, out=tmp_path / "results")
+    found = json.loads((tmp_path / "results/accuracy.json").read_text())
+    # A colour meter answers one of the first three labels, whatever moves.
+    assert {mistake["answer"] for mistake in found["mistakes"]} <= set(LABELS[:3])
+    assert (found["model"]["name"], found["int8"]) == ("tiny", None)
 
 
 def test_stages_are_measured_on_a_real_server(tiny_models: Path, tmp_path: Path) -> None:

@@ -142,18 +142,27 @@ def test_figures_are_those_of_the_benchmarks() -> None:
     accuracy = json.loads((results / "accuracy.json").read_text())
     timing = json.loads((results / "stages.json").read_text())
     soak = json.loads((results / "soak.json").read_text())["answers"]["good"]["answers"]
-    p50 = timing["p50_ms"]
+    p50, int8 = timing["p50_ms"], accuracy["int8"]
     figures = dict(
         re.findall(r"^\| (.+?) \| (.+?) \|", TEXT.split("\n## Accuracy and speed\n")[1], re.MULTILINE)
     )
-    assert list(figures.values())[1:7] == [
-        f"{accuracy['top1']:.1%}".replace("%", " %"),
+    assert list(figures)[1].startswith(f"{accuracy['clips']:,} fresh clips ")
+    assert list(figures.values())[1:9] == [
+        with_interval(accuracy["top1"], accuracy["top1_interval"]),
+        with_interval(int8["top1"], int8["top1_interval"]),
+        f"{int8['agreement']:.1%}".replace("%", " %"),
         f"{accuracy['reversed']['opposite_label']:.1%}".replace("%", " %"),
         f"{p50['total']:.0f} ms",
         f"{p50['decode']:.0f} ms and {p50['inference']:.0f} ms",
         f"{timing['start_s']['ready_s']:.1f} s",
         f"{soak['200']:,} of {sum(soak.values()):,}",
     ]
+
+
+def with_interval(share: float, ends: tuple[float, float]) -> str:
+    """A share and its interval as the table has them."""
+    low, high = (f"{100 * end:.1f}" for end in ends)
+    return f"{100 * share:.1f} % ({low} to {high})"
 
 
 def test_no_command_is_left_untried() -> None:
