@@ -316,8 +316,8 @@ def _rounded(package: Package, calibration_clips: int, models: Path) -> Rounded:
     with tempfile.TemporaryDirectory() as scratch:
         clips = Path(scratch, "clips")
         make_clips(clips, CALIBRATION_SPLIT, calibration_clips, CALIBRATION_SEED)
-        print(f"rounding {package.name} to int8", file=sys.stderr)
-        return Rounded(write_int8(package.folder, clips, models), calibration_clips)
+        say = partial(print, file=sys.stderr)
+        return Rounded(write_int8(package.folder, clips, models, say), calibration_clips)
 
 
 def _package(models: Path, name: str | None) -> Package:

@@ -14,25 +14,28 @@ from typing import Any
 import onnx
 
 from benchmarks.shares import difference_interval, interval, share
-from model_export.calibration import read_clips
+from model_export.calibration import clips_in_folder, read_clips
 from model_export.precision import BOUNDS, CALIBRATION_CLIPS, MAX_DROP, Precision
+from model_export.progress import Say
 from model_export.quantize import quantize
 from service.manifest import GRAPH_FILE, read_manifest, sha256_of, write_manifest
 
 ENGINE = "openvino"  # whose graph is rounded
 
 
-def write_int8(package: Path, clips: Path, models: Path) -> str:
+def write_int8(package: Path, clips: Path, models: Path, say: Say) -> str:
     """Write the int8 package of a float package below `models`; its name.
 
     Args:
         package: folder of the float package.
         clips: folder of the clips that its ranges are measured on, at most `CALIBRATION_CLIPS` of them.
         models: folder of packages.
+        say: told each step.
     """
     manifest = read_manifest(package)
     graph = onnx.load(package / manifest.graph(ENGINE).file)
-    calibration = read_clips(clips, manifest.clip, CALIBRATION_CLIPS, repeat=False)
+    calibration = read_clips(clips_in_folder(clips), manifest.clip, CALIBRATION_CLIPS, say, repeat=False)
+    say(f"rounding {manifest.name} to int8")
     name = f"{manifest.name}-{Precision.INT8}"
     folder = models / name / str(manifest.version)
     folder.mkdir(parents=True)

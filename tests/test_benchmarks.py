@@ -108,7 +108,7 @@ def test_int8_package_that_is_made_computes_in_integers(tmp_path: Path) -> None:
     clips.mkdir()
     (clips / "clip.mp4").write_bytes(numbered_clip(frames=FRAMES))
     [package] = find_packages(bundled_models())
-    name = accuracy_int8.write_int8(package.folder, clips, tmp_path / "models")
+    name = accuracy_int8.write_int8(package.folder, clips, tmp_path / "models", say=print)
     folder = tmp_path / "models" / name / str(package.version)
     verify_graph(read_manifest(folder), folder)
     tensors = onnx.load(folder / GRAPH_FILE).graph.initializer
