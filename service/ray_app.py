@@ -17,7 +17,7 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import ray
@@ -114,7 +114,9 @@ class Replica:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         for name in unknown_variables(os.environ):
             logger.warning("%s is set but is no setting", name)
-        app = create_app(self._settings, own_cores(ray.get_runtime_context().get_assigned_resources()))
+        assigned = ray.get_runtime_context().get_assigned_resources()
+        hide_gpus(assigned, os.environ)
+        app = create_app(self._settings, own_cores(assigned))
         self._service = app.state.service
         registry = self._service.metrics.registry
         # Until Ray ends the process.
@@ -148,6 +150,12 @@ def own_cores(assigned: Mapping[str, float]) -> int:
     Ray counts cores and holds nobody to them, so that each replica has to keep to its number itself.
     """
     return max(1, min(math.ceil(assigned.get("CPU", 0)), usable_cores()))
+
+
+def hide_gpus(assigned: Mapping[str, float], environment: MutableMapping[str, str]) -> None:
+    """Have CUDA see no GPU where Ray counts none as the replica's own, as Ray then leaves all to be seen."""
+    if not assigned.get("GPU"):
+        environment["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:

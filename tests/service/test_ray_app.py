@@ -108,6 +108,15 @@ def test_replica_takes_the_cores_that_it_was_given(assigned: dict[str, float], c
     assert own_cores(assigned) == (cores or usable_cores())
 
 
+@pytest.mark.parametrize(("assigned", "seen"), [({"GPU": 0.5}, "2"), ({"CPU": 1.0}, ""), ({"GPU": 0.0}, "")])
+def test_replica_sees_the_gpus_that_it_was_given(assigned: dict[str, float], seen: str) -> None:
+    from service.ray_app import hide_gpus
+
+    environment = {"CUDA_VISIBLE_DEVICES": "2"}
+    hide_gpus(assigned, environment)
+    assert environment == {"CUDA_VISIBLE_DEVICES": seen}
+
+
 def built(arguments: dict[str, Any]) -> Any:
     """The deployment that `build` makes."""
     from service.ray_app import build
