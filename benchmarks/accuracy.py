@@ -38,12 +38,12 @@ from numpy.typing import NDArray
 from benchmarks import report, serving
 from benchmarks.accuracy_int8 import comparison, write_int8
 from benchmarks.shares import interval, share
-from model_export.precision import CALIBRATION_CLIPS
+from model_export.precision import CALIBRATION_CLIPS, Precision
 from model_export.progress import counting
 from model_export.synthetic.classes import LABELS, REVERSED
 from model_export.synthetic.encode import SUFFIX, Codec, Encoding, write_video
 from model_export.synthetic.split import Split
-from service.errors import BlvnetError
+from service.manifest import read_manifest
 from service.packages import Package, find_packages
 from service.settings import bundled_models
 
@@ -303,6 +303,9 @@ def _served(
         yield Served(server, model)
         return
     package = _package(models or bundled_models(), model)
+    precision = read_manifest(package.folder).precision
+    if calibration_clips and precision != Precision.FP32:
+        raise typer.BadParameter(f"{package.name} is {precision}, int8 is made of fp32: add --no-int8")
     copies = folder / "models"
     shutil.copytree(package.folder, copies / package.name / str(package.version))
     int8 = _rounded(package, calibration_clips, copies) if calibration_clips else None
@@ -325,7 +328,7 @@ def _package(models: Path, name: str | None) -> Package:
     packages = find_packages(models)
     chosen = [package for package in packages if name in (None, package.name)]
     if not chosen:
-        raise BlvnetError(f"{models} holds no model {name!r}")
+        raise typer.BadParameter(f"{models} holds no model {name!r}")
     return chosen[0]
 
 

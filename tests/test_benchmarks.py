@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from benchmarks.accuracy import Outcome
 from model_export.synthetic.classes import LABELS
 from service.clip.decode import decode_clip
 from service.clip.spec import ClipSpec, Frames, InputSpec
-from service.manifest import GRAPH_FILE, read_manifest, verify_graph
+from service.manifest import GRAPH_FILE, read_manifest, verify_graph, write_manifest
 from service.packages import find_packages
 from service.settings import bundled_models
 from tests.clips import numbered_clip, read_numbers
@@ -131,6 +132,16 @@ def test_accuracy_is_measured_through_a_real_server(tmp_path: Path) -> None:
     text = (tmp_path / "accuracy.md").read_text()
     assert "# Accuracy of blvnet-tam-mini 2 (fp32, cpu), over HTTP" in text
     assert "The same clips posted to blvnet-tam-mini-int8 (int8, cpu)" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "message"), [("tiny", "is int8, int8 is made of fp32"), ("other", "no model 'other'")]
+)
+def test_accuracy_refuses_what_it_cannot_round(tmp_path: Path, model: str, message: str) -> None:
+    folder = write_package(tmp_path / "models")
+    write_manifest(replace(read_manifest(folder), precision="int8"), folder)
+    with pytest.raises(typer.BadParameter, match=message):
+        accuracy.main(models=tmp_path / "models", model=model, out=tmp_path)
 
 
 def test_accuracy_of_a_service_that_runs_already_leaves_int8_out(tmp_path: Path) -> None:
