@@ -34,7 +34,7 @@ def write_int8(package: Path, clips: Path, models: Path, say: Say) -> str:
     """
     manifest = read_manifest(package)
     graph = onnx.load(package / manifest.graph(ENGINE).file)
-    calibration = read_clips(clips_in_folder(clips), manifest.clip, CALIBRATION_CLIPS, say, repeat=False)
+    calibration = read_clips(clips_in_folder(clips), manifest.clip, CALIBRATION_CLIPS, repeat=False)
     say(f"rounding {manifest.name} to int8")
     name = f"{manifest.name}-{Precision.INT8}"
     folder = models / name / str(manifest.version)

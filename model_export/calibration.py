@@ -34,13 +34,13 @@ class Stored:
         name: of all of them, for messages.
         clips: in an order that is the same on every machine; a `label` is an index of the network's labels,
             or `NO_CLASS`.
-        lenient: a clip that cannot be read is named and left out, as large data sets have such; else it is
-            an error.
+        note: is told of a clip that cannot be read, which is left out then, as large data sets have such;
+            None where it is an error.
     """
 
     name: str
     clips: tuple[StoredClip, ...]
-    lenient: bool = False
+    note: Say | None = None
 
 
 @dataclass(frozen=True)
@@ -69,37 +69,38 @@ def clips_in_folder(folder: Path, labels: Sequence[str] = ()) -> Stored:
 
 
 def clips_of_dataset(
-    dataset: str, data: Path, split: str, say: Say, labels: Sequence[str] | None = None
+    dataset: str, data: Path, split: str, note: Say, labels: Sequence[str] | None = None
 ) -> Stored:
     """A split of a data set in its own layout; its labels must be `labels`, where they are to count.
+
+    `note` is told how many clips are missing, and of those that cannot be read.
 
     Raises:
         BlvnetError: as `read_listing`, or the labels differ.
     """
-    say(f"reading the list of {split} clips")
     listing = read_listing(dataset, data, split)
     if labels is not None:
         check_same(labels, listing.labels)
     if listing.missing:
-        say(f"{listing.missing} of {listing.missing + len(listing.clips)} {split} clips are not there")
-    return Stored(f"{data}, {split} of {dataset}", listing.clips, lenient=True)
+        note(f"{listing.missing} of {listing.missing + len(listing.clips)} {split} clips are not there")
+    return Stored(f"{data}, {split} of {dataset}", listing.clips, note)
 
 
-def read_clips(stored: Stored, spec: ClipSpec, count: int, say: Say, *, repeat: bool = True) -> list[Clip]:
+def read_clips(stored: Stored, spec: ClipSpec, count: int, *, repeat: bool = True) -> list[Clip]:
     """Decode `count` of the clips, spread over them in their order.
 
     Fewer clips than `count` are taken more than once, or all once where `repeat` is False.
 
     Raises:
-        BlvnetError: one cannot be decoded, or of lenient ones none can.
+        BlvnetError: one cannot be decoded; where such are left out, none can.
     """
     wanted = count if repeat else min(count, len(stored.clips))
-    read = [clip.inputs for clip in _read(stored, _spread(stored.clips, wanted), spec, say)]
+    read = [clip.inputs for clip in _read(stored, _spread(stored.clips, wanted), spec)]
     return list(islice(cycle(read), wanted)) if repeat else read
 
 
 def labelled_clips(
-    stored: Stored, spec: ClipSpec, say: Say, tick: Callable[[int, int], None]
+    stored: Stored, spec: ClipSpec, tick: Callable[[int, int], None]
 ) -> Iterator[LabelledClip]:
     """Decode every clip; `tick` is told how many are done, and of how many, after each.
 
@@ -112,18 +113,18 @@ def labelled_clips(
             yield clip
             tick(done, len(stored.clips))
 
-    yield from _read(stored, told(), spec, say)
+    yield from _read(stored, told(), spec)
 
 
-def _read(stored: Stored, chosen: Iterable[StoredClip], spec: ClipSpec, say: Say) -> Iterator[LabelledClip]:
+def _read(stored: Stored, chosen: Iterable[StoredClip], spec: ClipSpec) -> Iterator[LabelledClip]:
     any_read = False
     for clip in chosen:
         try:
             inputs = _decoded(clip, spec)
         except BlvnetError as exc:
-            if not stored.lenient:
+            if stored.note is None:
                 raise
-            say(f"unreadable: {exc.message}")
+            stored.note(f"unreadable: {exc.message}")
         else:
             any_read = True
             yield LabelledClip(inputs, None if clip.label == NO_CLASS else clip.label)

@@ -125,8 +125,8 @@ class Exported:
         }
 
 
-def export(request: ExportRequest, say: Say) -> Exported:
-    """Export a checkpoint; `say` is told each step.
+def export(request: ExportRequest, say: Say, note: Say | None = None) -> Exported:
+    """Export a checkpoint; `say` is told each step, `note` what is to be read later too, such as bad clips.
 
     Raises:
         BlvnetError: something is wrong with the checkpoint, the labels, the clips or the destination, or the
@@ -141,8 +141,10 @@ def export(request: ExportRequest, say: Say) -> Exported:
     name = request.name or config.architecture
     version = next_version(request.models, name) if request.version is None else request.version
     check_free(request.models, name, version)
-    judgement = _judgement(request, labels, say)
-    source = _source(request, network, clip, say)
+    if request.calibration_dataset is not None:
+        say("reading the lists of clips")
+    judgement = _judgement(request, labels, note or say)
+    source = _source(request, network, clip, note or say)
     with staged(request.models, name, version) as folder:
         parities = write_graphs(source, folder, judgement, say)
         manifest = Manifest(
@@ -212,35 +214,35 @@ def _clip(request: ExportRequest, checkpoint: Checkpoint, config: ModelConfig) -
     return config.clip_spec(sampling, stride, scale)
 
 
-def _source(request: ExportRequest, network: nn.Module, clip: ClipSpec, say: Say) -> Source:
+def _source(request: ExportRequest, network: nn.Module, clip: ClipSpec, note: Say) -> Source:
     """The network with the clips to prove and to calibrate with."""
     if request.calibration is None:
         if request.precision is Precision.INT8:
             raise ExportError("int8 needs clips to measure ranges with: add --calibration DIR")
         proof, name = made_clips(clip, CLIPS), "made clips"
         return Source(network, clip, request.precision, proof, name)
-    stored = _calibration(request.calibration, request.calibration_dataset, say)
-    proof = read_clips(stored, clip, CLIPS, say)
+    stored = _calibration(request.calibration, request.calibration_dataset, note)
+    proof = read_clips(stored, clip, CLIPS)
     calibration = (
-        read_clips(stored, clip, request.calibration_clips, say, repeat=False)
+        read_clips(stored, clip, request.calibration_clips, repeat=False)
         if request.precision is Precision.INT8
         else []
     )
     return Source(network, clip, request.precision, proof, "real clips", calibration)
 
 
-def _calibration(folder: Path, dataset: str | None, say: Say) -> Stored:
-    return clips_in_folder(folder) if dataset is None else clips_of_dataset(dataset, folder, "train", say)
+def _calibration(folder: Path, dataset: str | None, note: Say) -> Stored:
+    return clips_in_folder(folder) if dataset is None else clips_of_dataset(dataset, folder, "train", note)
 
 
-def _judgement(request: ExportRequest, labels: Sequence[str], say: Say) -> Judgement | None:
+def _judgement(request: ExportRequest, labels: Sequence[str], note: Say) -> Judgement | None:
     """What an int8 package is judged by: --validation, else the validation split, else --calibration."""
     if request.precision is not Precision.INT8 or request.calibration is None:
         return None
     if request.validation is not None or request.calibration_dataset is None:
         clips = clips_in_folder(request.validation or request.calibration, labels)
     else:
-        clips = clips_of_dataset(request.calibration_dataset, request.calibration, "val", say, labels)
+        clips = clips_of_dataset(request.calibration_dataset, request.calibration, "val", note, labels)
     return Judgement(clips, request.max_drop)
 
 

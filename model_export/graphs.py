@@ -112,7 +112,7 @@ def _judge(source: Source, folder: Path, judgement: Judgement, say: Say) -> dict
     found = compare_answers(
         _answer(graph.SerializeToString()),
         {file: _answer(folder / file) for file in (GRAPH_FILE, OPENVINO_FILE)},
-        labelled_clips(judgement.clips, source.clip, say, partial(_say_progress, say)),
+        labelled_clips(judgement.clips, source.clip, partial(_say_progress, say)),
         judgement.max_drop,
     )
     for file, accuracy in found.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,8 +100,9 @@ def export(
         stride=stride,
         scale=scale,
     )
-    with _steps(Console(stderr=True)) as say:
-        exported = export_package(request, say)
+    console = Console(stderr=True)
+    with _steps(console) as say:
+        exported = export_package(request, say, partial(_print_line, console))
     if json_output:
         typer.echo(json.dumps(exported.to_json(), ensure_ascii=False))
     else:
@@ -131,10 +133,14 @@ def _check_usage(
 def _steps(console: Console) -> Iterator[Say]:
     """Show the step at work: beside a spinner on a terminal, as a line of its own elsewhere."""
     if not console.is_terminal:
-        yield lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+        yield partial(_print_line, console)
         return
     with console.status("reading the checkpoint") as status:
         yield lambda text: status.update(text)
+
+
+def _print_line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _summary(exported: Exported) -> str:

@@ -24,12 +24,12 @@ SPEC = ClipSpec(2, (InputSpec("frames", Frames.ALL, 48, 48),))
 
 
 def silent(_text: str) -> None:
-    """Hears steps and says nothing."""
+    """Takes no note of anything."""
 
 
 def first_numbers(stored: Stored, count: int, *, repeat: bool = True) -> list[int]:
     """The number on the first frame taken of each clip that is read."""
-    clips = read_clips(stored, SPEC, count, silent, repeat=repeat)
+    clips = read_clips(stored, SPEC, count, repeat=repeat)
     return [read_numbers(clip["frames"])[0] for clip in clips]
 
 
@@ -60,7 +60,7 @@ def test_clips_of_a_data_set_have_its_labels(
     listing = read_listing(dataset, data, "val")
     stored = clips_of_dataset(dataset, data, "val", silent, listing.labels)
     ticks: list[tuple[int, int]] = []
-    clips = list(labelled_clips(stored, SPEC, silent, lambda *done: ticks.append(done)))
+    clips = list(labelled_clips(stored, SPEC, lambda *done: ticks.append(done)))
     assert [clip.label for clip in clips] == [clip.label for clip in listing.clips]
     assert {clip.inputs["frames"].shape for clip in clips} == {(2, 48, 48, 3)}
     assert ticks == [(done, len(clips)) for done in range(1, len(clips) + 1)]
@@ -79,10 +79,10 @@ def test_bad_clip_of_a_data_set_is_named_and_left_out_and_a_missing_one_counted(
     (data / "clip2").rename(tmp_path / "gone")
     said: list[str] = []
     stored = clips_of_dataset("list", data, "train", said.append)
-    clips = list(labelled_clips(stored, SPEC, said.append, lambda *_: None))
+    clips = list(labelled_clips(stored, SPEC, lambda *_: None))
     assert [(read_numbers(clip.inputs["frames"])[0], clip.label) for clip in clips] == [(10, 0), (13, 1)]
-    assert said[1] == "1 of 4 train clips are not there"
-    assert said[2].startswith(f"unreadable: {data / 'clip1'}: ")
+    assert said[0] == "1 of 4 train clips are not there"
+    assert said[1].startswith(f"unreadable: {data / 'clip1'}: ")
     assert first_numbers(stored, 4) == [10, 13, 10, 13]
 
 
@@ -92,15 +92,15 @@ def test_data_set_of_bad_clips_alone_is_refused(tmp_path: Path) -> None:
         picture.write_bytes(b"")
     stored = clips_of_dataset("list", data, "train", silent)
     with pytest.raises(BlvnetError, match="train of list: none of the clips can be read"):
-        read_clips(stored, SPEC, 4, silent)
+        read_clips(stored, SPEC, 4)
 
 
 def test_clip_in_a_folder_is_of_its_folders_class_and_a_bad_one_is_an_error(tmp_path: Path) -> None:
     for folder in ("b", "deep/a", "other"):
         layouts.write(tmp_path / folder / "clip.mp4", numbered_clip(frames=4))
     stored = clips_in_folder(tmp_path, ["a", "b"])
-    clips = labelled_clips(stored, SPEC, silent, lambda *_: None)
+    clips = labelled_clips(stored, SPEC, lambda *_: None)
     assert [clip.label for clip in clips] == [1, 0, None]
     layouts.write(tmp_path / "bad.mp4", b"no video")
     with pytest.raises(BlvnetError, match=r"bad\.mp4: "):
-        read_clips(clips_in_folder(tmp_path), SPEC, 4, silent)
+        read_clips(clips_in_folder(tmp_path), SPEC, 4)
