@@ -36,6 +36,9 @@ FORMATS = (
     "yuv4mpegpipe", "ivf", "obu", "h264", "hevc", "mpegvideo", "m4v",
 )  # fmt: skip
 
+# Those of them that carry no times: FFmpeg makes some up, others from pass to pass, and not always even ones.
+UNTIMED = frozenset({"obu", "h264", "hevc", "mpegvideo", "m4v"})
+
 # Decoders by FFmpeg's name -> the codec's name for callers. Short on purpose: each is code that runs on
 # hostile bytes. vvc is out for CVE-2026-125244, magicyuv for CVE-2026-8461, the rest for lack of uploads that
 # need them.
@@ -125,7 +128,8 @@ class OpenVideo:
         """The stream's packets up to the end of what can be read.
 
         Damage in the container ends the iteration, and sets `cut_short`: the packets before it are good.
-        Empty packets are left out, a decoder takes them for the end of the stream.
+        Empty packets are left out, a decoder takes them for the end of the stream. Times that the container
+        does not have are left out as well.
         """
         packets = self._input.demux(self._stream)
         while True:
@@ -139,6 +143,8 @@ class OpenVideo:
                 self.cut_short = True
                 return
             if packet.size:
+                if self.container in UNTIMED:
+                    packet.pts = packet.dts = None
                 yield packet
 
     def shows_frame(self, packet: av.Packet[av.VideoStream]) -> bool:

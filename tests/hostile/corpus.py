@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 
 from tests.hostile.bombs import bombs
+from tests.hostile.by_hand import by_hand
 from tests.hostile.clocks import clocks, restarted
 from tests.hostile.damage import damaged_packets, flipped, truncated
 from tests.hostile.fragments import fragments, rare_tables
@@ -28,8 +29,8 @@ from tests.hostile.unusual import unusual
 def corpus(lure: Lure) -> Iterator[Item]:
     """All files, the valid ones first."""
     makers: tuple[Callable[[], Iterator[Item]], ...] = (
-        valid, unusual, restarted, clocks, lies, atoms, edit_lists, fragments, rare_tables, structure,
-        matroska, riff_and_others, bombs, streams, photographs, not_media, truncated, flipped,
+        valid, unusual, by_hand, restarted, clocks, lies, atoms, edit_lists, fragments, rare_tables,
+        structure, matroska, riff_and_others, bombs, streams, photographs, not_media, truncated, flipped,
         damaged_packets, plain_damaged, plain_lies, plain_bombs,
     )  # fmt: skip
     return chain(*(maker() for maker in makers), fetching(lure), referring(lure), names(lure))

@@ -321,6 +321,8 @@ UNPLANNED: dict[str, tuple[Callable[[], bytes], str]] = {
         fields("mpegts", packet_per_field=True),
         "fields in packets of their own",
     ),
+    "MPEG-1 in no container": (coded("mpeg1video", "mpeg1video", frames=5), "packets without a timestamp"),
+    "H.264 in no container": (h264("h264"), "packets without a timestamp"),
     "webm VP9, two frames a packet": (superframes, "several pictures in a packet"),
     "ts H.264, joined midway": (joined_midway, "a stream that does not begin with a keyframe"),
     "mp4 H.264, two streams in a row": (

@@ -25,8 +25,10 @@ from service.clip.views import Views
 from service.clip.windows import WindowRule, cut, microseconds
 from service.errors import NotAVideo, OverLimit, RequestError, Undecodable
 from tests.clips import LOSSLESS, numbered_clip, read_numbers, remuxed
+from tests.hostile.by_hand import by_hand
 from tests.hostile.damage import damaged_packets
 from tests.hostile.item import Item
+from tests.hostile.unusual import unusual
 from tests.service.clip.fields import field_coded_clip
 from tests.service.clip.test_oddities import PLANNED, UNPLANNED
 
@@ -269,6 +271,14 @@ def test_work_may_grow_with_the_number_of_windows() -> None:
 def test_windows_of_odd_videos_are_those_of_a_full_decode(oddity: str) -> None:
     data = (PLANNED | UNPLANNED)[oddity][0]()
     assert_windows(data, *windows_of(data, 0.6, 0.4), WindowRule.of(0.6, 0.4))
+
+
+def test_unusual_videos_are_the_same_in_windows() -> None:
+    for item in (*unusual(), *by_hand()):
+        decoded = decode_clip(item.data, SPEC)
+        _, found = windows_of(item.data, 60, 60)
+        assert found.video == decoded.video, item.name
+        assert (found.video.frames, (found.video.width, found.video.height)) == (item.frames, item.size)
 
 
 @pytest.mark.parametrize("item", [*damaged_packets()], ids=lambda item: item.name)
