@@ -19,7 +19,7 @@ from service.clip.video import DecodeLimits
 from tests.clips import ClipRecipe, audio_clip, numbered_clip, read_numbers, remuxed
 from tests.service.clip.exactness import ALL, assert_exact
 from tests.service.clip.fields import field_coded_clip
-from tests.service.clip.test_container import hidden_vp8, joined_midway, repeated_by_edit_list, superframes
+from tests.service.clip.odd_clips import hidden_vp8, joined_midway, repeated_by_edit_list, superframes
 
 X264 = {"preset": "veryfast", "qp": "4", "bf": "3", "b_strategy": "0", "g": "12", "threads": "1"}
 NO_B = X264 | {"bf": "0"}
