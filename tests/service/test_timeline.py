@@ -35,7 +35,7 @@ from service.timeline import (
 from service.window_stream import SLOTS
 from tests.clips import numbered_clip
 from tests.long_clips import long_clip
-from tests.service.test_decode_pool import until
+from tests.service.pools import until
 from tests.service.test_recognizer import Recorder
 from tests.tiny_models import colour_clip, write_package
 

@@ -24,7 +24,7 @@ from service.window_stream import SLOTS, DecodedWindow, WindowStream, windows_of
 from tests.clips import numbered_clip, read_numbers
 from tests.long_clips import long_clip
 from tests.service.clip.test_timeline import Collected
-from tests.service.test_decode_pool import decode_short, running, until
+from tests.service.pools import decode_short, running, until
 from tests.tiny_models import TWO_STREAMS
 
 pytestmark = pytest.mark.anyio
