@@ -13,14 +13,14 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from benchmarks import report, serving
+from benchmarks import report
 from benchmarks.race import goals, measure, servers
 from benchmarks.race import report as race_report
 from benchmarks.race.goals import SCENARIOS
@@ -206,15 +206,11 @@ class Race:
             for server in rotated(flooded, number):
                 self.attempt(server, "overload", self.document["overload"], self.overload)
         demo = self.with_demo_package()
-
-        def idle(server: Server) -> dict[str, Any]:
-            # The demo as `make serve` runs it: another engine's memory is not what it takes by default.
-            served = replace(server, settings=serving.MAKE_SERVE | server.settings)
-            return measure.idle(demo, served, SHORT)
-
         for number in range(self.extent.idle_rounds):
             for server in rotated(free, number):
-                self.attempt(server, "idle", self.document["idle"], idle)
+                self.attempt(
+                    server, "idle", self.document["idle"], lambda server: measure.idle(demo, server, SHORT)
+                )
 
     def closed_loops(self, turns: Sequence[Server]) -> None:
         """One round."""
