@@ -11,7 +11,7 @@ import sys
 from typing import TextIO
 
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor, WrappedLogger
 
 from service.settings import LogFormat, LogLevel
 
@@ -25,6 +25,7 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
             foreign_pre_chain=_collectors(),
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_private_fields,
                 # As text: the variant with structure would also write the local variables of every frame.
                 structlog.processors.format_exc_info,
                 _renderer(log_format, colors=out.isatty()),
@@ -46,6 +47,11 @@ def _collectors() -> list[Processor]:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+
+
+def _without_private_fields(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    """Leave out what a library hangs on all records for its own use, behind an underscore, as Ray does."""
+    return {name: value for name, value in fields.items() if not name.startswith("_")}
 
 
 def _renderer(log_format: LogFormat, *, colors: bool) -> Processor:

@@ -37,6 +37,14 @@ def test_json_line_has_the_message_its_fields_and_its_origin(stream: io.StringIO
     assert line == {"event": "read 3 bytes", "route": "/v1/classify", "logger": "some.where", "level": "info"}
 
 
+def test_line_leaves_out_what_a_library_hangs_on_every_record(stream: io.StringIO) -> None:
+    logs.configure(LogFormat.JSON, LogLevel.INFO, stream)
+    logging.getLogger("core").info("decoded", extra={"_library_own": 1, "frames": 2})
+    [line] = lines(stream)
+    assert "_library_own" not in line
+    assert line["frames"] == 2
+
+
 def test_line_carries_the_request_that_it_was_logged_in(stream: io.StringIO) -> None:
     logs.configure(LogFormat.JSON, LogLevel.INFO, stream)
     with bound_contextvars(request_id="id-1"):
