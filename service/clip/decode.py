@@ -35,6 +35,7 @@ from service.clip.plan import Run, Table
 from service.clip.running import Lane, decode_in_order, decode_shared
 from service.clip.sampling import sample_indices
 from service.clip.spec import ClipSpec
+from service.clip.thinning import thin
 from service.clip.threads import spread
 from service.clip.timing import Timing, frame_timing
 from service.clip.video import DecodeLimits, VideoInfo
@@ -179,9 +180,8 @@ def _decode_planned(
             found.append(FirstFrame.of(frame))
         views.take(number, frame)
 
-    runs = table.plan(views.wanted | {0})
+    runs, packets = thin(table.plan(views.wanted | {0}), table, listing)
     wish.limits.check_decoded_pixels(listing.pixels * sum(len(run.packets) for run in runs))
-    packets = listing.packets
     with _lanes(file, video, listing, table, runs, wish, take) as lanes:
         if packets and len(lanes) > 1:
             decode_shared(runs, lanes, packets)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import av
 
-from service.clip.bitstream.coded import Reader, Unplannable
+from service.clip.bitstream.coded import Reader, Thinner, Unplannable
 from service.clip.bitstream.intra import IntraReader
 from service.clip.bitstream.readers import reader_for
 from service.clip.container import OpenVideo
@@ -34,6 +34,7 @@ class Listing:
         timestamps: Those that packets of frames have, rising, in units of the stream's time base.
         packets: The packets themselves, unless there are too many bytes of them.
         independent: Whether several decoders can share the stream's groups.
+        thinner: What tells more of the packets, if anything does.
         pixels: Width times height, as the header has them.
     """
 
@@ -43,6 +44,7 @@ class Listing:
     timestamps: tuple[int, ...]
     packets: list[Packet] | None
     independent: bool
+    thinner: Thinner | None
     pixels: int
 
 
@@ -130,6 +132,7 @@ class _Lister:
             timestamps=tuple(sorted(self.timestamps)),
             packets=self._packets if table else None,
             independent=bool(self._reader and self._reader.independent),
+            thinner=self._reader.thinner() if self._reader else None,
             pixels=self._video.width * self._video.height,
         )
 

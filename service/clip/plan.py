@@ -90,7 +90,12 @@ class Table:
     def plan(self, wanted: Collection[int]) -> tuple[Run, ...]:
         """The runs that decode the frames `wanted`, numbered from 0 in the order of showing."""
         targets = frozenset(self.frames[number] for number in wanted)
-        return tuple(self._run(span, targets) for span in self._spans(targets))
+        return tuple(
+            self._run(
+                tuple(self._needed(span, targets)), targets, self.rows[span.start].coded.entry is Entry.OPEN
+            )
+            for span in self._spans(targets)
+        )
 
     def _spans(self, targets: frozenset[int]) -> Iterator[range]:
         """Stretches of whole groups to be decoded in one go, for each that holds a target.
@@ -111,11 +116,13 @@ class Table:
                 spans.append(range(start, group.stop))
         yield from spans
 
-    def _run(self, span: range, targets: frozenset[int]) -> Run:
-        packets = tuple(self._needed(span, targets))
+    def thinned(self, run: Run, needed: Collection[int]) -> Run:
+        """A run of those packets of another that are `needed`, its targets among them."""
+        return self._run(tuple(number for number in run.packets if number in needed), run.targets, run.reset)
+
+    def _run(self, packets: tuple[int, ...], targets: frozenset[int], reset: bool) -> Run:
         given = sorted(self.rows[number].pts for number in packets if self.rows[number].given)
         cost = sum(self.rows[number].size + BYTES_PER_PICTURE for number in packets)
-        reset = self.rows[span.start].coded.entry is Entry.OPEN
         return Run(packets, targets & frozenset(packets), reset, tuple(given), cost)
 
     def _needed(self, span: range, targets: frozenset[int]) -> list[int]:

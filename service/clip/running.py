@@ -9,8 +9,9 @@ from threading import Event
 
 from service.clip.bitstream.coded import Unplannable
 from service.clip.container import OpenVideo
-from service.clip.packets import Packet, ReadAgain
+from service.clip.packets import Packet
 from service.clip.plan import Run
+from service.clip.thinning import Packets
 from service.clip.views import Take
 
 
@@ -66,7 +67,7 @@ class Lane:
             raise Unplannable("fewer frames than the packets foretell")
 
 
-def decode_in_order(runs: Sequence[Run], lane: Lane, packets: Sequence[Packet] | ReadAgain) -> None:
+def decode_in_order(runs: Sequence[Run], lane: Lane, packets: Packets) -> None:
     """Decode all runs on one decoder."""
     for run in runs:
         lane.begin(run)
@@ -75,7 +76,7 @@ def decode_in_order(runs: Sequence[Run], lane: Lane, packets: Sequence[Packet] |
     lane.finish()
 
 
-def decode_shared(runs: Sequence[Run], lanes: Sequence[Lane], packets: Sequence[Packet]) -> None:
+def decode_shared(runs: Sequence[Run], lanes: Sequence[Lane], packets: Packets) -> None:
     """Decode the runs on several decoders at once, each taking the most costly that is left."""
     waiting = deque(sorted(runs, key=lambda run: run.cost, reverse=True))
     stop = Event()

@@ -34,12 +34,19 @@ def read_packets(data: bytes) -> None:
     codec = CODECS[_number(source, 1) % len(CODECS)]
     try:
         reader = reader_for(codec, source.read(_number(source, 2)))
-        for _ in range(MAX_PACKETS):
-            packet = source.read(_number(source, 2))
+        packets: list[tuple[int, memoryview]] = []
+        for number in range(MAX_PACKETS):
+            packet = memoryview(source.read(_number(source, 2)))
             if not packet:
                 break
-            reader.read(memoryview(packet))
+            reader.read(packet)
+            packets.append((number, packet))
         reader.reorder_depth()
+        if thinner := reader.thinner():
+            needed = thinner.thin(packets, {*range(0, len(packets), 3)})
+            for number, packet in packets:
+                if rewriting := needed.get(number):
+                    rewriting.of(packet)
     except Unplannable:
         pass
 

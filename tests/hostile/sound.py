@@ -56,6 +56,11 @@ def valid() -> Iterator[Item]:
     yield Item("valid", "ts-another-stream-later", base("ts") * 5 + late, 5 * FRAMES, SIZE)
     yield Item("valid", "all-intra", base(g="1"), FRAMES, SIZE)
     yield Item("valid", "b-frames", base(bf="3"), FRAMES, SIZE)
+    # Of these some are left out and the rest written anew before they are decoded.
+    pyramid = {"preset": "veryfast", "bf": "3", "b_strategy": "0", "refs": "1", "g": "120", "qp": "20"}
+    for container in ("mp4", "ts"):
+        data = base(container, frames=90, **pyramid)
+        yield Item("valid", f"{container}-unused-references", data, 90, SIZE)
 
 
 def with_flags(movflags: str) -> bytes:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import re
+
 from service.clip.bitstream.coded import Unplannable
 
 EMULATION_PREVENTION = b"\0\0\3"
+TO_ESCAPE = re.compile(rb"\0\0(?=[\0-\3])")
 
 
 class Bits:
     """Reads bits from the front of some bytes."""
 
-    __slots__ = ("_left", "_value")
+    __slots__ = ("_left", "_size", "_value")
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data, "big")
-        self._left = 8 * len(data)
+        self._left = self._size = 8 * len(data)
+
+    @property
+    def position(self) -> int:
+        """How many were read."""
+        return self._size - self._left
+
+    def between(self, start: int, end: int) -> tuple[int, int]:
+        """The number that the bits from one position up to another make, and how many they are."""
+        return self._value >> self._size - end & (1 << end - start) - 1, end - start
 
     def u(self, count: int) -> int:
         """The next `count` bits as an unsigned number.
@@ -40,6 +52,29 @@ class Bits:
         """The next signed Exp-Golomb code."""
         code = self.ue()
         return (code + 1) // 2 if code % 2 else -(code // 2)
+
+
+class BitsWritten:
+    """Bits put one behind the other."""
+
+    __slots__ = ("count", "value")
+
+    def __init__(self) -> None:
+        self.value = self.count = 0
+
+    def u(self, value: int, count: int) -> None:
+        """Add an unsigned number of `count` bits."""
+        self.value = self.value << count | value
+        self.count += count
+
+    def ue(self, value: int) -> None:
+        """Add an unsigned Exp-Golomb code."""
+        self.u(value + 1, 2 * (value + 1).bit_length() - 1)
+
+
+def escaped(payload: bytes) -> bytes:
+    """The payload of a NAL unit with its emulation prevention (clause 7.4.1); it must not end in zeros."""
+    return TO_ESCAPE.sub(EMULATION_PREVENTION, payload)
 
 
 def unescaped(data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -44,6 +45,36 @@ class Coded(NamedTuple):
     referenced: bool = True
 
 
+class Rewriting(Protocol):
+    """A packet with other headers, and the same picture."""
+
+    def of(self, packet: memoryview) -> bytes:
+        """The packet so.
+
+        Raises:
+            Unplannable: it does not fit its container.
+        """
+        ...
+
+
+class Thinner(Protocol):
+    """Tells which of some packets others do not depend on, though by their class they might."""
+
+    def thin(
+        self, packets: Iterable[tuple[int, memoryview]], targets: Collection[int]
+    ) -> Mapping[int, Rewriting | None]:
+        """Those that are needed, by their numbers, and how each has to be written once the rest is left out.
+
+        Args:
+            packets: What to decode, with their numbers; the first resets the decoder.
+            targets: The numbers of those whose frames are wanted.
+
+        Raises:
+            Unplannable: it cannot be told.
+        """
+        ...
+
+
 class Reader(Protocol):
     """Reads the packets of one stream, each once, in the order of the file."""
 
@@ -67,8 +98,20 @@ class Reader(Protocol):
         """
         ...
 
+    def thinner(self) -> Thinner | None:
+        """What tells more of packets that were read; None if nothing does."""
+        ...
 
-class InOrderReader:
+
+class NotThinned:
+    """What readers share that cannot tell more than the class of a picture."""
+
+    def thinner(self) -> None:
+        """See `Reader`."""
+        return
+
+
+class InOrderReader(NotThinned):
     """What readers share whose decoders give frames in the order of the packets, and hold none back."""
 
     independent = True

@@ -1,48 +1,29 @@
 """H.264 (ITU-T H.264): which pictures are referred to, and in which order they are shown.
 
 Only the parameter sets and the first bytes of slices are read. What real clips hardly ever use is not
-followed but refused: flexible macroblock ordering, picture order counts of type 1.
+followed but refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.clip.bitstream.bits import Bits, unescaped
 from service.clip.bitstream.coded import Coded, Entry, Unplannable
+from service.clip.bitstream.h264_parameters import Pps, Sps, read_pps, read_sps
+from service.clip.bitstream.h264_references import H264Thinner
 from service.clip.bitstream.nal import ParameterSets, nal_units, whole_order
 
 # Table 7-1: nal_unit_type.
 SLICE, PARTITION_A, IDR, SEI, SPS, PPS, SPS_EXTENSION = 1, 2, 5, 6, 7, 8, 13
 SLICES = {SLICE, PARTITION_A, IDR}
-# Clause 7.3.2.1.1: profiles whose parameter sets tell the chroma format.
-PROFILES_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
 I_SLICE = 2  # slice_type modulo 5
 RECOVERY_POINT = 6  # SEI payload type
 HEADER_BYTES = 40  # more than the part of a slice header that is read
-EXTENDED_SAR = 255
 
 # Orders are (coded video sequence, picture order count) in one number; counts are below 2^32 either way.
 SEQUENCE = 1 << 40
-
-
-@dataclass(frozen=True, slots=True)
-class _Sps:
-    separate_colour_planes: bool
-    frame_num_bits: int
-    order_type: int
-    order_bits: int
-    frames_only: bool
-    reorder_depth: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Pps:
-    sps: int
-    order_per_field: bool
-    redundant_slices: bool
 
 
 class _Slice(NamedTuple):
@@ -59,8 +40,8 @@ class H264Reader:
 
     def __init__(self, header: bytes) -> None:
         self._length_bytes = 0
-        self._sps: dict[int, _Sps] = {}
-        self._pps: dict[int, _Pps] = {}
+        self._sps: dict[int, Sps] = {}
+        self._pps: dict[int, Pps] = {}
         self._sets = ParameterSets()
         self._sequence = 0
         self._pictures = 0
@@ -79,6 +60,10 @@ class H264Reader:
     def reorder_depth(self) -> int | None:
         """See `Reader`: the largest that any parameter set declares."""
         return self._reorder_depth
+
+    def thinner(self) -> H264Thinner | None:
+        """See `Reader`."""
+        return None if self._sets.changed else H264Thinner(self._sps, self._pps, self._length_bytes)
 
     def read(self, packet: memoryview) -> Coded:
         """See `Reader`."""
@@ -165,7 +150,7 @@ class H264Reader:
         discards_prior = kind == IDR and intra and bits.flag()
         return _Slice(intra, field, bottom, lsb, of_bottom, discards_prior)
 
-    def _active(self, number: int) -> tuple[_Pps, _Sps]:
+    def _active(self, number: int) -> tuple[Pps, Sps]:
         pps = self._pps.get(number)
         sps = self._sps.get(pps.sps) if pps else None
         if pps is None or sps is None:
@@ -187,14 +172,14 @@ class H264Reader:
     def _take_parameters(self, kind: int, unit: memoryview) -> tuple[int, int]:
         bits = Bits(unescaped(bytes(unit[1:])))
         if kind == SPS:
-            number, sps = _read_sps(bits)
+            number, sps = read_sps(bits)
             self._sps[number] = sps
             depth = self._reorder_depth
             self._reorder_depth = (
                 None if depth is None or sps.reorder_depth is None else max(depth, sps.reorder_depth)
             )
         else:
-            number, pps = _read_pps(bits)
+            number, pps = read_pps(bits)
             self._pps[number] = pps
         return kind, number
 
@@ -225,106 +210,6 @@ def _avcc_units(header: memoryview) -> Iterable[memoryview]:
                 raise Unplannable("the header is cut off")
             yield header[at + 2 : at + 2 + size]
             at += 2 + size
-
-
-def _read_sps(bits: Bits) -> tuple[int, _Sps]:
-    """Clause 7.3.2.1.1."""
-    profile = bits.u(8)
-    bits.u(16)
-    number = bits.ue()
-    separate = _skip_chroma(bits) if profile in PROFILES_WITH_CHROMA else False
-    frame_num_bits = bits.ue() + 4
-    order_type = bits.ue()
-    if order_type not in {0, 2}:
-        raise Unplannable("picture order counts of type 1")
-    order_bits = bits.ue() + 4 if order_type == 0 else 0
-    bits.ue()  # max_num_ref_frames
-    bits.u(1)  # gaps_in_frame_num_value_allowed_flag
-    bits.ue(), bits.ue()  # size
-    frames_only = bits.flag()
-    if not frames_only:
-        bits.u(1)
-    bits.u(1)  # direct_8x8_inference_flag
-    if bits.flag():  # cropping
-        for _ in range(4):
-            bits.ue()
-    depth = _declared_depth(bits) if bits.flag() else None
-    if order_type == 2:
-        depth = 0
-    return number, _Sps(separate, frame_num_bits, order_type, order_bits, frames_only, depth)
-
-
-def _skip_chroma(bits: Bits) -> bool:
-    """Read over chroma format, depth and scaling lists; whether the colour planes are coded apart."""
-    chroma = bits.ue()
-    separate = chroma == 3 and bits.flag()
-    bits.ue(), bits.ue()
-    bits.u(1)
-    if bits.flag():
-        for index in range(12 if chroma == 3 else 8):
-            if bits.flag():
-                _skip_scaling_list(bits, 16 if index < 6 else 64)
-    return separate
-
-
-def _skip_scaling_list(bits: Bits, size: int) -> None:
-    last = following = 8
-    for _ in range(size):
-        if following:
-            following = (last + bits.se()) % 256
-        last = following or last
-
-
-def _declared_depth(bits: Bits) -> int | None:
-    """`max_num_reorder_frames` of the VUI parameters (clause E.1.1), if there."""
-    if bits.flag() and bits.u(8) == EXTENDED_SAR:
-        bits.u(32)
-    if bits.flag():  # overscan
-        bits.u(1)
-    if bits.flag():  # video signal
-        bits.u(4)
-        if bits.flag():
-            bits.u(24)
-    if bits.flag():  # chroma location
-        bits.ue(), bits.ue()
-    if bits.flag():  # timing
-        bits.u(65)
-    if sum([_skip_hrd(bits), _skip_hrd(bits)]):  # of NAL units, of the coded video alone
-        bits.u(1)
-    bits.u(1)  # pic_struct_present_flag
-    if not bits.flag():
-        return None
-    bits.u(1)
-    for _ in range(4):
-        bits.ue()
-    return bits.ue()
-
-
-def _skip_hrd(bits: Bits) -> bool:
-    """Read over the parameters of a hypothetical decoder (clause E.1.2); whether they were there."""
-    if not bits.flag():
-        return False
-    count = bits.ue() + 1
-    bits.u(8)
-    for _ in range(count):
-        bits.ue(), bits.ue()
-        bits.u(1)
-    bits.u(20)
-    return True
-
-
-def _read_pps(bits: Bits) -> tuple[int, _Pps]:
-    """Clause 7.3.2.2."""
-    number, sps = bits.ue(), bits.ue()
-    bits.u(1)
-    order_per_field = bits.flag()
-    if bits.ue():
-        raise Unplannable("flexible macroblock ordering")
-    bits.ue(), bits.ue()
-    bits.u(3)
-    bits.se(), bits.se(), bits.se()
-    bits.u(2)
-    return number, _Pps(sps, order_per_field, redundant_slices=bits.flag())
 
 
 def _is_exact_recovery_point(payload: bytes) -> bool:

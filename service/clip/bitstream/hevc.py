@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from service.clip.bitstream.bits import Bits, unescaped
-from service.clip.bitstream.coded import Coded, Entry, Unplannable
+from service.clip.bitstream.coded import Coded, Entry, NotThinned, Unplannable
 from service.clip.bitstream.nal import ParameterSets, nal_units, whole_order
 
 # Table 7-1: nal_unit_type.
@@ -34,7 +34,7 @@ class _Pps:
     extra_bits: int
 
 
-class HevcReader:
+class HevcReader(NotThinned):
     """See `Reader`; `header` is the stream's hvcC record, or its parameter sets between start codes."""
 
     def __init__(self, header: bytes) -> None:

@@ -6,7 +6,7 @@ A picture of another kind is shown when the next of another kind comes, a B pict
 from __future__ import annotations
 
 from service.clip.bitstream.bits import Bits
-from service.clip.bitstream.coded import Coded, Entry, Unplannable
+from service.clip.bitstream.coded import Coded, Entry, NotThinned, Unplannable
 
 START_CODE = b"\0\0\1"
 # MPEG-1 and -2: start codes, picture_coding_type, extension_start_code_identifier, picture_structure.
@@ -44,7 +44,7 @@ class DisplayOrder:
         return self._references * self.GAP
 
 
-class Mpeg2Reader:
+class Mpeg2Reader(NotThinned):
     """See `Reader`; for MPEG-1 as well."""
 
     independent = False  # quantiser matrices may come anywhere
@@ -91,7 +91,7 @@ def _check_is_one_frame(kinds: list[int], structures: list[int]) -> None:
         raise Unplannable("several pictures in a packet")
 
 
-class Mpeg4Reader:
+class Mpeg4Reader(NotThinned):
     """See `Reader`; `header` is the stream's own, with the video object layer."""
 
     independent = False  # how faults of old encoders are worked around is found out from the first packets

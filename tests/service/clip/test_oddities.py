@@ -23,7 +23,9 @@ from tests.service.clip.odd_clips import hidden_vp8, joined_midway, repeated_by_
 
 X264 = {"preset": "veryfast", "qp": "4", "bf": "3", "b_strategy": "0", "g": "12", "threads": "1"}
 NO_B = X264 | {"bf": "0"}
+LONG = X264 | {"g": "60"}
 FIXED = "scenecut=0:"
+ONE = "ref=1:"  # so that no picture that is kept refers to most of those that may be referred to
 X265 = "log-level=none:pools=none:keyint=12:min-keyint=12:scenecut=0:"
 EVERYDAY: dict[str, Any] = {"frames": 60}
 STILL = {"width": 352, "height": 288}  # for encoders that make next to nothing of small pictures
@@ -191,6 +193,20 @@ PLANNED: dict[str, tuple[Callable[[], bytes], int]] = {
     "mp4 H.264, B pyramid": (h264(params="b-pyramid=normal:ref=4:bframes=7:"), 40),
     "mp4 H.264, one group": (h264(options=X264 | {"g": "250"}), 30),
     "mp4 H.264, all intra": (h264(options=NO_B | {"g": "1"}), 56),
+    "mp4 H.264, one reference": (h264(options=LONG, params=ONE), 43),
+    "mp4 H.264, one reference, strict pyramid": (h264(options=LONG, params=ONE + "b-pyramid=strict:"), 43),
+    "mp4 H.264, one reference, seven B-frames": (h264(options=LONG, params=ONE + "bframes=7:"), 49),
+    "mp4 H.264, one reference, no arithmetic coding": (h264(options=LONG, params=ONE + "cabac=0:"), 43),
+    "mp4 H.264, one reference, four slices": (h264(options=LONG, params=ONE + "slices=4:cabac=0:"), 43),
+    "mp4 H.264, one reference, temporal direct": (h264(options=LONG, params=ONE + "direct=temporal:"), 43),
+    "mp4 H.264, one reference, weights": (h264(options=LONG, params=ONE + "weightb=1:weightp=2:"), 43),
+    "mp4 H.264, one reference, 10 bit": (h264(options=LONG, params=ONE, pix_fmt="yuv420p10le"), 43),
+    "mp4 H.264, one reference, groups": (h264(params=ONE), 50),
+    "mp4 H.264, one reference, open GOP": (h264(params=ONE + "open-gop=1:"), 20),
+    "mp4 H.264, one reference, trimmed": (trimmed(LONG | {"x264-params": FIXED + ONE}), 25),
+    "ts H.264, one reference": (h264("ts", options=LONG, params=ONE), 43),
+    "mkv H.264, one reference": (h264("mkv", options=LONG, params=ONE), 43),
+    "mp4 H.264, two references": (h264(options=LONG, params="ref=2:"), 33),
     "mp4 H.264, four slices a picture": (h264(params="slices=4:"), 40),
     "mp4 H.264, MBAFF": (h264(params="interlaced=1:", height=96), 36),
     "mp4 H.264, fields, two to a packet": (fields("mp4"), 40),
