@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.clip.geometry import scaled_size
-from service.clip.scaling import FILTER, PLANAR, colour_matrix, packed
+from service.clip.scaling import FILTER, PLANAR, ScaledFrame, colour_matrix, rgb_planes
 
 SIZES = ((427, 240), (340, 256), (1920, 1080))
 SCALES = (224, 112)
@@ -71,7 +71,8 @@ def difference(
 
 def scaled(frame: av.VideoFrame, scale: int, filters: Interpolation) -> NDArray[np.uint8]:
     """`(H, W, 3)` RGB straight from the decoder's format, as the clip code does it."""
-    return packed(_convert(frame, *scaled_size(frame.width, frame.height, scale), PLANAR, filters))
+    planar = _convert(frame, *scaled_size(frame.width, frame.height, scale), PLANAR, filters)
+    return ScaledFrame(rgb_planes(planar)).image()
 
 
 def pil_scaled(frame: av.VideoFrame, scale: int, reference: Interpolation) -> NDArray[np.uint8]:
@@ -160,7 +161,8 @@ def _scale_ms(frames: list[av.VideoFrame], scale: int, filters: Interpolation) -
     for index, frame in enumerate(frames):
         if index == 1:
             started = time.process_time()
-        packed(reformatter.reformat(frame, width, height, PLANAR, interpolation=filters, threads=1))
+        planar = reformatter.reformat(frame, width, height, PLANAR, interpolation=filters, threads=1)
+        ScaledFrame(rgb_planes(planar)).image()
     return 1000 * (time.process_time() - started) / max(1, len(frames) - 1)
 
 

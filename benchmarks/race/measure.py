@@ -122,8 +122,12 @@ def bare(course: Course, kind: str, processes: int, threads: int, seconds: float
         foreign = Foreign(*(loop.pid for loop in loops))
         took = _work(loops, seconds)
         foreign_cores = foreign.cores()
+    return {"foreign_cores": foreign_cores} | side_by_side(took)
+
+
+def side_by_side(took: Sequence[Sequence[float]]) -> dict[str, float]:
+    """What loops did that ran at the same time, of the seconds that each round of each took."""
     return {
-        "foreign_cores": foreign_cores,
         "rate": sum(len(times) / sum(times) for times in took),
         "p50_ms": MS * statistics.median(value for times in took for value in times),
     }

@@ -35,7 +35,7 @@ from service.clip.geometry import crop_boxes
 from service.clip.packets import ReadAgain, list_packets
 from service.clip.running import Lane, decode_in_order
 from service.clip.sampling import sample_indices
-from service.clip.scaling import Scaler
+from service.clip.scaling import ScaledFrame, Scaler
 from service.clip.spec import ClipSpec, InputSpec
 from service.clip.timing import Timing, frame_timing
 from service.clip.video import DecodeLimits, VideoInfo
@@ -180,16 +180,16 @@ class _Taking:
     def take(self, number: int, frame: VideoFrame) -> None:
         """Keep what windows want of a frame."""
         self.task.sink.alive()
-        scaled: dict[int, NDArray[np.uint8]] = {}
+        scaled: dict[int, ScaledFrame] = {}
         for item in self._wants.get(number, ()):
             if item.scale not in self._scalers:
                 self._scalers[item.scale] = Scaler(item.scale)
             if item.scale not in scaled:
                 scaled[item.scale] = self._scalers[item.scale].scaled(frame)
             image = scaled[item.scale]
-            (crop,) = crop_boxes(image.shape[1], image.shape[0], item.size, 1)
-            cut_out = image[crop.top : crop.top + item.size, crop.left : crop.left + item.size]
-            self._kept[number, item.name] = cut_out.copy()
+            (crop,) = crop_boxes(image.width, image.height, item.size, 1)
+            self._kept[number, item.name] = np.empty((item.size, item.size, 3), np.uint8)
+            image.copy_crop(crop, self._kept[number, item.name])
 
     def hand_out_complete(self, number: int) -> None:
         """Hand out the windows of which frame `number` was the last to be taken."""

@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from service.clip.geometry import crop_boxes
-from service.clip.scaling import Scaler
+from service.clip.scaling import ScaledFrame, Scaler
 from service.clip.spec import ClipSpec, InputSpec
 
 Take = Callable[[int, VideoFrame], None]
@@ -58,16 +58,15 @@ class Views:
 
     def take(self, index: int, frame: VideoFrame) -> None:
         """Put frame `index` of the video wherever it belongs; scaled once for each scale that is wanted."""
-        scaled: dict[int, NDArray[np.uint8]] = {}
+        scaled: dict[int, ScaledFrame] = {}
         for item, clip, moment in self._places.get(index, ()):
             if item.scale not in scaled:
                 scaled[item.scale] = self._scaler(item.scale).scaled(frame)
             image = scaled[item.scale]
-            height, width, _ = image.shape
             views = self.inputs[item.name][clip * self._crops : (clip + 1) * self._crops, moment]
-            for view, crop in zip(views, crop_boxes(width, height, item.size, self._crops), strict=True):
-                cut = image[crop.top : crop.top + item.size, crop.left : crop.left + item.size]
-                view[...] = cut[:, ::-1] if crop.mirrored else cut
+            crops = crop_boxes(image.width, image.height, item.size, self._crops)
+            for view, crop in zip(views, crops, strict=True):
+                image.copy_crop(crop, view)
 
     def _scaler(self, scale: int) -> Scaler:
         """This thread's scaler to that size."""

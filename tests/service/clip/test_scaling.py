@@ -9,8 +9,8 @@ import pytest
 from av.video.reformatter import Colorspace
 
 from benchmarks.scaler_fidelity import FILTERS, REFERENCES, difference, made_frames
-from service.clip.geometry import Orientation
-from service.clip.scaling import FILTER, Scaler, colour_matrix, packed, turned, woven
+from service.clip.geometry import Crop, Orientation
+from service.clip.scaling import FILTER, ScaledFrame, Scaler, colour_matrix, rgb_planes, turned, woven
 from tests.clips import numbered_clip
 
 LIMITED, FULL = 1, 2
@@ -64,12 +64,12 @@ def flat(y: int, u: int, v: int, colorspace: int, color_range: int, size: int = 
 def test_colours_follow_the_streams_matrix_and_range(
     yuv: tuple[int, int, int], colorspace: int, color_range: int, rgb: tuple[int, int, int]
 ) -> None:
-    image = Scaler(32).scaled(flat(*yuv, colorspace, color_range))
+    image = Scaler(32).scaled(flat(*yuv, colorspace, color_range)).image()
     assert np.abs(image.reshape(-1, 3).astype(int) - rgb).max() <= 2
 
 
 def test_a_large_frame_that_does_not_say_is_converted_as_high_definition() -> None:
-    image = Scaler(32).scaled(flat(63, 102, 240, UNSPECIFIED, LIMITED, size=720))
+    image = Scaler(32).scaled(flat(63, 102, 240, UNSPECIFIED, LIMITED, size=720)).image()
     assert np.abs(image.reshape(-1, 3).astype(int) - (255, 0, 0)).max() <= 2
 
 
@@ -102,7 +102,7 @@ def test_one_scaler_takes_frames_of_changing_size_and_format() -> None:
         (1, 1, "gray"),
     ):
         image = scaler.scaled(av.VideoFrame(width, height, pix_fmt))
-        assert min(image.shape[:2]) == 32
+        assert min(image.width, image.height) == 32
 
 
 def test_interlaced_frames_are_scaled_as_one_picture() -> None:
@@ -113,7 +113,7 @@ def test_interlaced_frames_are_scaled_as_one_picture() -> None:
     assert not copy.interlaced_frame
     assert np.array_equal(frame.to_ndarray(), copy.to_ndarray())
     for scale in (64, 40):
-        assert np.array_equal(Scaler(scale).scaled(frame), Scaler(scale).scaled(copy))
+        assert np.array_equal(Scaler(scale).scaled(frame).image(), Scaler(scale).scaled(copy).image())
 
 
 def interlaced_frame() -> av.VideoFrame:
@@ -134,21 +134,31 @@ def interlaced_frame() -> av.VideoFrame:
 
 def test_scaling_is_the_same_from_run_to_run() -> None:
     frame = made_frames(427, 240, count=1)[0]
-    assert np.array_equal(Scaler(224).scaled(frame), Scaler(224).scaled(frame))
+    assert np.array_equal(Scaler(224).scaled(frame).image(), Scaler(224).scaled(frame).image())
 
 
-def test_packing_leaves_out_the_padding_of_rows() -> None:
+def test_planes_are_red_green_and_blue_without_the_padding_of_rows() -> None:
     image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     frame = av.VideoFrame.from_ndarray(image, format="gbrp")
     assert frame.planes[0].line_size > 7
-    assert np.array_equal(packed(frame), image)
+    assert np.array_equal(ScaledFrame(rgb_planes(frame)).image(), image)
+
+
+def test_a_crop_is_cut_out_and_mirrored() -> None:
+    image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    scaled = ScaledFrame(tuple(np.moveaxis(image, -1, 0)))
+    for mirrored in (False, True):
+        target = np.empty((2, 3, 3), np.uint8)
+        scaled.copy_crop(Crop(left=4, top=1, mirrored=mirrored), target)
+        cut = image[1:3, 4:7]
+        assert np.array_equal(target, cut[:, ::-1] if mirrored else cut)
 
 
 @pytest.mark.parametrize(("width", "height"), [(427, 240), (340, 256), (1920, 1080)])
 def test_planes_hold_what_swscale_packs_by_itself(width: int, height: int) -> None:
     (frame,) = made_frames(width, height, count=1)
     for scale in (224, 112):
-        ours = Scaler(scale).scaled(frame)
+        ours = Scaler(scale).scaled(frame).image()
         rgb = frame.reformat(
             width=ours.shape[1],
             height=ours.shape[0],
@@ -177,8 +187,7 @@ CORNERS = np.array([[1, 2], [3, 4], [5, 6]], np.uint8)  # 2 wide, 3 high
 def test_turning_is_clockwise_and_after_mirroring(
     orientation: Orientation, expected: list[list[int]]
 ) -> None:
-    image = np.repeat(CORNERS[:, :, None], 3, axis=2)
-    assert turned(image, orientation)[:, :, 0].tolist() == expected
+    assert turned(CORNERS, orientation).tolist() == expected
 
 
 def test_a_frame_that_was_scaled_goes_with_its_last_name() -> None:
