@@ -68,7 +68,11 @@ def build(arguments: Mapping[str, Any]) -> serve.Application:
         BadSetting: an argument is unknown, or has a value that it cannot take.
     """
     options = dict(arguments)
-    replicas = {name: options.pop(name) for name in ("num_replicas",) if name in options}
+    replicas: dict[
+        str, int | str
+    ] = {}  # not said where it was not given, so that a config may scale by itself
+    if "num_replicas" in options:
+        replicas["num_replicas"] = _count("num_replicas", options.pop("num_replicas"))
     cpus = _amount("num_cpus", options.pop("num_cpus", 1))
     asked_gpus = options.pop("num_gpus", None)
     settings = _settings(options)
@@ -84,7 +88,7 @@ def build(arguments: Mapping[str, Any]) -> serve.Application:
         backpressure_config={"status_code": 503, "retry_after_s": RETRY_UPLOADS_S},
         graceful_shutdown_timeout_s=settings.shutdown_grace_s + END_S,
         graceful_shutdown_wait_loop_s=LOOK_S,
-        **{name: _count(name, value) for name, value in replicas.items()},
+        **replicas,
     )
     return deployment.bind(settings.model_dump(exclude_unset=True))
 

@@ -53,7 +53,6 @@ def test_ray_is_imported_by_what_is_for_it_alone() -> None:
 
 
 def test_application_of_ray_loads_nothing_of_training() -> None:
-    pytest.importorskip("ray.serve", reason="the extra 'ray' is not installed")
     loaded = loaded_by("import service.ray_app")
     assert {"ray", "fastapi"} <= loaded
     assert loaded & TRAINING == set()

@@ -34,10 +34,6 @@ from service.runtime.session import InferenceFailed
 from service.settings import load_settings
 from tests.server import PATIENCE_S, begin_upload, clean_environment
 
-pytest.importorskip(
-    "ray.serve", reason="the extra 'ray' is not installed: pip install -c constraints.txt -e '.[ray]'"
-)
-
 Found = TypeVar("Found")
 
 EXAMPLE = Path(__file__).parents[2] / "docker/ray/serve.yaml"
