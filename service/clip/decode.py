@@ -182,7 +182,7 @@ def _decode_planned(
 
     runs, packets = thin(table.plan(views.wanted | {0}), table, listing)
     wish.limits.check_decoded_pixels(listing.pixels * sum(len(run.packets) for run in runs))
-    with _lanes(file, video, listing, table, runs, wish, take) as lanes:
+    with _lanes(file, video, listing, table, runs, wish, views, take) as lanes:
         if packets and len(lanes) > 1:
             decode_shared(runs, lanes, packets)
         elif packets:
@@ -203,13 +203,14 @@ def _lanes(
     table: Table,
     runs: Sequence[Run],
     wish: _Wish,
+    views: Views,
     take: Take,
 ) -> Iterator[list[Lane]]:
     """The decoders for a plan's runs: that of `video`, and others of the same file where they help."""
     costs = [run.cost for run in runs]
     shared = listing.packets is not None and listing.independent
-    wanted = sum(len(run.targets) for run in runs) / sum(len(run.packets) for run in runs)
-    chosen = spread(wish.cores, listing.pixels, costs if shared else [sum(costs)], wanted)
+    scaled = views.scalings / sum(len(run.packets) for run in runs)
+    chosen = spread(wish.cores, listing.pixels, costs if shared else [sum(costs)], video.codec, scaled)
     numbers = {pts: number for number, pts in enumerate(table.timestamps)}
     with ExitStack() as stack:
         # All are opened before any decodes: they share the file's position.
@@ -232,7 +233,7 @@ def _decode_fully(file: BinaryIO, known: _NoPlan, wish: _Wish) -> DecodedClip:
         Undecodable: no frame is whole, or fewer are than packets are broken.
     """
     wish.limits.check_decoded_pixels(known.pixels * known.frames)
-    threads = spread(wish.cores, known.pixels, [1]).threads
+    threads = spread(wish.cores, known.pixels, [1], "", 0.0).threads
     frame_count, damaged = known.frames, frozenset[int]()
     for _ in range(MAX_PASSES):
         indices = undamaged(wish.indices(frame_count), frame_count, damaged)

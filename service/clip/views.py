@@ -56,6 +56,11 @@ class Views:
         """The numbers of the frames that are taken."""
         return frozenset(self._places)
 
+    @property
+    def scalings(self) -> int:
+        """How often frames will be scaled, all in all."""
+        return sum(len({item.scale for item, *_ in places}) for places in self._places.values())
+
     def take(self, index: int, frame: VideoFrame) -> None:
         """Put frame `index` of the video wherever it belongs; scaled once for each scale that is wanted."""
         scaled: dict[int, ScaledFrame] = {}

@@ -20,32 +20,44 @@ HD, SMALL = 1920 * 1080, 320 * 240
 EVERY = ClipSpec(40, ALL)
 
 
+def chosen_for(cores: int, pixels: int, costs: list[int], codec: str = "h264", scaled: float = 0.0) -> Spread:
+    return spread(cores, pixels, costs, codec, scaled)
+
+
 @pytest.mark.parametrize("pixels", [SMALL, HD])
 @pytest.mark.parametrize("costs", [[1], [5, 1], [1] * 10])
 def test_one_core_gets_one_thread(pixels: int, costs: list[int]) -> None:
-    assert spread(1, pixels, costs) == Spread(1, 1)
+    assert chosen_for(1, pixels, costs) == Spread(1, 1)
 
 
 @pytest.mark.parametrize("pixels", [SMALL, HD])
 def test_even_runs_are_shared_out(pixels: int) -> None:
-    assert spread(2, pixels, [10, 9, 11, 10]) == Spread(lanes=2)
-    assert spread(3, pixels, [10, 9, 11]) == Spread(lanes=3)
+    assert chosen_for(2, pixels, [10, 9, 11, 10]) == Spread(lanes=2)
+    assert chosen_for(3, pixels, [10, 9, 11]) == Spread(lanes=3)
 
 
 def test_uneven_runs_are_decoded_by_frame_threads() -> None:
-    assert spread(2, HD, [250, 50]) == Spread(lanes=2, threads=2)
-    assert spread(2, HD, [1]) == Spread(threads=4)
+    assert chosen_for(2, HD, [250, 50]) == Spread(lanes=2, threads=2)
+    assert chosen_for(2, HD, [1]) == Spread(threads=4)
 
 
 def test_small_frames_get_no_frame_threads_but_one_for_scaling_where_that_is_much_of_the_work() -> None:
-    assert spread(2, SMALL, [250, 50]) == Spread(lanes=2)
-    assert spread(2, SMALL, [250], wanted=0.5) == Spread(aside=True)
-    assert spread(2, SMALL, [250], wanted=0.1) == Spread()
+    assert chosen_for(2, SMALL, [250, 50]) == Spread(lanes=2)
+    assert chosen_for(2, SMALL, [250], scaled=0.9) == Spread(aside=True)
+    assert chosen_for(2, SMALL, [250], scaled=0.5) == Spread()
+
+
+def test_small_frames_of_codecs_that_gain_by_it_get_frame_threads() -> None:
+    for codec in ("vp8", "vp9"):
+        assert chosen_for(2, SMALL, [250], codec) == Spread(threads=3)
+        assert chosen_for(2, SMALL, [250, 50], codec) == Spread(lanes=2)
+        assert chosen_for(2, SMALL, [250], codec, scaled=0.9) == Spread(aside=True)
+        assert chosen_for(1, SMALL, [250], codec) == Spread()
 
 
 def test_many_cores_do_not_make_many_threads() -> None:
     for costs in ([1], [9, 1], [1] * 100):
-        chosen = spread(64, HD, costs)
+        chosen = chosen_for(64, HD, costs)
         assert chosen.lanes * chosen.threads <= MOST_THREADS
 
 
