@@ -116,7 +116,18 @@ class _Memory:
             raise Unplannable("references that are not there")
         return frames
 
-    def changes_to(self, frames: Sequence[_Frame], frame_num: int) -> tuple[Change, ...]:
+    def changes_for(
+        self, header: SliceHeader, frame_num: int, order: int, lists: Sequence[Sequence[int]]
+    ) -> tuple[tuple[Change, ...], ...]:
+        """The steps from a slice's initial lists, as they are here, to `lists` of packets."""
+        known = {one.packet: one for one in self.frames}
+        wanted = [[known[packet] for packet in each] for each in lists]
+        return tuple(
+            () if initial[: len(frames)] == frames else self._changes_to(frames, frame_num)
+            for initial, frames in zip(self.initial_lists(header, frame_num, order), wanted, strict=True)
+        )
+
+    def _changes_to(self, frames: Sequence[_Frame], frame_num: int) -> tuple[Change, ...]:
         """The steps that put `frames` into a list, whatever was there."""
         changes: list[Change] = []
         at = frame_num
@@ -198,8 +209,8 @@ class H264Thinner:
         self, packets: Iterable[tuple[int, memoryview]], targets: Collection[int]
     ) -> dict[int, Rewriting | None]:
         """See `Thinner`."""
-        counts = set(self._spss.values())
-        if len(counts) != 1 or not 0 < (sps := counts.pop()).references <= MOST_REFERENCES:
+        parameters = set(self._spss.values())
+        if len(parameters) != 1 or not 0 < (sps := parameters.pop()).references <= MOST_REFERENCES:
             raise Unplannable("references that are not all counted alike, or too many")
         pictures: list[_Picture] = []
         for picture in self._followed(packets, _Memory(sps)):
@@ -257,9 +268,8 @@ class H264Thinner:
         removals = None
         if first.referenced and not first.idr:
             removals = memory.removals_to(picture.kept & needed, frame_num)
-        known = {one.packet: one for one in memory.frames}
         references = tuple(
-            References(frame_num, self._changes(header, lists, frame_num, order, memory, known), removals)
+            References(frame_num, memory.changes_for(header, frame_num, order, lists), removals)
             for header, lists in zip(picture.headers, picture.lists, strict=True)
         )
         if first.referenced:
@@ -267,23 +277,6 @@ class H264Thinner:
         if all(new == header.references for new, header in zip(references, picture.headers, strict=True)):
             return None
         return Rewriting(self._length_bytes, picture.headers, references)
-
-    def _changes(
-        self,
-        header: SliceHeader,
-        lists: tuple[tuple[int, ...], ...],
-        frame_num: int,
-        order: int,
-        memory: _Memory,
-        known: dict[int, _Frame],
-    ) -> tuple[tuple[Change, ...], ...]:
-        """The steps from the initial lists, as they are now, to those that the slice had."""
-        initial = memory.initial_lists(header, frame_num, order)
-        wanted = [[known[packet] for packet in each] for each in lists]
-        return tuple(
-            () if now[: len(then)] == then else memory.changes_to(then, frame_num)
-            for now, then in zip(initial, wanted, strict=True)
-        )
 
 
 def _of_frame(header: SliceHeader) -> tuple[object, ...]:
