@@ -150,7 +150,8 @@ def write(document: dict[str, Any], out: Path, page: Path) -> None:
         inference_pictures.draw(MAIN, main_network, page.parent)
     text = inference_report.markdown(document)
     report.write(NAME, document, f"# Inference\n\n{text}", out)
-    page.write_text(report.placed(page.read_text(encoding="utf-8"), text, START, END), encoding="utf-8")
+    brief = inference_report.markdown(document, full=False)
+    page.write_text(report.placed(page.read_text(encoding="utf-8"), brief, START, END), encoding="utf-8")
 
 
 def precisions() -> list[Precision]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from benchmarks.inference_networks import EAGER, MAIN, PLAIN
@@ -81,14 +81,17 @@ def faster(entry: Entry | None, other: Entry | None) -> float | None:
     return None if mine is None or its is None else its / mine
 
 
-def markdown(document: Mapping[str, Any]) -> str:
-    """All tables; the pictures are named as `inference_pictures` writes them."""
+def markdown(document: Mapping[str, Any], *, full: bool = True) -> str:
+    """All tables; the pictures are named as `inference_pictures` writes them.
+
+    Not `full`: of each network one clip on all cores, and of the rest the clips a second.
+    """
     networks: Mapping[str, Network] = document["networks"]
     parts = []
     if MAIN in networks:
         parts.append(f"### What it comes to: {MAIN}, one clip\n\n{ratio_table(ratios(networks[MAIN]))}")
         parts.append(f"### Where the time goes: {MAIN}, one clip\n\n{operator_table(networks[MAIN])}")
-    parts += [f"### {name}\n\n{network_text(network)}" for name, network in networks.items()]
+    parts += [f"### {name}\n\n{network_text(network, full=full)}" for name, network in networks.items()]
     return "\n".join(parts)
 
 
@@ -122,8 +125,8 @@ def most_costly(profiles: Mapping[str, Mapping[str, float]], count: int) -> list
     return sorted(worst, key=lambda operator: -worst[operator])[:count]
 
 
-def network_text(network: Network) -> str:
-    """What was measured of one network."""
+def network_text(network: Network, *, full: bool = True) -> str:
+    """What was measured of one network, see `markdown`."""
     products = [
         f"{product['gflops']['median']:.0f} GFLOP/s with {_threads(product['threads'])}"
         for product in network["matrix_product"]
@@ -132,11 +135,15 @@ def network_text(network: Network) -> str:
     head: tuple[str, ...] = ("", "threads", "batch", "ms", "quartiles", "clips/s", "GFLOP/s", "x product")
     head += ("first answer, s", "peak MB", "difference")
     measured = f"{network['gmacs']:.2f} GMACs a clip; on {_place(network['machine'])}."
+    entries = network["results"] if full else _all_cores(network)
+    batches = None if full else (ONE_CLIP,)
     lines = [
         f"{measured} Matrix product: {', '.join(products)}.",
         "",
-        table(head, (row for entry in network["results"] for row in _rows(entry))),
+        table(head, (row for entry in entries for row in _rows(entry, batches))),
     ]
+    if not full and len(_ways(network)) > 1:
+        lines += ["Clips a second, by threads and clips in a batch:", "", throughput_table(network)]
     lines += [
         f"- {entry['contender']}, {_threads(entry['threads'])}: {entry['error']}\n"
         for entry in network["results"]
@@ -146,9 +153,32 @@ def network_text(network: Network) -> str:
     return "\n".join(lines)
 
 
-def _rows(entry: Entry) -> Iterator[tuple[str, ...]]:
+def throughput_table(network: Network) -> str:
+    """Clips a second of each contender, a column for each number of threads and size of batches."""
+    ways = _ways(network)
+    found: dict[str, dict[tuple[int, int], float]] = {}
+    for entry in network["results"]:
+        rates = found.setdefault(entry["contender"], {})
+        rates.update({(entry["threads"], row["batch"]): row["clips_per_s"] for row in entry["batches"]})
+    heads = (f"{_threads(threads)}, {batch}" for threads, batch in ways)
+    rows = (
+        (name, *(_number(rates.get(way), ".1f") for way in ways)) for name, rates in found.items() if rates
+    )
+    return table(("", *heads), rows)
+
+
+def _ways(network: Network) -> list[tuple[int, int]]:
+    """Threads and clips in a batch that were measured, the most threads first."""
+    ways = {(entry["threads"], row["batch"]) for entry in network["results"] for row in entry["batches"]}
+    return sorted(ways, key=lambda way: (-way[0], way[1]))
+
+
+def _rows(entry: Entry, batches: Collection[int] | None) -> Iterator[tuple[str, ...]]:
+    """A row for each of the `batches`, or for all."""
     difference = (entry["agreement"] or {}).get("difference")
     for row in entry["batches"]:
+        if batches and row["batch"] not in batches:
+            continue
         latency = row["latency_s"]
         yield (
             entry["contender"],

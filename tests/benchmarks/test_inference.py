@@ -76,23 +76,33 @@ def test_first_runs_of_a_profile_do_not_count() -> None:
     assert seconds_by_operator(events) == {"Conv": pytest.approx(0.003)}
 
 
-def entry(contender: str, ms: float, multiple: float, *, agrees: bool | None = None, threads: int = 2) -> Any:
-    latency = {"median": ms / 1e3, "lower_quartile": ms / 1e3, "upper_quartile": ms / 1e3}
-    row = {
-        "batch": 1,
-        "latency_s": latency,
-        "clips_per_s": 1e3 / ms,
-        "gflops": 1.0,
-        "times_matrix_product": multiple,
-        "peak_memory_bytes": 10**8,
-    }
+def entry(
+    contender: str,
+    ms: float,
+    multiple: float,
+    *,
+    agrees: bool | None = None,
+    threads: int = 2,
+    batches: tuple[int, ...] = (1,),
+) -> Any:
+    rows = [
+        {
+            "batch": batch,
+            "latency_s": dict.fromkeys(("median", "lower_quartile", "upper_quartile"), ms * batch / 1e3),
+            "clips_per_s": 1e3 / ms,
+            "gflops": 1.0,
+            "times_matrix_product": multiple,
+            "peak_memory_bytes": 10**8,
+        }
+        for batch in batches
+    ]
     return {
         "contender": contender,
         "threads": threads,
         "load_s": 1.5,
         "agreement": {"difference": 1e-6, "agrees": agrees},
         "error": None,
-        "batches": [row],
+        "batches": rows,
     }
 
 
@@ -128,6 +138,23 @@ def test_ratios_of_what_was_not_measured_hold_neither_way() -> None:
     found = inference_report.ratios(network(entry(EAGER, 700, 0.2)))
     assert {ratio.holds for ratio in found} == {None}
     assert "not measured" in inference_report.ratio_table(found)
+
+
+def test_page_shows_one_clip_on_all_cores_and_of_the_rest_the_clips_a_second() -> None:
+    measured = network(
+        entry("fast", 100, 2.0, batches=(1, 4)),
+        entry("fast", 200, 2.0, batches=(1, 4), threads=1),
+        entry("slow", 400, 0.5, batches=(1,)),
+    )
+    brief, full = (inference_report.network_text(measured, full=full) for full in (False, True))
+    assert [line for line in brief.splitlines() if line.startswith(("| fast", "| slow"))] == [
+        "| fast | 2 | 1 | 100.0 | 100.0 to 100.0 | 10.0 | 1 | 2.00 | 1.50 | 100 | 1e-06 |",
+        "| slow | 2 | 1 | 400.0 | 400.0 to 400.0 | 2.5 | 1 | 0.50 | 1.50 | 100 | 1e-06 |",
+        "| fast | 10.0 | 10.0 | 5.0 | 5.0 |",
+        "| slow | 2.5 |  |  |  |",
+    ]
+    assert "|  | 2 threads, 1 | 2 threads, 4 | 1 thread, 1 | 1 thread, 4 |" in brief
+    assert len([line for line in full.splitlines() if line.startswith("| fast")]) == 4
 
 
 def test_operator_table_adds_up() -> None:
@@ -176,7 +203,7 @@ def test_a_network_is_measured_written_and_not_measured_again(
 def test_page_has_the_tables_of_the_results() -> None:
     document = json.loads((RESULTS / "inference.json").read_text())
     page = inference.PAGE.read_text()
-    text = inference_report.markdown(document)
+    text = inference_report.markdown(document, full=False)
     assert placed(page, text, inference.START, inference.END) == page
 
 
