@@ -68,9 +68,8 @@ def build(arguments: Mapping[str, Any]) -> serve.Application:
         BadSetting: an argument is unknown, or has a value that it cannot take.
     """
     options = dict(arguments)
-    replicas: dict[
-        str, int | str
-    ] = {}  # not said where it was not given, so that a config may scale by itself
+    # Not said where it was not given, so that a config may scale by itself.
+    replicas: dict[str, int | str] = {}
     if "num_replicas" in options:
         replicas["num_replicas"] = _count("num_replicas", options.pop("num_replicas"))
     cpus = _amount("num_cpus", options.pop("num_cpus", 1))

@@ -7,7 +7,7 @@ to read them whole takes time, so that only those are read that would be decoded
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import av
@@ -34,7 +34,7 @@ class Thinned:
     """Packets, some with other headers."""
 
     packets: Sequence[Packet]
-    rewritings: Mapping[int, Rewriting] = field(default_factory=dict)
+    rewritings: Mapping[int, Rewriting]
 
     def __getitem__(self, number: int, /) -> Packet:
         """See `Packets`.

@@ -60,5 +60,5 @@ def spread(cores: int, pixels: int, costs: Sequence[int], codec: str, scaled: fl
     if small and scaled >= LEAST_SCALED:
         return Spread(aside=True)
     if small:
-        return Spread(threads=min(cores + 1, SMALL_THREADS) if codec in SHARED_WHEN_SMALL else 1)
+        return Spread(threads=SMALL_THREADS if codec in SHARED_WHEN_SMALL else 1)
     return Spread(lanes, min(cores * THREADS_PER_CORE, MOST_THREADS) // lanes)

@@ -13,12 +13,12 @@ from service.clip.bitstream.bits import Bits, unescaped
 from service.clip.bitstream.coded import Coded, Entry, Unplannable
 from service.clip.bitstream.h264_parameters import Pps, Sps, read_pps, read_sps
 from service.clip.bitstream.h264_references import H264Thinner
+from service.clip.bitstream.h264_slices import I_SLICE, IDR
 from service.clip.bitstream.nal import ParameterSets, nal_units, whole_order
 
 # Table 7-1: nal_unit_type.
-SLICE, PARTITION_A, IDR, SEI, SPS, PPS, SPS_EXTENSION = 1, 2, 5, 6, 7, 8, 13
+SLICE, PARTITION_A, SEI, SPS, PPS, SPS_EXTENSION = 1, 2, 6, 7, 8, 13
 SLICES = {SLICE, PARTITION_A, IDR}
-I_SLICE = 2  # slice_type modulo 5
 RECOVERY_POINT = 6  # SEI payload type
 HEADER_BYTES = 40  # more than the part of a slice header that is read
 
