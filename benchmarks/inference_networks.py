@@ -17,11 +17,11 @@ from model_export.precision import Precision
 from model_export.profile import GIGA, count_macs
 from model_export.synthetic.classes import LABELS
 from model_export.synthetic.dataset import plan, write_dataset
-from service.bench.contender import Arrays, Contender
 from service.bench.figures import Reference
 from service.bench.package import contenders as package_contenders
 from service.bench.race import Result
 from service.clip.probe import probe_clips
+from service.contenders.contender import Arrays, Contender
 from service.errors import BlvnetError
 from service.manifest import read_manifest
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from service.bench.contender import Arrays, Contender, Workload
-from service.bench.process import ContenderProcess
+from service.contenders.contender import Arrays, Contender, Workload
+from service.contenders.process import ContenderProcess
 
 RUNS = 5
 UNTIMED = 2

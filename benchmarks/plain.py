@@ -26,8 +26,8 @@ from model_export.networks.names import build
 from model_export.networks.pixels import normalise
 from model_export.networks.reference import plain
 from model_export.networks.temporal import TemporalAggregation
-from service.bench.contender import Arrays, Workload
 from service.clip.spec import ClipSpec
+from service.contenders.contender import Arrays, Workload
 from service.errors import BlvnetError
 
 SEEN_CLIPS = 2  # that the batch norms have statistics of

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bench.contender import Arrays
 from service.bench.race import Result
 from service.bench.spread import Spread
+from service.contenders.contender import Arrays
 
 
 @dataclass(frozen=True)

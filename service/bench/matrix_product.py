@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.bench.contender import Arrays, Contender, Workload
+from service.contenders.contender import Arrays, Contender, Workload
 
 SIZE = 2048  # the product takes 17 GFLOP, the three matrices 50 MB: no cache helps, no start-up counts
 GFLOP = 2 * SIZE**3 / 1e9

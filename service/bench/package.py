@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from service.bench.contender import Arrays, Contender, Workload
 from service.bench.figures import Reference, entry, product_entry
 from service.bench.machine import machine
 from service.bench.matrix_product import matrix_product
 from service.bench.race import Plan, Result, Watch, race
 from service.clip.probe import PROBE, PROBE_CLIPS, probe_clips
+from service.contenders.contender import Arrays, Contender, Workload
 from service.errors import PackageError
 from service.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_graph
 from service.packages import find_packages

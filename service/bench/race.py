@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from service.bench.contender import Arrays, Contender, Turn
-from service.bench.process import ContenderFailed, ContenderProcess
+from service.contenders.contender import Arrays, Contender, Turn
+from service.contenders.process import ContenderProcess
+from service.errors import BlvnetError
 
 # A run this long drowns what waking up costs; shorter ones are first run once for nothing.
 SETTLED_S = 0.5
@@ -169,7 +170,7 @@ class _Runner:
     def _dropping_out_on_failure(self) -> Iterator[None]:
         try:
             yield
-        except ContenderFailed as exc:
+        except BlvnetError as exc:
             self.result.failure = exc.message
             self._steps.leave_out(self._steps_left)
             self._end()

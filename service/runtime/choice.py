@@ -1,9 +1,11 @@
 """Which engine runs a package: the one asked for, or the fastest of those that agree with PyTorch.
 
     candidates ──> loaded, one at a time ──> signature ──> answer to the probe clips ──> timed ──> the fastest
+                  └────────────── in a process of its own, which then ends ──────────────┘
 
-A candidate that cannot be had, or whose answer is not the package's reference, is dropped, and the log says
-why. If none is left the package is refused. The choice is remembered, and a remembered one checked again.
+A candidate that cannot be had, or whose answer is not the package's reference, is dropped, and so is one that
+takes its process down; the log says why. If none is left the package is refused. An engine that was only
+tried leaves nothing in the service's memory. The choice is remembered, and a remembered one checked again.
 """
 
 from __future__ import annotations
@@ -13,22 +15,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from statistics import median
+from typing import TypeVar
 
+from service.contenders.contender import Contender, Turn
+from service.contenders.process import ContenderDied, ContenderProcess
 from service.errors import BlvnetError, PackageError, ProviderUnavailable
 from service.manifest import Manifest
 from service.runtime.batches import Batches, prepare_batches
 from service.runtime.config import AUTO, RuntimeConfig
 from service.runtime.memory import return_freed_memory
-from service.runtime.providers import Candidate, candidates, engine_versions, open_candidate
-from service.runtime.reference import check_logits, check_reference, one_clip, reference_clips
+from service.runtime.proof import open_proved
+from service.runtime.providers import Candidate, candidates, engine_versions
+from service.runtime.reference import check_logits, one_clip, reference_clips
 from service.runtime.remembered import Remembered, machine_key, recall, remember
 from service.runtime.session import InferenceFailed, Inputs, Outputs, Session
-from service.runtime.signature import black_clip, check_signature, warm_up
+from service.runtime.signature import black_clip
 from service.runtime.streams import Streams, open_streams
-from service.runtime.timing import median_run_s
 
 MEASURING_S = 1.5  # of all candidates together, their loading apart
+TURNS = 3  # of each, with a run at least
+LOAD_PROVED = "service.runtime.proof:load_proved"
 MS = 1e3
+
+Outcome = TypeVar("Outcome")
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +166,7 @@ class _Opening:
 
     def _first(self) -> Opened:
         for candidate in self._candidates:
-            session = self._try(candidate)
+            session = self._try(candidate, self._load)
             if session is not None:
                 return Opened(session, ChosenBy.FIRST)
         raise self._failure()
@@ -166,23 +176,18 @@ class _Opening:
         named = {str(candidate): candidate for candidate in self._candidates}
         if last is None or last.candidate not in named:
             return None
-        session = self._try(named[last.candidate])
+        session = self._try(named[last.candidate], self._load)
         return None if session is None else Opened(session, ChosenBy.REMEMBERED, last.measured_ms)
 
     def _fastest(self, clips: Inputs) -> Opened:
-        """Time all that agree, one at a time, and load the fastest for good."""
+        """Time all that agree, one at a time, and load the fastest."""
         self._before_measuring()
-        seconds = MEASURING_S / len(self._candidates)
+        clip = one_clip(clips, 0)
         measured: dict[Candidate, float] = {}
         for candidate in self._candidates:
-            session = self._try(candidate)
-            if session is not None:
-                try:
-                    measured[candidate] = MS * median_run_s(session, one_clip(clips, 0), seconds)
-                finally:
-                    session.close()
-                    del session
-                    return_freed_memory()
+            run_s = self._try(candidate, lambda tried: self._median_run_s(tried, clip))
+            if run_s is not None:
+                measured[candidate] = MS * run_s
         if not measured:
             raise self._failure()
         best = min(measured, key=measured.__getitem__)
@@ -190,29 +195,29 @@ class _Opening:
         remember(self._config.cache_dir, self._key(), Remembered(str(best), shown))
         return Opened(self._load(best), ChosenBy.MEASURED, shown)
 
-    def _try(self, candidate: Candidate) -> Session | None:
-        """The candidate, loaded and proved; None where it fails, with the reason in the log."""
+    def _median_run_s(self, candidate: Candidate, clip: Inputs) -> float:
+        """Seconds that the candidate takes for a clip, loaded and proved in a process of its own."""
+        options = {"folder": self._folder, "candidate": candidate, "config": self._config}
+        contender = Contender(str(candidate), LOAD_PROVED, options, self._config.threads)
+        turn = Turn(batch=1, turn_s=MEASURING_S / len(self._candidates) / TURNS, untimed=0)
+        with ContenderProcess(contender) as process:
+            process.load(clip)
+            return median(run_s for _ in range(TURNS) for run_s in process.turn(turn).runs_s)
+
+    def _try(self, candidate: Candidate, attempt: Callable[[Candidate], Outcome]) -> Outcome | None:
+        """What comes of an attempt with a candidate; None where it fails, with the reason in the log."""
         try:
-            return self._load(candidate)
+            return attempt(candidate)
         except ProviderUnavailable as exc:
             logger.info("%s is left out: %s", candidate, exc.message)
             self._failures[candidate] = exc
-        except (PackageError, InferenceFailed) as exc:
+        except (PackageError, InferenceFailed, ContenderDied) as exc:
             logger.warning("%s is left out for %s: %s", candidate, self._name(), exc.message)
             self._failures[candidate] = exc
         return None
 
     def _load(self, candidate: Candidate, config: RuntimeConfig | None = None) -> Session:
-        session = open_candidate(candidate, self._folder, self._manifest, config or self._config)
-        try:
-            check_signature(session, self._manifest)
-            warm_up(session, self._manifest)
-            check_reference(session, self._manifest, self._clips)
-        except BaseException:
-            session.close()
-            raise
-        return_freed_memory()
-        return session
+        return open_proved(candidate, self._folder, self._manifest, config or self._config, self._clips)
 
     def _failure(self) -> BlvnetError:
         """Why no candidate will do: the package is bad, unless there was none to try it on."""

@@ -101,13 +101,8 @@ class OnnxRuntimeSession:
         del self._session
 
 
-def has_provider(provider: str) -> bool:
-    """Whether this onnxruntime was built with a provider; starting it can still fail."""
-    return PROVIDERS[provider][0] in onnxruntime.get_available_providers()
-
-
 def _require(provider: str) -> None:
-    if not has_provider(provider):
+    if PROVIDERS[provider][0] not in onnxruntime.get_available_providers():
         raise ProviderUnavailable(
             f"provider {provider} is not part of the installed onnxruntime (it has"
             f" {', '.join(onnxruntime.get_available_providers())}); blvnet-serve[gpu] brings one that does"

@@ -27,6 +27,9 @@ MISSING = {
     "openvino": "openvino is not installed; install blvnet-serve[openvino]",
 }
 
+# onnxruntime keeps each of these in a library of its own, beside the one with all the rest.
+LIBRARIES = {"cuda": "libonnxruntime_providers_cuda.so", "tensorrt": "libonnxruntime_providers_tensorrt.so"}
+
 # A package's precision is a promise of how near it is to the network, and these keep it. Half precision is
 # whichever half the processor has; float32, where it has neither.
 HALVES = {"openvino": (Arithmetic.BF16, Arithmetic.F16, Arithmetic.F32)}
@@ -69,7 +72,10 @@ def candidates(provider: str, precision: str) -> tuple[Candidate, ...]:
 
 
 def installed_providers() -> tuple[str, ...]:
-    """Providers whose engine is installed and was built with them; starting one can still fail."""
+    """Providers whose engine is installed and was built with them; starting one can still fail.
+
+    Nothing is imported for it: an engine that does not serve need not be in memory.
+    """
     return tuple(provider for provider in PROVIDERS if _is_installed(provider))
 
 
@@ -162,14 +168,15 @@ def arithmetics(provider: str, precision: str) -> tuple[Arithmetic, ...]:
 
 
 def _is_installed(provider: str) -> bool:
-    engine = ENGINES[provider]
-    if importlib.util.find_spec(engine) is None:
+    engine = importlib.util.find_spec(ENGINES[provider])
+    if engine is None:
         return False
-    if engine != "onnxruntime":
+    if provider not in LIBRARIES:
         return True
-    from service.runtime.onnxruntime_session import has_provider
-
-    return has_provider(provider)
+    return any(
+        Path(folder, "capi", LIBRARIES[provider]).exists()
+        for folder in engine.submodule_search_locations or ()
+    )
 
 
 def _version(distributions: tuple[str, ...]) -> str | None:

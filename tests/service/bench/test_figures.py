@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.bench.contender import Arrays, Contender
 from service.bench.figures import agreement, rate_spread, rows
 from service.bench.matrix_product import GFLOP, SIZE, matrix_product
 from service.bench.race import Plan, Result, race
 from service.bench.spread import Spread
+from service.contenders.contender import Arrays, Contender
 
 
 def result(gflop: float | None, runs_s: dict[int, list[float]]) -> Result:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.bench.contender import Contender
 from service.bench.race import Plan, Result, Step, race
-from tests.service.bench.workloads import clips, contender
+from service.contenders.contender import Contender
+from tests.service.contenders.workloads import clips, contender
 
 BRIEFLY = Plan(rounds=2, turn_s=0.0)
 
@@ -71,7 +71,7 @@ def test_memory_grows_with_the_batch_and_is_that_of_the_contender() -> None:
         ("unavailable", "no such engine here"),
         ("broken", "ValueError: the graph is upside down"),
         ("leaving", "its process ended with status 3"),
-        ("missing", "AttributeError: module 'tests.service.bench.workloads' has no attribute 'missing'"),
+        ("missing", "AttributeError: module 'tests.service.contenders.workloads' has no attribute 'missing'"),
     ],
 )
 def test_one_that_cannot_load_says_why_and_the_others_go_on(factory: str, reason: str) -> None:

@@ -6,9 +6,13 @@ import importlib.util
 import json
 import logging
 import re
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 
 from service.errors import PackageError, ProviderUnavailable
@@ -16,7 +20,7 @@ from service.manifest import Reference, read_manifest
 from service.runtime import choice
 from service.runtime.choice import ChosenBy, Opened, open_package
 from service.runtime.config import AUTO, RuntimeConfig
-from service.runtime.providers import candidates
+from service.runtime.providers import candidates, installed_providers
 from service.runtime.session import Arithmetic
 from tests.tiny_models import GAIN, TinyModel, reference, write_package
 
@@ -24,6 +28,19 @@ QUICK = TinyModel()
 SLOW = TinyModel(work=1000)  # some hundred times slower
 WRONG = TinyModel(gain=GAIN * 1.01)
 NAN = TinyModel(gain=float("nan"))
+
+
+OPENED_ALONE = """
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from service.manifest import read_manifest
+from service.runtime.choice import open_package
+from service.runtime.config import RuntimeConfig
+folder, cache = map(Path, sys.argv[1:])
+opened = open_package(folder, read_manifest(folder), RuntimeConfig(cache_dir=cache))
+print(opened.chosen, *sorted({"onnxruntime", "openvino"} & sys.modules.keys()))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +92,27 @@ def test_the_log_says_by_how_much_an_answer_is_wrong(
 def test_a_package_that_no_engine_answers_rightly_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="its answer to the probe clips is not PyTorch's"):
         opened(two_graphs(tmp_path, WRONG, WRONG))
+
+
+def test_an_engine_that_takes_its_process_down_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one does that was built with instructions that the processor does not have."""
+    (tmp_path / "openvino.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = opened(two_graphs(tmp_path, SLOW, QUICK))
+    assert found.session.runtime.provider == "cpu"
+    assert "openvino-f32 is left out for tiny/1: its process was ended by SIGILL" in caplog.text
+
+
+def test_only_the_engine_that_serves_is_loaded(tmp_path: Path) -> None:
+    """When it was measured and when it is remembered; another would be in the memory of every service."""
+    folder, cache = two_graphs(tmp_path / "models", SLOW, QUICK), tmp_path / "cache"
+    for chosen in ("measured", "remembered"):
+        ran = subprocess.run(
+            [sys.executable, "-c", OPENED_ALONE, folder, cache], check=True, capture_output=True, text=True
+        )
+        assert ran.stdout.split() == [chosen, "openvino"]
 
 
 def test_different_reasons_are_told_by_name(tmp_path: Path) -> None:
@@ -196,6 +234,32 @@ def test_half_precision_serves_within_its_bound(tmp_path: Path) -> None:
 def test_candidates_keep_what_the_precision_promises(precision: str, names: list[str]) -> None:
     found = [str(item) for item in candidates(AUTO, precision) if item.provider in ("cpu", "openvino")]
     assert found == names
+
+
+def test_providers_are_known_without_loading_their_engine() -> None:
+    names = {
+        "CPUExecutionProvider": "cpu",
+        "CUDAExecutionProvider": "cuda",
+        "TensorrtExecutionProvider": "tensorrt",
+    }
+    built = set(onnxruntime.get_available_providers())
+    wanted = {provider for name, provider in names.items() if name in built}
+    assert set(installed_providers()) - {"openvino"} == wanted
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_is_installed_with_its_library(
+    provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    (tmp_path / "onnxruntime" / "capi" / f"libonnxruntime_providers_{provider}.so").touch()
+    found = ModuleSpec("onnxruntime", None, is_package=True)
+    found.submodule_search_locations = [str(tmp_path / "onnxruntime")]
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: found if name == "onnxruntime" else find(name, *rest)
+    )
+    assert set(installed_providers()) - {"openvino"} == {"cpu", provider}
 
 
 @pytest.mark.parametrize(("missing", "left"), [("openvino", ["cpu-f32"]), ("onnxruntime", ["openvino-f32"])])

@@ -1,4 +1,4 @@
-"""A contender's process: `python -m service.bench.worker SOCKET PARENT`.
+"""A contender's process: `python -m service.contenders.worker SOCKET PARENT`.
 
 It computes when it is told to, and at no other time. It ends when the socket is closed, and with the process
 that started it, however that one ends.
@@ -16,7 +16,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from service.bench.contender import (
+from service.contenders.contender import (
     Answered,
     Arrays,
     Failed,
@@ -53,7 +53,7 @@ def serve(connection: Connection) -> None:
         try:
             connection.send(desk.answer(request))
         except BlvnetError as exc:
-            connection.send(Failed(exc.message))
+            connection.send(Failed(exc.with_traceback(None)))
 
 
 class _Desk:

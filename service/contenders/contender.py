@@ -8,6 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from service.errors import BlvnetError
+
 Arrays = Mapping[str, NDArray[Any]]
 """By name; the first axis of inputs and outputs is the clip."""
 
@@ -97,6 +99,6 @@ class Answered:
 
 @dataclass(frozen=True)
 class Failed:
-    """The contender cannot do it; one line that says why."""
+    """The contender cannot do it, and why."""
 
-    reason: str
+    error: BlvnetError

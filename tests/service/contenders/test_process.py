@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from service.bench.contender import Turn
-from service.bench.process import ContenderProcess
-from tests.service.bench.workloads import clips, contender
+from service.contenders.contender import Turn
+from service.contenders.process import ContenderProcess
+from tests.service.contenders.workloads import clips, contender
 
 PATIENCE_S = 20.0
 STARTED_BY_ANOTHER = """
 import time
-from service.bench.process import ContenderProcess
-from tests.service.bench.workloads import clips, contender
+from service.contenders.process import ContenderProcess
+from tests.service.contenders.workloads import clips, contender
 process = ContenderProcess(contender({factory!r}))
 process.load(clips(1))
 print(process.pid, flush=True)

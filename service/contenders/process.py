@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self, TypeVar
 
-from service.bench.contender import (
+from service.contenders.contender import (
     Answered,
     Arrays,
     Contender,
@@ -30,8 +30,8 @@ from service.errors import BlvnetError
 Reply = TypeVar("Reply", Loaded, Timed, Answered)
 
 
-class ContenderFailed(BlvnetError):
-    """A contender could not be loaded, or died."""
+class ContenderDied(BlvnetError):
+    """A contender's process ended by itself, or what it raised was no error of ours."""
 
 
 class ContenderProcess:
@@ -47,7 +47,7 @@ class ContenderProcess:
         with theirs:
             arguments = [str(theirs.fileno()), str(os.getpid())]
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-P", "-m", "service.bench.worker", *arguments],
+                [sys.executable, "-P", "-m", "service.contenders.worker", *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._errors,
@@ -72,16 +72,17 @@ class ContenderProcess:
         """Load it; all batches will be taken from `clips`.
 
         Raises:
-            ContenderFailed: it cannot be loaded; the message is the reason alone.
+            ContenderDied: its process did; the message is the reason alone.
+            BlvnetError: whatever the factory raised.
         """
         return self._ask(Load(self.contender, clips), Loaded)
 
     def turn(self, turn: Turn) -> Timed:
-        """Have it run, timed. Raises: ContenderFailed."""
+        """Have it run, timed. Raises: as `load`."""
         return self._ask(turn, Timed)
 
     def answers(self, clips: Arrays) -> Arrays:
-        """Its outputs for these clips. Raises: ContenderFailed."""
+        """Its outputs for these clips. Raises: as `load`."""
         return self._ask(Question(clips), Answered).outputs
 
     def close(self) -> None:
@@ -97,9 +98,9 @@ class ContenderProcess:
                 self._connection.send(request)
                 reply = self._connection.recv()
             except (EOFError, OSError) as exc:
-                raise ContenderFailed(self._last_words()) from exc
+                raise ContenderDied(self._last_words()) from exc
         if isinstance(reply, Failed):
-            raise ContenderFailed(reply.reason)
+            raise reply.error
         assert isinstance(reply, kind)
         return reply
 

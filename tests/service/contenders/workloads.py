@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from service.bench.contender import Arrays, Contender, Workload
+from service.contenders.contender import Arrays, Contender, Workload
 from service.errors import ProviderUnavailable
 
 HERE = __name__
