@@ -37,7 +37,7 @@ from service.clip.full import decode_all
 from service.clip.sampling import uniform_indices
 from service.clip.video import DecodeLimits
 from service.clip.views import Views
-from service.cores import usable_cores
+from service.pipeline.cores import usable_cores
 
 NAME = "decode"
 OURS = "ours"

@@ -40,8 +40,8 @@ from service.bench.machine import machine
 from service.bench.matrix_product import matrix_product
 from service.bench.progress import watching
 from service.bench.race import Plan, Result, race
-from service.cores import usable_cores
 from service.manifest import GRAPH_FILE
+from service.pipeline.cores import usable_cores
 from service.runtime.batches import repeated
 from service.runtime.providers import installed_providers
 

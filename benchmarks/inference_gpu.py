@@ -32,7 +32,7 @@ from service.bench.figures import entry, product_entry
 from service.bench.machine import machine
 from service.bench.progress import watching
 from service.bench.race import Plan, race
-from service.cores import usable_cores
+from service.pipeline.cores import usable_cores
 from service.runtime.batches import repeated
 from service.runtime.providers import installed_providers
 

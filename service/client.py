@@ -12,8 +12,8 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from service.errors import BadRequest, BlvnetError, NotReady, OverLimit, Overloaded, RateLimited, RequestError
-from service.schemas import ClassifyAnswer, Problem
-from service.timeline_schemas import LINE, TimelineEnd, TimelineError, TimelineWindow
+from service.http.schemas import ClassifyAnswer, Problem
+from service.http.timeline_schemas import LINE, TimelineEnd, TimelineError, TimelineWindow
 
 Document = TypeVar("Document")
 ANSWER = TypeAdapter(ClassifyAnswer)

@@ -1,7 +1,7 @@
 """Every error that a caller may see, in one tree.
 
     BlvnetError                     the command line prints it as one line, exit status 1
-    ├── RequestError                becomes a problem document (`service.problems` maps the codes)
+    ├── RequestError                becomes a problem document (`service.http.problems` maps the codes)
     │   ├── BadRequest              bad_request          the request itself is malformed
     │   ├── Unauthorized            unauthorized         no valid API key, or not the admin key
     │   ├── Forbidden               forbidden            models may be changed by nobody over HTTP

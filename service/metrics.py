@@ -21,7 +21,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from service.observer import Observer, RestartReason
-from service.recognizer import Recognizer
+from service.pipeline.recognizer import Recognizer
 
 # Dense where answers lie on a CPU and on an accelerator, from 1 ms on.
 LATENCY_EDGES_S = (

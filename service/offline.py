@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from service.core_config import CoreConfig
 from service.errors import RequestError
-from service.recognition import Query, Recognition
-from service.recognizer import Recognizer
-from service.timeline import TimelineQuery, TimelineSummary, WindowRecognition, recognize_timeline
+from service.pipeline.core_config import CoreConfig
+from service.pipeline.recognition import Query, Recognition
+from service.pipeline.recognizer import Recognizer
+from service.pipeline.timeline import TimelineQuery, TimelineSummary, WindowRecognition, recognize_timeline
 
 Found = TypeVar("Found")
 

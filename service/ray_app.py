@@ -28,11 +28,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
-from service.app import create_app
-from service.context import REQUEST_ID_HEADER
-from service.cores import usable_cores
 from service.errors import NotReady
-from service.lifecycle import RETRY_UPLOADS_S, UPLOADS_PER_PLACE, Lifecycle, State
+from service.http.app import create_app
+from service.http.context import REQUEST_ID_HEADER
+from service.http.lifecycle import RETRY_UPLOADS_S, UPLOADS_PER_PLACE, Lifecycle, State
+from service.pipeline.cores import usable_cores
 from service.ray_metrics import report_forever
 from service.settings import BadSetting, Provider, Settings, load_settings, unknown_variables
 

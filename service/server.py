@@ -23,10 +23,10 @@ from fastapi import FastAPI
 from prometheus_client import disable_created_metrics
 
 from service import logs
-from service.app import create_app, create_operations_app
 from service.errors import BlvnetError
-from service.lifecycle import Lifecycle
-from service.recognizer import INFERENCE
+from service.http.app import create_app, create_operations_app
+from service.http.lifecycle import Lifecycle
+from service.pipeline.recognizer import INFERENCE
 from service.settings import Settings, unknown_variables
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -16,9 +16,9 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.clip.video import DecodeLimits
-from service.core_config import CoreConfig
 from service.errors import BlvnetError
 from service.keys import is_one_of, is_well_formed
+from service.pipeline.core_config import CoreConfig
 from service.runtime.remembered import default_cache_dir
 
 PREFIX = "BLVNET_"

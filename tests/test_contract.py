@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from model_export.checkpoint import load_network
 from model_export.networks.pixels import normalise
 from service.clip.decode import decode_clip
-from service.core_config import CoreConfig
 from service.manifest import read_manifest
 from service.offline import recognize_files
-from service.recognition import Query, Recognition
+from service.pipeline.core_config import CoreConfig
+from service.pipeline.recognition import Query, Recognition
 from service.runtime.choice import ChosenBy, open_package
 from service.runtime.config import RuntimeConfig
 from tests.clips import numbered_clip

@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from service.app import create_app
+from service.http.app import create_app
 from service.settings import Settings, load_settings
 from tests.observability import (
     PROMETHEUS_FOLDER,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from service.app import create_app
-from service.problems import INTERNAL_ERROR, KINDS
+from service.http.app import create_app
+from service.http.problems import INTERNAL_ERROR, KINDS
 from service.settings import PREFIX, Settings, load_settings
 from tests.observability import ROOT
 

@@ -14,6 +14,21 @@ ROOT = Path(__file__).parents[1]
 TRAINING = {"torch", "cv2", "matplotlib", "onnx", "onnxscript", "PIL", "model_export"}
 RAY = {"service/ray_app.py", "service/ray_metrics.py"}
 WEB = {"fastapi", "starlette", "uvicorn", "pydantic", "typer"}
+# The rooms of `service`, from the ground up.
+STOREYS = (
+    {"errors"},
+    {"clip", "contenders", "keys", "observer"},
+    {"manifest"},
+    {"runtime"},
+    {"packages", "workers"},
+    {"pipeline"},
+    {"bench", "metrics", "offline", "settings"},
+    {"logs"},
+    {"http"},
+    {"client", "ray_metrics", "server"},
+    {"commands", "ray_app"},
+    {"cli"},
+)
 
 
 def loaded_by(code: str) -> set[str]:
@@ -33,14 +48,32 @@ def imported_by(module: Path) -> set[str]:
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "service":
+            names |= {f"service.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
     return names
 
 
+def room(name: str) -> str:
+    """What is right below `service`: a folder, or a module that is alone."""
+    return name.split(".")[1]
+
+
 @pytest.mark.parametrize("module", modules("service"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_service_imports_nothing_of_training(module: Path) -> None:
     assert {name.partition(".")[0] for name in imported_by(module)} & TRAINING == set()
+
+
+def test_every_room_of_the_service_stands_on_those_below_it() -> None:
+    storey = {name: number for number, names in enumerate(STOREYS) for name in names}
+    climbing = set()
+    for module in modules("service"):
+        own = module.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for other in imported_by(module):
+            if other.startswith("service.") and own != "service.__init__" and room(own) != room(other):
+                climbing |= {(own, other)} if storey[room(other)] >= storey[room(own)] else set()
+    assert climbing == set()
 
 
 def test_ray_is_imported_by_what_is_for_it_alone() -> None:
@@ -71,7 +104,7 @@ import asyncio
 from pathlib import Path
 from service import cli, server
 from service.commands.serve import serve
-from service.app import create_app
+from service.http.app import create_app
 from service.settings import load_settings
 
 async def start() -> None:
@@ -96,7 +129,9 @@ def test_openvino_reports_nothing_to_its_maker() -> None:
     assert "ssl" not in loaded  # nothing that could
 
 
-@pytest.mark.parametrize("module", ["service.clip.decode", "service.decode_worker", "service.recognizer"])
+@pytest.mark.parametrize(
+    "module", ["service.clip.decode", "service.workers.decode_worker", "service.pipeline.recognizer"]
+)
 def test_core_loads_no_web_framework(module: str) -> None:
     assert loaded_by(f"import {module}") & WEB == set()
 

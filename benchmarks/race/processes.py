@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.cores import usable_cores
+from service.pipeline.cores import usable_cores
 
 PROC = Path("/proc")
 KIB = 1024

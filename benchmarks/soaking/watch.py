@@ -16,8 +16,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.race.processes import GONE, PROC, Foreign, process_pss_bytes, tree
-from service.lingering import LONGEST_PAUSE_S
-from service.sandbox import MAX_OPEN_FILES
+from service.http.lingering import LONGEST_PAUSE_S
+from service.workers.sandbox import MAX_OPEN_FILES
 
 SAMPLE_S = 2.0
 FOREIGN_S = 10.0  # long enough that a scheduler's tick here and there does not count

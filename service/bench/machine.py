@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from service.cores import usable_cores
+from service.pipeline.cores import usable_cores
 
 CPUINFO = Path("/proc/cpuinfo")
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cores import usable_cores
+from service.pipeline.cores import usable_cores
 from service.settings import Provider
 
 MEGA = 1e6

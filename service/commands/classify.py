@@ -17,7 +17,7 @@ from rich.text import Text
 from service.errors import RequestError
 
 if TYPE_CHECKING:
-    from service.schemas import Classification
+    from service.http.schemas import Classification
 
 CROPS = (1, 3, 5, 10)
 
@@ -77,9 +77,9 @@ def _remote(
 
 def _local(paths: Iterable[Path], models: Path | None, query: dict[str, Any]) -> Iterator[Answer]:
     """Do in this process what a server does."""
+    from service.http.schemas import Classification
     from service.offline import recognize_files
-    from service.recognition import Query
-    from service.schemas import Classification
+    from service.pipeline.recognition import Query
     from service.settings import load_settings
 
     config = load_settings({"models": models}).core_config()

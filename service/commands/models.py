@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cores import usable_cores
 from service.errors import PackageError
+from service.http.schemas import Runtime
 from service.manifest import inputs_to_json
 from service.packages import Package, described, find_packages, load_package
+from service.pipeline.cores import usable_cores
 from service.runtime.choice import open_package
 from service.runtime.config import RuntimeConfig
 from service.runtime.session import InferenceFailed
-from service.schemas import Runtime
 from service.settings import load_settings
 
 

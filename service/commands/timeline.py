@@ -17,10 +17,10 @@ from rich.text import Text
 
 from service.client import Client
 from service.errors import InvalidParameter
+from service.http.timeline_schemas import TimelineEnd, TimelineWindow
 from service.offline import timeline_of_file
+from service.pipeline.timeline import DEFAULT_WINDOW_S, TimelineQuery, WindowRecognition
 from service.settings import load_settings
-from service.timeline import DEFAULT_WINDOW_S, TimelineQuery, WindowRecognition
-from service.timeline_schemas import TimelineEnd, TimelineWindow
 
 Lines = Iterator[TimelineWindow | TimelineEnd]
 PLAIN_LINES = 10  # that a timeline prints on the way where there is no terminal

@@ -17,7 +17,7 @@ from benchmarks.soaking.material import GOOD, HANG_UP, Post
 from benchmarks.soaking.report import Rates, Soak, as_text, document_of, not_quiet
 from benchmarks.soaking.traffic import CUT, GONE, undeserved
 from benchmarks.soaking.watch import Held, Watch
-from service.sandbox import MAX_OPEN_FILES
+from service.workers.sandbox import MAX_OPEN_FILES
 
 POSTS = (
     Post(GOOD, "200", 0.8, (b"",)),

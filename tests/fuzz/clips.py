@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from service.clip.video import DecodeLimits
 from service.clip.windows import WindowRule
-from service.decode_pool import DecodePool
 from service.errors import RequestError
 from service.observer import Observer, RestartReason
-from service.window_stream import windows_of
+from service.pipeline.window_stream import windows_of
+from service.workers.decode_pool import DecodePool
 from tests.fuzz.mutations import mutated
 from tests.fuzz.seeds import seeds
 from tests.hostile.item import base

@@ -15,8 +15,8 @@ import onnxruntime
 import pytest
 import torch
 
-from service.cores import usable_cores
 from service.manifest import read_manifest
+from service.pipeline.cores import usable_cores
 from tests.golden.cases import BLVNET_CASES, TOLERANCE, golden
 from tests.model_export.command import blvnet
 

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from service import decode_pool
 from service.clip.video import DecodeLimits
-from service.decode_pool import DecodePool
 from service.observer import Observer, RestartReason
+from service.workers import decode_pool
+from service.workers.decode_pool import DecodePool
 from tests.clips import numbered_clip
 from tests.long_clips import long_clip
 from tests.tiny_models import TWO_STREAMS

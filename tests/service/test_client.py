@@ -22,8 +22,8 @@ from service.errors import (
     RequestError,
     Unauthorized,
 )
-from service.problems import late_document, problem, request_error, unexpected
-from service.timeline_schemas import TimelineEnd, TimelineWindow
+from service.http.problems import late_document, problem, request_error, unexpected
+from service.http.timeline_schemas import TimelineEnd, TimelineWindow
 from tests.server import RunningServer, running_server
 
 INTERNAL = bytes(unexpected("id-2").body)

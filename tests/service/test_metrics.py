@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from service.manifest import Manifest
 from service.metrics import Metrics, batch_buckets, latency_buckets
-from service.model_repository import ModelEntry, ModelState
 from service.observer import RestartReason
+from service.pipeline.model_repository import ModelEntry, ModelState
 from tests.engines import OPENVINO, opened
 from tests.tiny_models import TWO_STREAMS
 

@@ -27,9 +27,9 @@ import pytest
 import yaml
 
 from benchmarks.serving import free_port
-from service.app import create_app
 from service.errors import BlvnetError, NotReady, PackageError
-from service.lifecycle import UPLOADS_PER_PLACE, Lifecycle
+from service.http.app import create_app
+from service.http.lifecycle import UPLOADS_PER_PLACE, Lifecycle
 from service.runtime.session import InferenceFailed
 from service.settings import load_settings
 from tests.server import PATIENCE_S, begin_upload, clean_environment
@@ -98,7 +98,7 @@ def test_variables_are_settings_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("assigned", "cores"), [({"CPU": 1.0}, 1), ({}, 1), ({"CPU": 10_000.0}, None)])
 def test_replica_takes_the_cores_that_it_was_given(assigned: dict[str, float], cores: int | None) -> None:
-    from service.cores import usable_cores
+    from service.pipeline.cores import usable_cores
     from service.ray_app import own_cores
 
     assert own_cores(assigned) == (cores or usable_cores())

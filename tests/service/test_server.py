@@ -67,7 +67,7 @@ def httpx_response(connection: socket.socket) -> httpx.Response:
 
 
 def test_start_is_told_and_readiness_follows_the_models(server: RunningServer) -> None:
-    states = [line["state"] for line in server.log if line.get("logger") == "service.lifecycle"]
+    states = [line["state"] for line in server.log if line.get("logger") == "service.http.lifecycle"]
     assert states == ["serving"]
     assert server.get("/healthz").json() == {"status": "ok"}
     assert server.get("/readyz").json() == {"status": "ready"}

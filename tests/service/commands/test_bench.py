@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from service.clip.probe import PROBE, probe_clips
-from service.cores import usable_cores
 from service.manifest import GRAPH_FILE, GraphFile, Reference, read_manifest, sha256_of, write_manifest
+from service.pipeline.cores import usable_cores
 from service.runtime.providers import candidates, open_session
 from tests.service.test_cli import blvnet
 from tests.tiny_models import write_package

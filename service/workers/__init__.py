@@ -1,0 +1,1 @@
+"""Decoding in processes of their own, which hostile bytes may end and cannot leave."""

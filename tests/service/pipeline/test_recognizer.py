@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.clip.video import DecodeLimits
+from service.errors import (
+    DeadlineExceeded,
+    InvalidParameter,
+    ModelNotFound,
+    NotAVideo,
+    NotReady,
+    OverLimit,
+    Overloaded,
+    PackageError,
+    ProviderUnavailable,
+    RequestError,
+    Undecodable,
+)
+from service.manifest import GRAPH_FILE
+from service.observer import Observer, RestartReason
+from service.offline import recognize_files
+from service.pipeline.core_config import CoreConfig
+from service.pipeline.recognition import Query, Recognition
+from service.pipeline.recognizer import Recognizer, RecognizerState
+from service.pipeline.recognizer import running as running_recognizer
+from tests.long_clips import long_clip
+from tests.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, colour_clip, write_package
+
+pytestmark = pytest.mark.anyio
+
+RED, GREEN, BLUE = (220, 20, 20), (20, 220, 20), (20, 20, 220)
+RED_CLIP = colour_clip(RED)
+GREEN_THEN_BLUE = colour_clip(GREEN, GREEN, GREEN, BLUE)
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, int]] = []
+        self.restarts: list[RestartReason] = []
+
+    def batch_size(self, model: str, rows: int) -> None:
+        self.batches.append((model, rows))
+
+    def worker_restart(self, reason: RestartReason) -> None:
+        self.restarts.append(reason)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_package(tmp_path / "models", "colours")
+    return tmp_path / "models"
+
+
+def running(
+    models: Path, observer: Observer | None = None, **settings: Any
+) -> AbstractAsyncContextManager[Recognizer]:
+    return running_recognizer(CoreConfig(models, decode_workers=1, **settings), observer)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that comes by itself, and soon."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def in_mid_clip(recognizer: Recognizer) -> asyncio.Task[Recognition]:
+    """A request whose clip is being decoded, with many seconds to go."""
+    task = asyncio.create_task(recognizer.recognize(long_clip(), Query()))
+    await until(lambda: recognizer.inflight == 1)
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    return task
+
+
+def top(recognition: Recognition) -> str:
+    return recognition.predictions[0].label
+
+
+async def test_a_clip_gets_its_label_and_all_that_belongs_to_the_answer(models: Path) -> None:
+    async with running(models) as recognizer:
+        answer = await recognizer.recognize(GREEN_THEN_BLUE, Query(top_k=2, evidence=True))
+    assert [(one.label, one.index) for one in answer.predictions] == [("green", 1), ("blue", 2)]
+    assert 1 > answer.predictions[0].score > answer.predictions[1].score > 0
+    assert (answer.manifest.name, answer.provider) == ("colours", "cpu")
+    assert (answer.video.codec, answer.video.frames, answer.video.width) == ("h264", 24, 96)
+    assert answer.indices == (1, 4, 7, 10, 13, 16, 19, 22)
+    assert answer.timestamps_s == pytest.approx([index / 25 for index in answer.indices])
+    assert answer.evidence is not None
+    assert answer.evidence.timestamps_s == pytest.approx([0.1, 0.34, 0.58, 0.82])
+    assert [row[0] > row[1] for row in answer.evidence.scores] == [True, True, True, False]
+    assert answer.timing.decode_ms > 0
+    assert answer.timing.inference_ms > 0
+
+
+async def test_evidence_is_given_only_when_asked_for(models: Path) -> None:
+    async with running(models) as recognizer:
+        assert (await recognizer.recognize(RED_CLIP, Query())).evidence is None
+
+
+async def test_clips_and_crops_are_rows_of_one_batch_and_make_one_answer(models: Path) -> None:
+    recorder = Recorder()
+    async with running(models, recorder, max_batch=16, inference_threads=1) as recognizer:
+        answer = await recognizer.recognize(GREEN_THEN_BLUE, Query(clips=3, crops=5, evidence=True))
+    assert recorder.batches == [("colours", 15)]
+    assert top(answer) == "green"
+    assert len(answer.indices) == len(answer.timestamps_s) == 24
+    assert answer.evidence is not None
+    assert len(answer.evidence.timestamps_s) == len(answer.evidence.scores) == 12
+
+
+async def test_each_request_of_many_at_once_gets_its_own_answer(models: Path) -> None:
+    clips = {"red": RED_CLIP, "green": colour_clip(GREEN), "blue": colour_clip(BLUE)}
+    async with running(models) as recognizer:
+        wanted = list(clips) * 8
+        answers = await asyncio.gather(*(recognizer.recognize(clips[name], Query()) for name in wanted))
+        assert (recognizer.inflight, recognizer.queue_depth) == (0, 0)
+    assert [top(answer) for answer in answers] == wanted
+
+
+async def test_a_clip_that_is_decoded_waits_for_one_that_is_on_its_way(models: Path) -> None:
+    recorder = Recorder()
+    async with running(
+        models, recorder, max_batch=4, inference_threads=1, batch_wait_ms=3_600_000
+    ) as recognizer:
+        await asyncio.gather(*(recognizer.recognize(RED_CLIP, Query()) for _ in range(3)))
+    assert recorder.batches == [("colours", 3)]
+
+
+async def test_a_request_names_its_model(models: Path) -> None:
+    write_package(models, "other", model=TinyModel(ONE_STREAM, labels=("rot", "gruen", "blau", "gelb")))
+    async with running(models) as recognizer:
+        assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
+        assert top(await recognizer.recognize(RED_CLIP, Query(model="other"))) == "rot"
+        assert recognizer.model("other").manifest.clip == ONE_STREAM
+        assert recognizer.model().manifest.clip == TWO_STREAMS
+        with pytest.raises(ModelNotFound):
+            await recognizer.recognize(RED_CLIP, Query(model="none"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [Query(top_k=0), Query(top_k=101), Query(clips=0), Query(clips=11), Query(crops=2), Query(crops=0)],
+)
+async def test_a_query_out_of_range_is_refused(models: Path, query: Query) -> None:
+    async with running(models) as recognizer:
+        with pytest.raises(InvalidParameter):
+            await recognizer.recognize(RED_CLIP, query)
+
+
+async def test_a_bad_clip_is_refused_and_the_next_good_one_answered(models: Path) -> None:
+    async with running(models, limits=DecodeLimits(max_pixels=96 * 64)) as recognizer:
+        for clip, error in (
+            (b"", NotAVideo),
+            (b"hello", NotAVideo),
+            (RED_CLIP[:900], Undecodable),
+            (colour_clip(RED, width=128), OverLimit),
+        ):
+            with pytest.raises(error):
+                await recognizer.recognize(clip, Query())
+            assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
+
+
+async def test_a_killed_worker_costs_no_request(models: Path) -> None:
+    recorder = Recorder()
+    async with running(models, recorder) as recognizer:
+        (pid,) = recognizer.decode_pids
+        os.kill(pid, signal.SIGSTOP)
+        answers = [asyncio.create_task(recognizer.recognize(RED_CLIP, Query())) for _ in range(6)]
+        await until(lambda: recognizer.queue_depth == 5)
+        os.kill(pid, signal.SIGKILL)
+        assert [top(answer) for answer in await asyncio.gather(*answers)] == ["red"] * 6
+        assert recognizer.decode_workers == 1
+    assert recorder.restarts == [RestartReason.KILLED]
+
+
+async def test_a_clip_that_decodes_too_long_is_over_a_limit(models: Path) -> None:
+    async with running(models, decode_timeout_s=2) as recognizer:
+        with pytest.raises(OverLimit, match="decode_s is"):
+            await recognizer.recognize(long_clip(), Query())
+        assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
+
+
+async def test_a_request_past_its_deadline_is_given_up_in_mid_clip(models: Path) -> None:
+    recorder = Recorder()
+    async with running(models, recorder) as recognizer:
+        with pytest.raises(DeadlineExceeded):
+            await recognizer.recognize(long_clip(), Query(), deadline=time.monotonic() + 0.3)
+        assert recognizer.inflight == 0
+        assert top(await recognizer.recognize(RED_CLIP, Query(), time.monotonic() + 30)) == "red"
+    assert recorder.restarts == [RestartReason.CANCELLED]
+
+
+async def test_a_request_past_its_deadline_while_it_waits_is_never_decoded(models: Path) -> None:
+    recorder = Recorder()
+    async with running(models, recorder) as recognizer:
+        busy = await in_mid_clip(recognizer)
+        with pytest.raises(DeadlineExceeded):
+            await recognizer.recognize(RED_CLIP, Query(), deadline=time.monotonic() + 0.05)
+        assert (recognizer.inflight, recognizer.queue_depth) == (1, 0)
+        busy.cancel()
+    assert recorder.batches == []
+
+
+async def test_a_request_whose_caller_has_gone_frees_its_place(models: Path) -> None:
+    async with running(models, queue_limit=1) as recognizer:
+        task = await in_mid_clip(recognizer)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
+
+
+async def test_requests_past_the_queue_limit_are_refused_at_once(models: Path) -> None:
+    async with running(models, queue_limit=3) as recognizer:
+        busy = await in_mid_clip(recognizer)
+        waiting = [asyncio.create_task(recognizer.recognize(RED_CLIP, Query())) for _ in range(2)]
+        await until(lambda: recognizer.queue_depth == 2)
+        with pytest.raises(Overloaded) as caught:
+            await recognizer.recognize(RED_CLIP, Query())
+        assert caught.value.retry_after_s >= 1
+        assert recognizer.readiness() == (False, "The queue is full.")
+        assert recognizer.health() == (True, "")
+        busy.cancel()
+        assert [top(answer) for answer in await asyncio.gather(*waiting)] == ["red"] * 2
+        assert recognizer.ready
+
+
+async def test_as_many_workers_decode_as_cores_were_given(models: Path) -> None:
+    async with running_recognizer(CoreConfig(models, cores=3)) as recognizer:
+        await until(lambda: recognizer.decode_workers == 3)
+
+
+async def test_closing_finishes_what_was_accepted_and_takes_nothing_new(models: Path) -> None:
+    async with running(models) as recognizer:
+        accepted = [asyncio.create_task(recognizer.recognize(RED_CLIP, Query())) for _ in range(10)]
+        await asyncio.sleep(0)  # each of them begins
+        assert recognizer.inflight == 10
+        closing = asyncio.create_task(recognizer.close(grace_s=60))
+        await until(lambda: recognizer.state is RecognizerState.DRAINING)
+        assert recognizer.readiness() == (False, "The service is shutting down.")
+        with pytest.raises(NotReady):
+            await recognizer.recognize(RED_CLIP, Query())
+        assert [top(answer) for answer in await asyncio.gather(*accepted)] == ["red"] * 10
+        await closing
+        assert recognizer.state is RecognizerState.CLOSED
+
+
+async def test_closing_cuts_off_what_outlasts_the_grace(models: Path) -> None:
+    async with running(models) as recognizer:
+        task = await in_mid_clip(recognizer)
+        await recognizer.close(grace_s=0.1)
+        with pytest.raises(NotReady):
+            await task
+        await recognizer.close(grace_s=0.1)
+        assert recognizer.decode_workers == 0
+
+
+async def test_before_the_start_nothing_is_accepted(models: Path) -> None:
+    recognizer = Recognizer(CoreConfig(models))
+    assert recognizer.readiness() == (False, "The service is not started.")
+    with pytest.raises(NotReady):
+        await recognizer.recognize(RED_CLIP, Query())
+
+
+async def test_a_bad_package_is_listed_with_its_reason_beside_the_good_one(models: Path) -> None:
+    (write_package(models, "broken") / GRAPH_FILE).write_bytes(b"")
+    async with running(models) as recognizer:
+        broken, good = recognizer.models()
+        assert (broken.name, broken.state, broken.provider) == ("broken", "refused", None)
+        assert "SHA-256" in str(broken.reason)
+        assert (good.name, good.state, good.provider) == ("colours", "ready", "cpu")
+        assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"provider": "abacus"}, ProviderUnavailable),
+        ({"default_model": "none"}, PackageError),
+    ],
+)
+async def test_what_cannot_serve_does_not_start(
+    models: Path, settings: dict[str, Any], error: type[Exception]
+) -> None:
+    recognizer = Recognizer(CoreConfig(models, decode_workers=1, **settings))
+    with pytest.raises(error):
+        await recognizer.start()
+    assert recognizer.state is RecognizerState.CLOSED
+    assert recognizer.decode_workers == 0
+
+
+def test_files_are_labelled_in_order_without_a_server(models: Path, tmp_path: Path) -> None:
+    paths = []
+    for number, clip in enumerate([RED_CLIP, b"no video", GREEN_THEN_BLUE, RED_CLIP]):
+        paths.append(tmp_path / str(number))
+        paths[-1].write_bytes(clip)
+    paths.append(tmp_path / "missing")
+    results = list(recognize_files(CoreConfig(models, decode_workers=2), paths, Query()))
+    assert [path for path, _ in results] == paths
+    outcomes = [result.code if isinstance(result, RequestError) else top(result) for _, result in results]
+    assert outcomes == ["red", "not_a_video", "green", "red", "bad_request"]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from service.pipeline.scoring import evidence_scores, moment_times, rank, softmax
+
+
+def test_probabilities_add_up_to_one() -> None:
+    scores = softmax(np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], np.float32))
+    assert scores.sum(axis=-1) == pytest.approx([1, 1])
+    assert scores[0] == pytest.approx(np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum())
+    assert scores[1] == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize("shift", [1e4, -1e4])
+def test_logits_far_from_zero_do_not_overflow(shift: float) -> None:
+    assert softmax(np.array([shift, shift + 1])) == pytest.approx(softmax(np.array([0.0, 1.0])))
+
+
+def test_best_labels_come_first() -> None:
+    ranked = rank(np.array([[0.0, 3.0, 1.0, 2.0]], np.float32), top_k=3)
+    assert ranked.indices.tolist() == [1, 3, 2]
+    assert ranked.scores == pytest.approx(softmax(np.array([0.0, 3.0, 1.0, 2.0]))[[1, 3, 2]])
+
+
+def test_more_labels_than_there_are_gives_them_all() -> None:
+    assert rank(np.array([[0.0, 1.0]], np.float32), top_k=5).indices.tolist() == [1, 0]
+
+
+def test_equal_scores_come_in_the_order_of_the_labels() -> None:
+    logits = np.array([[0.0, 1.0] * 100], np.float32)
+    assert rank(logits, top_k=200).indices.tolist() == [*range(1, 200, 2), *range(0, 200, 2)]
+
+
+def test_views_are_averaged_before_the_softmax() -> None:
+    logits = np.array([[9.0, 0.0], [0.0, 1.0]], np.float32)
+    assert rank(logits, 2).scores == pytest.approx(softmax(np.array([4.5, 0.5])))
+
+
+def test_evidence_of_crops_is_averaged_and_that_of_clips_stays_apart() -> None:
+    first, second = np.full((2, 3), [[0.0], [1.0]]), np.full((2, 3), [[2.0], [5.0]])  # (T' = 2, C = 3)
+    first[:, 1] += 1.0
+    second[:, 2] += 2.0
+    views = np.stack([first, np.add(first, [0, 2, 0]), second, second])  # two clips of two crops
+    scores = evidence_scores(views, clips=2, indices=np.array([1, 2]))
+    assert scores.shape == (4, 2)
+    assert scores[0] == pytest.approx(softmax(np.array([0.0, 2.0, 0.0]))[[1, 2]])
+    assert scores[3] == pytest.approx(softmax(np.array([5.0, 5.0, 7.0]))[[1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("moments", "expected"),
+    [(4, [0.5, 2.5, 4.5, 6.5]), (8, [0, 1, 2, 3, 4, 5, 6, 7]), (1, [3.5]), (3, [1.0, 4.0, 6.5])],
+)
+def test_a_moment_lies_in_the_middle_of_its_frames(moments: int, expected: list[float]) -> None:
+    assert moment_times(np.arange(8.0)[None], moments).tolist() == expected
+
+
+def test_moments_of_several_clips_follow_each_other() -> None:
+    assert moment_times(np.array([[0.0, 2.0], [1.0, 3.0]]), 1).tolist() == [1.0, 2.0]

@@ -1,0 +1,225 @@
+"""The core of timelines: what is told of a video, at whose pace, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.clip.sampling import uniform_indices
+from service.errors import (
+    DeadlineExceeded,
+    InvalidParameter,
+    ModelNotFound,
+    NotAVideo,
+    NotReady,
+    Overloaded,
+    RequestError,
+)
+from service.offline import timeline_of_file
+from service.pipeline.core_config import CoreConfig
+from service.pipeline.recognition import Query
+from service.pipeline.recognizer import Recognizer, running
+from service.pipeline.timeline import (
+    Deadlines,
+    Segment,
+    TimelineQuery,
+    TimelineSummary,
+    WindowRecognition,
+    recognize_timeline,
+)
+from service.pipeline.window_stream import SLOTS
+from tests.clips import numbered_clip
+from tests.long_clips import long_clip
+from tests.service.pipeline.test_recognizer import Recorder
+from tests.service.pools import until
+from tests.tiny_models import colour_clip, write_package
+
+pytestmark = pytest.mark.anyio
+
+RED, GREEN, BLUE = (220, 20, 20), (20, 220, 20), (20, 20, 220)
+RED_CLIP = colour_clip(RED)
+# Two seconds of each.
+RED_GREEN_RED = colour_clip(RED, GREEN, RED, frames=150)
+MANY_WINDOWS = numbered_clip(frames=600)
+A_TENTH = TimelineQuery(window_s=0.1)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_package(tmp_path / "models", "colours")
+    return tmp_path / "models"
+
+
+def config(models: Path, **settings: Any) -> CoreConfig:
+    return CoreConfig(models, decode_workers=1, inference_threads=1, **settings)
+
+
+async def all_of(
+    recognizer: Recognizer, clip: bytes, query: TimelineQuery, deadlines: Deadlines | None = None
+) -> tuple[list[WindowRecognition], TimelineSummary]:
+    *windows, summary = [
+        item async for item in recognize_timeline(recognizer, clip, query, deadlines or Deadlines())
+    ]
+    assert isinstance(summary, TimelineSummary)
+    return [item for item in windows if isinstance(item, WindowRecognition)], summary
+
+
+def spans(summary: TimelineSummary) -> list[tuple[str, int, float, float]]:
+    return [(one.label, one.index, one.start_s, one.end_s) for one in summary.segments]
+
+
+async def test_windows_are_labelled_and_summed_up(models: Path) -> None:
+    async with running(config(models)) as recognizer:
+        windows, summary = await all_of(recognizer, RED_GREEN_RED, TimelineQuery(window_s=1, top_k=2))
+    assert [window.window for window in windows] == list(range(6))
+    assert [(window.start_s, window.end_s) for window in windows] == [(k, k + 1) for k in range(6)]
+    best = [window.predictions[0].label for window in windows]
+    assert best == ["red", "red", "green", "green", "red", "red"]
+    assert {(len(window.predictions), window.windows) for window in windows} == {(2, 6)}
+    assert windows[1].indices == tuple(25 + index for index in uniform_indices(25, 8))
+    assert windows[1].timestamps_s == tuple(index / 25 for index in windows[1].indices)
+    assert spans(summary) == [("red", 0, 0, 2), ("green", 1, 2, 4), ("red", 0, 4, 6)]
+    first, second = windows[0].predictions[0].score, windows[1].predictions[0].score
+    assert summary.segments[0].score == pytest.approx((first + second) / 2)
+    assert (summary.windows, summary.manifest.name, summary.provider) == (6, "colours", "cpu")
+    assert (summary.video.frames, summary.video.duration_s) == (150, 6)
+    assert summary.timing.decode_ms == pytest.approx(sum(window.timing.decode_ms for window in windows))
+    assert summary.timing.inference_ms > 0
+
+
+async def test_segments_of_overlapping_windows_overlap(models: Path) -> None:
+    async with running(config(models)) as recognizer:
+        _, summary = await all_of(recognizer, RED_GREEN_RED, TimelineQuery(window_s=1, stride_s=0.25))
+    (_, _, _, red_ends), (_, _, green_begins, _), _ = spans(summary)
+    assert green_begins < red_ends
+
+
+@pytest.mark.parametrize("clip", [RED_CLIP, numbered_clip(frames=3), numbered_clip(frames=70)])
+async def test_video_shorter_than_a_window_is_answered_as_the_clip(models: Path, clip: bytes) -> None:
+    async with running(config(models)) as recognizer:
+        answer = await recognizer.recognize(clip, Query())
+        (window,), summary = await all_of(recognizer, clip, TimelineQuery(window_s=60, stride_s=30))
+    assert window.predictions == answer.predictions
+    assert (window.indices, window.timestamps_s) == (answer.indices, answer.timestamps_s)
+    assert summary.video == answer.video
+    best = answer.predictions[0]
+    (segment,) = summary.segments
+    assert segment == Segment(best.label, best.index, 0, window.end_s, best.score)
+
+
+async def test_windows_that_are_ready_share_a_run(models: Path) -> None:
+    recorder = Recorder()
+    async with running(config(models, max_batch=8), recorder) as recognizer:
+        windows, _ = await all_of(recognizer, MANY_WINDOWS, A_TENTH)
+    rows = [rows for _, rows in recorder.batches]
+    assert (len(windows), sum(rows)) == (240, 240)
+    assert max(rows) <= SLOTS
+
+
+async def test_nobody_reading_nothing_is_done_but_a_few_windows(models: Path) -> None:
+    recorder = Recorder()
+    async with (
+        running(config(models), recorder) as recognizer,
+        aclosing(recognize_timeline(recognizer, MANY_WINDOWS, A_TENTH)) as lines,
+    ):
+        await anext(lines)
+        await asyncio.sleep(0.3)
+        assert sum(rows for _, rows in recorder.batches) <= SLOTS
+        assert recognizer.inflight == 1
+        # Its wait is not taken for a slow service.
+        await recognizer.recognize(RED_CLIP, Query(), time.monotonic() + 20)
+        assert recognizer._admission.throughput.interval_s < 0.3
+
+
+async def test_clips_are_answered_meanwhile(models: Path) -> None:
+    async with running(config(models)) as recognizer:
+        timeline = asyncio.create_task(all_of(recognizer, long_clip(), TimelineQuery(window_s=60)))
+        await until(lambda: bool(recognizer.timeline_pids))
+        for _ in range(3):
+            answer = await recognizer.recognize(RED_CLIP, Query())
+            assert answer.predictions[0].label == "red"
+        assert not timeline.done()
+        timeline.cancel()
+        await asyncio.wait([timeline])
+        await until(lambda: not recognizer.timeline_pids)
+        assert recognizer.inflight == 0
+
+
+async def test_no_more_timelines_at_once_than_is_set(models: Path) -> None:
+    async with running(config(models, timelines_at_once=1)) as recognizer:
+        async with aclosing(recognize_timeline(recognizer, MANY_WINDOWS, A_TENTH)) as lines:
+            await anext(lines)
+            with pytest.raises(Overloaded, match="1 timelines are in work, the limit"):
+                await all_of(recognizer, RED_CLIP, TimelineQuery())
+            with pytest.raises(Overloaded):
+                recognizer.check_timeline_room()
+        await all_of(recognizer, RED_CLIP, TimelineQuery())
+        assert recognizer.inflight == 0
+
+
+async def test_deadlines_hold_for_the_first_window_and_for_all(models: Path) -> None:
+    async with running(config(models)) as recognizer:
+        soon = Deadlines(first=time.monotonic() + 0.3)
+        with pytest.raises(DeadlineExceeded):
+            await all_of(recognizer, long_clip(), TimelineQuery(window_s=60), soon)
+        await until(lambda: not recognizer.timeline_pids)
+        last = time.monotonic() + 2
+        lines = recognize_timeline(recognizer, MANY_WINDOWS, A_TENTH, Deadlines(last=last))
+        await anext(lines)
+        await asyncio.sleep(last - time.monotonic())
+        with pytest.raises(DeadlineExceeded):
+            async for _ in lines:
+                pass
+        assert recognizer.inflight == 0
+
+
+@pytest.mark.parametrize(
+    ("clip", "query", "error"),
+    [
+        (b"text", TimelineQuery(), NotAVideo),
+        (RED_CLIP, TimelineQuery(model="none"), ModelNotFound),
+        (RED_CLIP, TimelineQuery(top_k=0), InvalidParameter),
+        (RED_CLIP, TimelineQuery(window_s=0.05), InvalidParameter),
+        (RED_CLIP, TimelineQuery(window_s=float("nan")), InvalidParameter),
+        (RED_CLIP, TimelineQuery(stride_s=4000), InvalidParameter),
+        (RED_CLIP, TimelineQuery(window_s=4, stride_s=0.2), InvalidParameter),
+    ],
+)
+async def test_what_cannot_be_answered_leaves_nothing(
+    models: Path, clip: bytes, query: TimelineQuery, error: type[RequestError]
+) -> None:
+    async with running(config(models)) as recognizer:
+        with pytest.raises(error):
+            await all_of(recognizer, clip, query)
+        assert recognizer.inflight == 0
+        await until(lambda: not recognizer.timeline_pids)
+
+
+async def test_closing_waits_for_a_timeline_and_then_ends_it(models: Path) -> None:
+    async with running(config(models)) as recognizer:
+        windows, _ = await all_of(recognizer, MANY_WINDOWS, A_TENTH)
+        timeline = asyncio.create_task(all_of(recognizer, MANY_WINDOWS, A_TENTH))
+        await until(lambda: recognizer.inflight == 1)
+        await recognizer.close(60)
+        assert len((await timeline)[0]) == len(windows)
+    async with running(config(models)) as recognizer:
+        lines = recognize_timeline(recognizer, MANY_WINDOWS, A_TENTH)
+        await anext(lines)
+        await recognizer.close(0)
+        with pytest.raises(NotReady):
+            async for _ in lines:
+                pass
+
+
+def test_file_is_labelled_without_a_server(models: Path, tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(RED_GREEN_RED)
+    *windows, summary = timeline_of_file(config(models), path, TimelineQuery(window_s=2))
+    assert len(windows) == 3
+    assert isinstance(summary, TimelineSummary)
+    assert [segment.label for segment in summary.segments] == ["red", "green", "red"]

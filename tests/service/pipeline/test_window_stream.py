@@ -1,0 +1,241 @@
+"""Windows from a real worker: the right ones, bounded, at once gone with whoever wanted them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.clip.spec import ClipSpec, Frames, InputSpec
+from service.clip.timeline import decode_timeline
+from service.clip.video import DecodeLimits
+from service.clip.windows import WindowRule
+from service.errors import BadRequest, NotAVideo, NotReady, OverLimit, Undecodable
+from service.observer import RestartReason
+from service.pipeline.window_stream import SLOTS, DecodedWindow, WindowStream, windows_of
+from service.workers.decode_pool import HIRED_NICENESS, DecodePool
+from tests.clips import numbered_clip, read_numbers
+from tests.long_clips import long_clip
+from tests.service.clip.test_timeline import Collected
+from tests.service.pools import decode_short, running, until
+from tests.tiny_models import TWO_STREAMS
+
+pytestmark = pytest.mark.anyio
+
+VIDEO = numbered_clip(frames=300, rate=10)
+EACH_SECOND = WindowRule.of(1, 1)
+LARGE = ClipSpec(8, (InputSpec("frames", Frames.ALL, 128, 128),))
+FOREVER_S = 3600.0
+
+
+@asynccontextmanager
+async def streaming(
+    pool: DecodePool,
+    clip: Any = VIDEO,
+    rule: WindowRule = EACH_SECOND,
+    limits: DecodeLimits | None = None,
+    spec: ClipSpec = TWO_STREAMS,
+) -> AsyncIterator[WindowStream]:
+    async with windows_of(pool, clip, spec, rule, limits or DecodeLimits(), FOREVER_S) as stream:
+        yield stream
+
+
+async def all_of(stream: WindowStream) -> list[DecodedWindow]:
+    windows: list[DecodedWindow] = []
+    while taken := await stream.take():
+        assert len(taken) <= SLOTS
+        windows += taken
+    return windows
+
+
+async def filled(stream: WindowStream) -> list[DecodedWindow]:
+    """Take the first windows, then wait until all slots are full and the worker waits."""
+    first = await stream.take()
+    assert stream._attempt is not None
+    await until(lambda: stream._attempt is not None and len(stream._attempt.ready) == SLOTS)
+    return first
+
+
+async def test_a_worker_gives_the_very_windows_that_decoding_gives_here() -> None:
+    expected = Collected(TWO_STREAMS)
+    decode_timeline(VIDEO, TWO_STREAMS, WindowRule.of(1.5, 0.7), expected)
+    async with running() as (pool, recorder), streaming(pool, rule=WindowRule.of(1.5, 0.7)) as stream:
+        windows = await all_of(stream)
+        await asyncio.sleep(0.1)
+        assert not recorder.restarts
+        assert stream.found is not None
+        assert (stream.found.windows, stream.found.video.frames) == (len(windows), 300)
+    assert len(windows) == len(expected.taken) == 42
+    for window, taken, inputs in zip(windows, expected.taken, expected.inputs, strict=True):
+        assert window.found.number == taken.window.number
+        assert (window.found.start_us, window.found.end_us) == (taken.window.start_us, taken.window.end_us)
+        assert (window.found.indices, window.found.timestamps_s) == (taken.indices, taken.timestamps_s)
+        assert all(np.array_equal(window.inputs[name], inputs[name]) for name in inputs)
+        assert window.decode_ms >= 0
+
+
+async def test_clips_do_not_wait_for_a_timeline_and_go_before_it() -> None:
+    async with running(workers=1) as (pool, _), streaming(pool) as stream:
+        await filled(stream)
+        (hired,) = pool.hired_pids
+        assert hired not in pool.pids
+        assert os.getpriority(os.PRIO_PROCESS, hired) == os.getpriority(os.PRIO_PROCESS, 0) + HIRED_NICENESS
+        await decode_short(pool)
+
+
+async def test_nobody_taking_windows_the_worker_waits_without_a_clock() -> None:
+    async with running(timeout_s=0.5) as (pool, recorder), streaming(pool) as stream:
+        windows = await filled(stream)
+        await asyncio.sleep(1)
+        windows += await all_of(stream)
+        assert [read_numbers(window.inputs["little"][0])[0] // 10 for window in windows] == list(range(30))
+    assert not recorder.restarts
+
+
+async def test_a_worker_without_a_sign_of_life_is_over_a_limit() -> None:
+    async with running(timeout_s=1) as (pool, recorder):
+        async with streaming(pool) as stream:
+            await filled(stream)
+            (pid,) = pool.hired_pids
+            os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(OverLimit, match="decode_s is 1"):
+                await all_of(stream)
+        await decode_short(pool)
+    assert recorder.restarts == {RestartReason.TIMEOUT: 1}
+
+
+async def test_slow_windows_are_no_reason_to_give_up() -> None:
+    async with running(timeout_s=1.2) as (pool, recorder):
+        async with streaming(pool, long_clip(400), WindowRule.of(600, 600)) as stream:
+            decoding = asyncio.create_task(all_of(stream))
+            await until(lambda: bool(pool.hired_pids))
+            (pid,) = pool.hired_pids
+            # A slow machine: in all it stands still for longer than a worker may be without a sign.
+            for _ in range(7):
+                os.kill(pid, signal.SIGSTOP)
+                await asyncio.sleep(0.2)
+                os.kill(pid, signal.SIGCONT)
+                await asyncio.sleep(0.02)
+            (window,) = await decoding
+        assert window.decode_ms > 1200
+    assert not recorder.restarts
+
+
+async def test_when_nobody_wants_more_the_worker_is_gone_at_once() -> None:
+    async with running() as (pool, recorder):
+        async with streaming(pool, long_clip(), WindowRule.of(60, 60)) as stream:
+            task = asyncio.create_task(stream.take())
+            await until(lambda: bool(pool.hired_pids))
+            await asyncio.sleep(0.3)
+            (pid,) = pool.hired_pids
+            task.cancel()
+            await asyncio.wait([task])
+        await until(lambda: not pool.hired_pids)
+        assert not Path(f"/proc/{pid}").exists()
+    assert not recorder.restarts
+
+
+async def test_called_off_while_it_starts_no_worker_is_left() -> None:
+    async with running() as (pool, _):
+        async with streaming(pool) as stream:
+            task = asyncio.create_task(stream.take())
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        await until(lambda: not pool.hired_pids and not pool._hiring)
+
+
+async def test_killed_from_outside_it_goes_on_with_the_next_window_once() -> None:
+    async with running() as (pool, recorder), streaming(pool) as stream:
+        windows = await filled(stream)
+        kill(pool)
+        await until(lambda: recorder.restarts.total() == 1)
+        windows += await all_of(stream)
+        assert [window.found.number for window in windows] == list(range(30))
+        assert all(
+            tuple(read_numbers(window.inputs["little"][0])) == window.found.indices[::2] for window in windows
+        )
+
+
+async def test_killed_twice_it_is_given_up() -> None:
+    async with running() as (pool, recorder), streaming(pool) as stream:
+        for _ in range(2):
+            await filled(stream)
+            kill(pool)
+            await until(lambda: not pool.hired_pids)
+            await stream.take()  # what is left of the one that was killed
+        with pytest.raises(Undecodable, match="broke off"):
+            await stream.take()
+    assert recorder.restarts == {RestartReason.KILLED: 2}
+
+
+def kill(pool: DecodePool) -> None:
+    (pid,) = pool.hired_pids
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_worker_that_crashes_ends_the_timeline_after_what_it_had_told() -> None:
+    async with running() as (pool, recorder), streaming(pool) as stream:
+        windows = await filled(stream)
+        (pid,) = pool.hired_pids
+        os.kill(pid, signal.SIGSEGV)
+        await until(lambda: recorder.restarts.total() == 1)
+        windows += await stream.take()
+        assert [window.found.number for window in windows] == list(range(len(windows)))
+        with pytest.raises(Undecodable, match="broke off"):
+            await stream.take()
+    assert recorder.restarts == {RestartReason.CRASHED: 1}
+
+
+async def test_closing_the_pool_ends_it() -> None:
+    async with running() as (pool, recorder):
+        async with streaming(pool) as stream:
+            await filled(stream)
+            await pool.close()
+            with pytest.raises(NotReady):
+                await all_of(stream)
+        assert not pool.hired_pids
+        async with streaming(pool) as stream:
+            with pytest.raises(NotReady):
+                await stream.take()
+    assert not recorder.restarts
+
+
+@pytest.mark.parametrize(
+    ("clip", "limits", "error"),
+    [
+        (b"this is text", DecodeLimits(), NotAVideo),
+        (Path("/nowhere"), DecodeLimits(), BadRequest),
+        (VIDEO, DecodeLimits(max_windows=29), OverLimit),
+    ],
+)
+async def test_what_is_refused_costs_nothing(clip: Any, limits: DecodeLimits, error: type[Exception]) -> None:
+    async with running() as (pool, recorder):
+        async with streaming(pool, clip, limits=limits) as stream:
+            with pytest.raises(error):
+                await stream.take()
+        await until(lambda: not pool.hired_pids)
+    assert not recorder.restarts
+
+
+async def test_memory_is_flat_whatever_the_number_of_windows() -> None:
+    async with running() as (pool, _), streaming(pool, spec=LARGE) as stream:
+        count = len(await filled(stream))
+        early_kb = memory_kb(pool)
+        while count < 28:
+            count += len(await stream.take())
+        assert memory_kb(pool) < early_kb + 4000  # the frames of all windows are 12,000
+
+
+def memory_kb(pool: DecodePool) -> int:
+    (pid,) = pool.hired_pids
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1])
