@@ -40,6 +40,7 @@ def test_a_long_run_keeps_what_broke_and_goes_on_where_it_stopped(
     assert (first.seed, first.rounds, broke, first.finds) == (3, 1, 0, [])
     assert first.next_clip == 3 * 10**6 + first.clips
     monkeypatch.setattr(clips, "TIMEOUT_S", 1e-4)  # nothing is decoded in time
+    monkeypatch.setattr(clips, "base", lambda: b"no longer good")
     second, broke = asyncio.run(run(*going))
     saved = {path.name: path.read_bytes() for path in (tmp_path / "finds").iterdir()}
     assert broke == len(second.finds) > 0

@@ -180,7 +180,7 @@ def test_each_fence_stands_alone(missing: str, stand: tuple[bool, bool]) -> None
     with reader, writer:
         subprocess.run(
             [sys.executable, "-c", ALONE.format(missing=missing), str(writer.fileno())],
-            pass_fds=[writer.fileno()], check=True, cwd=Path(__file__).parents[2],
+            pass_fds=[writer.fileno()], check=True, cwd=Path(__file__).parents[3],
         )  # fmt: skip
         found = ast.literal_eval(reader.recv(1000).decode())
     assert found == [stand, "PermissionError", "PermissionError", "PermissionError"]
