@@ -55,14 +55,14 @@ class Extent:
     rate: float | None = None
 
 
-FULL = Extent(rounds=3, seconds=6, warm_up_s=1, overload_rounds=2, overload_seconds=30, idle_rounds=3)
+FULL = Extent(rounds=3, seconds=6, warm_up_s=1, overload_rounds=3, overload_seconds=30, idle_rounds=3)
 QUICK = Extent(rounds=1, seconds=2.5, warm_up_s=0.5, overload_rounds=1, overload_seconds=6, idle_rounds=1)
 
 
 def main(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of closed loops [3].")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Of one closed loop [6].")] = None,
-    overload_rounds: Annotated[int | None, typer.Option(min=0, help="Rounds of overloads [2].")] = None,
+    overload_rounds: Annotated[int | None, typer.Option(min=0, help="Rounds of overloads [3].")] = None,
     overload_seconds: Annotated[float | None, typer.Option(min=0.1, help="Of one overload [30].")] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this server; can be repeated.")

@@ -146,6 +146,7 @@ async def _readers_round(folder: Path, state: State, seconds: int, told: Callabl
     finally:
         if fuzzing.returncode is None:
             fuzzing.kill()
+            await fuzzing.wait()
     state.packets += sum(int(count) for count in EXECUTED.findall(said))
     state.coverage = max([state.coverage, *map(int, COVERED.findall(said))])
     saved = {path.name for path in (folder / "finds").iterdir() if path.name.startswith(READER_FINDS)}

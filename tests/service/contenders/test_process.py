@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from service.contenders.contender import Turn
 from service.contenders.process import ContenderProcess
+from tests.processes import stat
 from tests.service.contenders.workloads import clips, contender
 
 PATIENCE_S = 20.0
@@ -37,14 +37,12 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 def state(pid: int) -> str | None:
     """The letter of /proc: T is stopped; None where there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return None
+    fields = stat(pid)
+    return fields[0] if fields else None
 
 
 def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
