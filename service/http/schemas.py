@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service.manifest import inputs_to_json
 from service.pipeline.model_repository import ModelEntry as StoredModel
-from service.pipeline.recognition import Recognition
+from service.pipeline.recognition import Recognition, Timings
 from service.runtime.choice import Opened
 
 # A microsecond: what a clock and a container's time base can mean.
@@ -133,6 +133,17 @@ class Timing(BaseModel):
     inference: float
     total: float
 
+    @classmethod
+    def of(cls, timings: Timings, *, receive_ms: float, total_ms: float) -> Timing:
+        """What the core took, between what came before it and the whole."""
+        return cls(
+            receive=round(receive_ms, MS_DIGITS),
+            decode=round(timings.decode_ms, MS_DIGITS),
+            queue=round(timings.queue_ms, MS_DIGITS),
+            inference=round(timings.inference_ms, MS_DIGITS),
+            total=round(total_ms, MS_DIGITS),
+        )
+
     def stages(self) -> dict[str, float]:
         """The stages without their total."""
         return self.model_dump(exclude={"total"})
@@ -153,7 +164,7 @@ class Classification(BaseModel):
     @classmethod
     def of(cls, recognition: Recognition, *, receive_ms: float, total_ms: float) -> Classification:
         """What the core found, as it is shown."""
-        timing, evidence = recognition.timing, recognition.evidence
+        evidence = recognition.evidence
         return cls(
             model=ModelRef(name=recognition.manifest.name, version=recognition.manifest.version),
             predictions=[Prediction(**asdict(prediction)) for prediction in recognition.predictions],
@@ -164,13 +175,7 @@ class Classification(BaseModel):
             else Evidence(
                 timestamps_s=_times(evidence.timestamps_s), scores=list(map(list, evidence.scores))
             ),
-            timing_ms=Timing(
-                receive=round(receive_ms, MS_DIGITS),
-                decode=round(timing.decode_ms, MS_DIGITS),
-                queue=round(timing.queue_ms, MS_DIGITS),
-                inference=round(timing.inference_ms, MS_DIGITS),
-                total=round(total_ms, MS_DIGITS),
-            ),
+            timing_ms=Timing.of(recognition.timing, receive_ms=receive_ms, total_ms=total_ms),
             sha256=recognition.manifest.sha256,
             provider=recognition.provider,
         )

@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import BaseModel, Field, TypeAdapter
 
 from service.http.schemas import (
-    MS_DIGITS,
     S_DIGITS,
     ModelRef,
     Prediction,
@@ -103,7 +102,6 @@ class TimelineEnd(BaseModel):
         cls, summary: TimelineSummary, *, receive_ms: float, total_ms: float, request_id: str
     ) -> TimelineEnd:
         """What the core found, as it is shown."""
-        timing = summary.timing
         return cls(
             summary=TimelineTotal(
                 windows=summary.windows,
@@ -111,13 +109,7 @@ class TimelineEnd(BaseModel):
             ),
             model=ModelRef(name=summary.manifest.name, version=summary.manifest.version),
             video=Video(**asdict(summary.video)),
-            timing_ms=Timing(
-                receive=round(receive_ms, MS_DIGITS),
-                decode=round(timing.decode_ms, MS_DIGITS),
-                queue=round(timing.queue_ms, MS_DIGITS),
-                inference=round(timing.inference_ms, MS_DIGITS),
-                total=round(total_ms, MS_DIGITS),
-            ),
+            timing_ms=Timing.of(summary.timing, receive_ms=receive_ms, total_ms=total_ms),
             sha256=summary.manifest.sha256,
             provider=summary.provider,
             request_id=request_id,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -118,13 +119,11 @@ class _Opening:
 
     def open(self) -> Opened:
         opened = self._choose()
-        try:
-            return replace(
-                opened, streams=self._streams(opened.session), batches=self._batches(opened.session)
-            )
-        except BaseException:
-            opened.close()
-            raise
+        with ExitStack() as on_failure:
+            on_failure.callback(opened.close)
+            streams, batches = self._streams(opened.session), self._batches(opened.session)
+            on_failure.pop_all()
+        return replace(opened, streams=streams, batches=batches)
 
     def _choose(self) -> Opened:
         if len(self._candidates) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from service.contenders.contender import Arrays, Workload
@@ -32,13 +33,12 @@ def open_proved(
         InferenceFailed: the graph does not run.
     """
     session = open_candidate(candidate, folder, manifest, config)
-    try:
+    with ExitStack() as on_failure:
+        on_failure.callback(session.close)
         check_signature(session, manifest)
         warm_up(session, manifest)
         check_reference(session, manifest, clips)
-    except BaseException:
-        session.close()
-        raise
+        on_failure.pop_all()
     return_freed_memory()
     return session
 

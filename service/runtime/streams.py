@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -73,11 +74,11 @@ def open_streams(whole: Session, clip: Inputs, config: RuntimeConfig, open_sessi
         InferenceFailed: the graph does not run.
     """
     session = open_session(replace(config, threads=1, streams=config.threads))
-    try:
-        return Streams(session, measure(whole, session, config.threads, clip))
-    except BaseException:
-        session.close()
-        raise
+    with ExitStack() as on_failure:
+        on_failure.callback(session.close)
+        pace = measure(whole, session, config.threads, clip)
+        on_failure.pop_all()
+    return Streams(session, pace)
 
 
 def measure(whole: Session, streams: Session, number: int, clip: Inputs) -> Pace:
