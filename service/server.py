@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 from prometheus_client import disable_created_metrics
 
@@ -26,6 +27,7 @@ from service import logs
 from service.errors import BlvnetError
 from service.http.app import create_app, create_operations_app
 from service.http.lifecycle import Lifecycle
+from service.http.protocol import BoundedProtocol
 from service.pipeline.recognizer import INFERENCE
 from service.settings import Settings, unknown_variables
 
@@ -56,7 +58,7 @@ def run(settings: Settings) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     for name in unknown_variables(os.environ):
         logger.warning("%s is set but is no setting", name)
-    asyncio.run(_serve(settings))
+    uvloop.run(_serve(settings))
     _leave_behind_what_is_stuck()
 
 
@@ -122,7 +124,7 @@ def _server(app: FastAPI, name: str, host: str, port: int) -> _Server:
     listener = listen(host, port)
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on" if name == "service" else "off",
         log_config=None,

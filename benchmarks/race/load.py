@@ -8,7 +8,7 @@ stays; or an open one, `{"arrivals": [seconds], "seconds", "lone_s"}`, where cli
 over a connection of its own as from callers that know nothing of each other, and a lone caller goes on
 posting when the load has ended.
 
-It has the cores of the server, so what it takes is missing there: aiohttp takes a third of httpx.
+It has the cores of the server, so what it takes is missing there; see `benchmarks.race.posts`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import aiohttp
+import uvloop
+
+from benchmarks.race.posts import Connection, Reply, Target
 
 GIVES_UP_S = 10.0
 REFUSED_PAUSE_S = 0.05  # of a caller that was refused, before it comes again
 MS = 1e3
-HEADERS = {"Content-Type": "application/octet-stream"}
 OUTCOMES = {200: "answered", 429: "refused", 503: "refused", 408: "timed out", 504: "timed out"}
 
 Outcome = Literal["answered", "refused", "timed out", "cut", "failed"]
@@ -61,10 +62,11 @@ class Answer:
 
 
 class Caller:
-    """Posts clips in turn, from where `first` says."""
+    """Posts clips in turn, from where `first` says, over a connection that stays if it `keeps` it."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, clips: Sequence[bytes], first: int = 0) -> None:
-        self._http, self._url, self._clips, self._next = http, url, clips, first
+    def __init__(self, target: Target, clips: Sequence[bytes], first: int = 0, *, keeps: bool) -> None:
+        self._target, self._clips, self._next, self._keeps = target, clips, first, keeps
+        self._kept: Connection | None = None
         self.answers: list[Answer] = []
 
     async def post(self, due: float | None = None) -> Answer:
@@ -74,16 +76,33 @@ class Caller:
         due = due or time.monotonic()
         try:
             async with asyncio.timeout_at(due + GIVES_UP_S):  # the loop's clock is the monotonic one
-                async with self._http.post(self._url, data=self._clips[clip], headers=HEADERS) as response:
-                    status, body = response.status, await response.read()
+                reply = await self._send(self._clips[clip])
         except TimeoutError:
             answer = Answer(clip, due, time.monotonic() - due, "timed out")
-        except aiohttp.ClientError:
+        except OSError:
             answer = Answer(clip, due, time.monotonic() - due, "cut")
         else:
-            answer = _read(status, body, clip, due, time.monotonic() - due)
+            answer = _read(reply, clip, due, time.monotonic() - due)
         self.answers.append(answer)
         return answer
+
+    async def _send(self, clip: bytes) -> Reply:
+        kept, self._kept = self._kept, None
+        connection = kept if kept is not None and kept.is_open else await Connection.open(self._target)
+        reply = None
+        try:
+            reply = await connection.post(clip)
+        finally:
+            if reply is not None and reply.keeps and self._keeps:
+                self._kept = connection
+            else:
+                connection.close()
+        return reply
+
+    def close(self) -> None:
+        """End the connection that was kept."""
+        if self._kept is not None:
+            self._kept.close()
 
     async def post_until(self, enough: asyncio.Event) -> None:
         """One clip after the other."""
@@ -93,46 +112,47 @@ class Caller:
                 await asyncio.sleep(REFUSED_PAUSE_S)
 
 
-async def closed(url: str, clips: Sequence[bytes], phase: dict[str, Any]) -> dict[str, Any]:
+async def closed(target: Target, clips: Sequence[bytes], phase: dict[str, Any]) -> dict[str, Any]:
     """A number of callers at once; they go on until all that was begun in the measured time is answered."""
     enough = asyncio.Event()
-    async with _client(keep=True) as http:
-        callers = [Caller(http, url, clips, number) for number in range(phase["callers"])]
-        tasks = [asyncio.create_task(caller.post_until(enough)) for caller in callers]
-        await asyncio.sleep(phase["warm_up_s"])
-        began = time.monotonic()
-        await asyncio.sleep(phase["seconds"])
-        ended = time.monotonic()
-        await _all_begun_before(ended, callers)
-        enough.set()
-        await asyncio.gather(*tasks)
+    callers = [Caller(target, clips, number, keeps=True) for number in range(phase["callers"])]
+    tasks = [asyncio.create_task(caller.post_until(enough)) for caller in callers]
+    await asyncio.sleep(phase["warm_up_s"])
+    began = time.monotonic()
+    await asyncio.sleep(phase["seconds"])
+    ended = time.monotonic()
+    await _all_begun_before(ended, callers)
+    enough.set()
+    await asyncio.gather(*tasks)
+    for caller in callers:
+        caller.close()
     answers = [answer for caller in callers for answer in caller.answers]
     return {"began": began, "ended": ended, "answers": answers}
 
 
-async def opened(url: str, clips: Sequence[bytes], phase: dict[str, Any]) -> dict[str, Any]:
+async def opened(target: Target, clips: Sequence[bytes], phase: dict[str, Any]) -> dict[str, Any]:
     """Posts at their times; when the load ends, a lone caller goes on beside what is still being answered."""
-    async with _client(keep=False) as http:
-        crowd, lone = Caller(http, url, clips), Caller(http, url, clips)
-        began = time.monotonic()
-        tasks = []
-        for arrival in phase["arrivals"]:
-            await asyncio.sleep(max(0.0, began + arrival - time.monotonic()))
-            tasks.append(asyncio.create_task(crowd.post(began + arrival)))
-        await asyncio.sleep(max(0.0, began + phase["seconds"] - time.monotonic()))
-        ended, enough = time.monotonic(), asyncio.Event()
-        asyncio.get_running_loop().call_later(phase["lone_s"], enough.set)
-        await asyncio.gather(lone.post_until(enough), *tasks)
+    crowd, lone = Caller(target, clips, keeps=False), Caller(target, clips, keeps=False)
+    began = time.monotonic()
+    tasks = []
+    for arrival in phase["arrivals"]:
+        await asyncio.sleep(max(0.0, began + arrival - time.monotonic()))
+        tasks.append(asyncio.create_task(crowd.post(began + arrival)))
+    await asyncio.sleep(max(0.0, began + phase["seconds"] - time.monotonic()))
+    ended, enough = time.monotonic(), asyncio.Event()
+    asyncio.get_running_loop().call_later(phase["lone_s"], enough.set)
+    await asyncio.gather(lone.post_until(enough), *tasks)
     return {"began": began, "ended": ended, "answers": crowd.answers, "after": lone.answers}
 
 
 async def run(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """All phases; each with its share of one core."""
+    target = Target.of(plan["url"])
     clips = [Path(name).read_bytes() for name in plan["clips"]]
     found = []
     for phase in plan["phases"]:
         cpu_s, wall_s = time.process_time(), time.monotonic()
-        result = await (opened if "arrivals" in phase else closed)(plan["url"], clips, phase)
+        result = await (opened if "arrivals" in phase else closed)(target, clips, phase)
         share = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
         found.append(result | {"cpu_share": share})
     return found
@@ -144,16 +164,11 @@ async def _all_begun_before(moment: float, callers: Sequence[Caller]) -> None:
         await asyncio.sleep(0.01)
 
 
-def _client(*, keep: bool) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, force_close=not keep)
-    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout())
-
-
-def _read(status: int, body: bytes, clip: int, began: float, took_s: float) -> Answer:
-    outcome: Any = OUTCOMES.get(status, "failed")
+def _read(reply: Reply, clip: int, began: float, took_s: float) -> Answer:
+    outcome: Any = OUTCOMES.get(reply.status, "failed")
     if outcome != "answered":
         return Answer(clip, began, took_s, outcome)
-    document = json.loads(body)
+    document = json.loads(reply.body)
     timing = document.get("timing_ms")
     work_ms = timing["decode"] + timing["inference"] if timing else None
     best = tuple((label["index"], label["score"]) for label in document["predictions"])
@@ -168,4 +183,4 @@ if __name__ == "__main__":
     # A refused connection needs a descriptor for each caller that waits.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    json.dump(asyncio.run(run(json.load(sys.stdin))), sys.stdout, default=_plain)
+    json.dump(uvloop.run(run(json.load(sys.stdin))), sys.stdout, default=_plain)

@@ -17,7 +17,8 @@ from typing import Any
 from benchmarks import serving
 from benchmarks.race import figures
 from benchmarks.race.figures import Expected
-from benchmarks.race.load import HEADERS, MS
+from benchmarks.race.load import MS
+from benchmarks.race.posts import HEADERS
 from benchmarks.race.processes import Foreign, pss_bytes, watched
 from benchmarks.race.servers import PeerFailed, Running, Server, peer_environment, running
 
