@@ -242,7 +242,9 @@ class Race:
             if not best:
                 raise PeerFailed("no closed loop says how much it can carry")
             rate = OVERLOAD * best
-        return measure.overload(self.course, server, SHORT, rate, self.extent.overload_seconds)
+        return measure.overload(
+            self.course, server, SHORT, rate, self.extent.warm_up_s, self.extent.overload_seconds
+        )
 
     def attempt(
         self,

@@ -95,15 +95,21 @@ def closed_loop(phase: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
     return figures
 
 
-def open_loop(phase: Mapping[str, Any], seconds: float, expected: Expected, alone_s: float) -> dict[str, Any]:
-    """Figures of an overload; `alone_s` is what a post took just before, when it was alone."""
+def open_loop(
+    phase: Mapping[str, Any], warm_up_s: float, expected: Expected, alone_s: float
+) -> dict[str, Any]:
+    """Figures of an overload; `alone_s` is what a post took just before, when it was alone.
+
+    As in a closed loop, the first `warm_up_s` seconds do not count for the goodput: work is only begun then.
+    """
     answers = [Answer(**answer) for answer in phase["answers"]]
     right = [answer for answer in answers if is_right(answer, expected)]
     refused_ms = [MS * answer.took_s for answer in answers if answer.outcome == "refused"]
+    began, ended = phase["began"] + warm_up_s, phase["ended"]
+    good = [answer for answer in right if answer.took_s <= DEADLINE_S and began <= answer.ended <= ended]
     return {
-        "offered": len(answers) / seconds,
-        "goodput": sum(answer.took_s <= DEADLINE_S and answer.ended <= phase["ended"] for answer in right)
-        / seconds,
+        "offered": len(answers) / (ended - phase["began"]),
+        "goodput": len(good) / (ended - began),
         "right": len(right),
         "outcomes": outcomes(answers),
         "p50_ms": percentile((MS * answer.took_s for answer in right), 0.5),

@@ -126,7 +126,7 @@ def _added(rounds: Rounds) -> Verdict:
 
 def _overload(document: Document, ours: str) -> list[Verdict]:
     rounds: Rounds = document["overload"].get(ours, [])
-    peer, best = best_limited(document), best_rate(document, ours)
+    peer = best_limited(document)
 
     def each(figure: Callable[[Mapping[str, Any]], float]) -> tuple[float, ...]:
         return tuple(figure(item) for item in rounds)
@@ -135,8 +135,8 @@ def _overload(document: Document, ours: str) -> list[Verdict]:
     theirs = document["overload"][peer] if peer else []
     return [
         Verdict.of_rounds(
-            "overload: goodput over its own best rate",
-            each(lambda item: item["goodput"] / best) if best else (),
+            "overload: goodput over what it carries just before and after",
+            each(lambda item: item["goodput"] / item["carried"]),
             0.95,
         ),
         Verdict.of_rounds(

@@ -26,6 +26,7 @@ ALONE_POSTS_S = 1.5  # of a lone caller before an overload
 LONE_S = 3.0  # of a lone caller after it
 SETTLED_S = 1.0  # after which memory is read
 WARM_CALLERS = 4
+CARRIED_CALLERS, CARRIED_S = 16, 6.0  # of a closed loop beside an overload
 TOP = 100  # labels that an expected answer names
 
 
@@ -74,25 +75,41 @@ def closed(
     return figures.closed_loop(result, course.expected[kind])
 
 
-def overload(course: Course, server: Server, kind: str, rate: float, seconds: float) -> dict[str, Any]:
-    """A freshly started and warmed server under too much load; its memory before, meanwhile and after."""
+def overload(
+    course: Course, server: Server, kind: str, rate: float, warm_up_s: float, seconds: float
+) -> dict[str, Any]:
+    """A freshly started and warmed server under too much load; its memory before, meanwhile and after.
+
+    Just before and after the load it is measured what ours carries, as a machine that others share carries
+    more in one minute than in the next.
+    """
     clips, expected = course.clips[kind], course.expected[kind]
     warm = {"callers": WARM_CALLERS, "warm_up_s": 0.0, "seconds": ALONE_POSTS_S}
     alone = {"callers": 1, "warm_up_s": 0.0, "seconds": ALONE_POSTS_S}
-    flood = {"arrivals": figures.arrivals(rate, seconds), "seconds": seconds, "lone_s": LONE_S}
+    carries = {"callers": CARRIED_CALLERS, "warm_up_s": warm_up_s, "seconds": CARRIED_S}
+    beside = [carries] if server.ours else []
+    lasts_s = warm_up_s + seconds
+    flood = {"arrivals": figures.arrivals(rate, lasts_s), "seconds": lasts_s, "lone_s": LONE_S}
     with course.running(server) as target:
         load(target, server, clips, [warm])
         time.sleep(SETTLED_S)
         before = pss_bytes(target.pid)
         with watched(target.pid) as samples:
+            carried = _rates(load(target, server, clips, beside), expected)
             lone, flooded = load(target, server, clips, [alone, flood])
+            carried += _rates(load(target, server, clips, beside), expected)
         time.sleep(SETTLED_S)
         after = pss_bytes(target.pid)
     alone_ms = figures.closed_loop(lone, expected)["p50_ms"]
     if alone_ms is None:
         raise PeerFailed(f"{server.name} gave no right answer to a lone caller")
     memory = {"pss_before": before, "pss_peak": max(before, *samples, after), "pss_after": after}
-    return figures.open_loop(flooded, seconds, expected, alone_ms / MS) | memory
+    found = figures.open_loop(flooded, warm_up_s, expected, alone_ms / MS)
+    return found | memory | {"carried": statistics.mean(carried) if carried else None}
+
+
+def _rates(phases: Sequence[dict[str, Any]], expected: Expected) -> list[float]:
+    return [figures.closed_loop(phase, expected)["rate"] for phase in phases]
 
 
 def idle(course: Course, server: Server, kind: str) -> dict[str, Any]:

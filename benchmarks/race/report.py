@@ -98,6 +98,7 @@ def _overload(document: Document) -> str:
             name,
             _spread(rounds, "offered", 1),
             _spread(rounds, "goodput", 2),
+            _optional(rounds, "carried", 2),
             _spread(rounds, "p99_ms"),
             f"{_outcome(rounds, 'refused')} in {_optional(rounds, 'refused_p99_ms', 0)}",
             _outcome(rounds, TIMED_OUT),
@@ -112,6 +113,7 @@ def _overload(document: Document) -> str:
         "",
         "offered/s",
         "goodput/s",
+        "carried/s",
         "p99 ms",
         "refused in p99 ms",
         "timed out",
@@ -122,10 +124,12 @@ def _overload(document: Document) -> str:
     rate = document["overload_rate"]
     offered = "twice as many as it answered at best" if rate is None else f"{rate:g} a second"
     return f"""Clips come at random times (Poisson), to each server {offered}, from callers
-that give up after {GIVES_UP_S:g} s. Goodput counts right answers within {DEADLINE_S:g} s, up to the end of
-the load. Memory is the proportional set size of all processes. The last column says how long after the end a
-lone post was sent that took at most {NORMAL:g} times what it took before. A limit is the peer's own,
-{document["queue_limit"]} (uvicorn's `--limit-concurrency`, mosec's `--capacity`; LitServe has none).
+that give up after {GIVES_UP_S:g} s. Goodput counts right answers within {DEADLINE_S:g} s, from
+a second after the start of the load to its end. Carried is what 16 callers who wait for their answers got
+just before and after it, of ours only. Memory is the proportional set size of all processes. The last column
+says how long after the end a lone post was sent that took at most {NORMAL:g} times what it took before.
+A limit is the peer's own, {document["queue_limit"]} (uvicorn's `--limit-concurrency`, mosec's `--capacity`;
+LitServe has none).
 
 {report.table(head, rows)}"""
 

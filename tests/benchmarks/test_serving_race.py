@@ -109,6 +109,7 @@ def test_goodput_counts_right_answers_in_time() -> None:
     answers = [
         answer(10, 1.9),
         answer(10, 2.1),
+        answer(10, 0.5),  # while it warms up
         answer(19, 1.5),
         answer(11, 0.1, best=SECOND),
         answer(11, 0.02, outcome="refused", best=()),
@@ -116,10 +117,10 @@ def test_goodput_counts_right_answers_in_time() -> None:
         answer(12, 1, outcome="cut", best=()),
     ]
     after = [vars(answer(20.0, 0.5)), vars(answer(20.5, 0.11)), vars(answer(20.7, 0.1))]
-    found = figures.open_loop(phase(answers, after=after), 10.0, EXPECTED, alone_s=0.1)
-    assert found["goodput"] == pytest.approx(0.1)  # neither too late, nor another clip's, nor after the end
-    assert found["offered"] == pytest.approx(0.7)
-    assert found["outcomes"] == {"answered": 4, "refused": 1, "timed out": 1, "cut": 1}
+    found = figures.open_loop(phase(answers, after=after), 1.0, EXPECTED, alone_s=0.1)
+    assert found["goodput"] == pytest.approx(1 / 9)  # neither too late, nor another clip's, nor after the end
+    assert found["offered"] == pytest.approx(0.8)
+    assert found["outcomes"] == {"answered": 5, "refused": 1, "timed out": 1, "cut": 1}
     assert found["refused_p99_ms"] == pytest.approx(20)
     assert found["normal_after_s"] == pytest.approx(0.5)
 
@@ -163,6 +164,7 @@ def flood(goodput: float, **outcomes: int) -> dict[str, Any]:
     return memory | {
         "offered": 16.0,
         "goodput": goodput,
+        "carried": 12.0,
         "right": 9,
         "outcomes": outcomes,
         "p50_ms": 300.0,
@@ -218,15 +220,17 @@ def test_goals_are_ratios_within_a_round_to_the_best_peer_that_is_right() -> Non
     assert found["short clips, 1 caller: p50 over the best peer's (quick)"].rounds == (0.625, 0.5, 0.5)
     overload = found[f"overload: goodput over the best limited peer's (quick{LIMITED})"]
     assert overload.rounds == (2.0,)
-    assert found["overload: goodput over its own best rate"].value == pytest.approx(11 / 12)
-    assert found["overload: goodput over its own best rate"].holds is False
+    assert found["overload: goodput over what it carries just before and after"].value == pytest.approx(
+        11 / 12
+    )
+    assert found["overload: goodput over what it carries just before and after"].holds is False
     assert found["overload: normal latency again, s after its end"].holds is False
 
 
 def test_report_tells_everything_and_fits_its_page() -> None:
     text = serving_race.finish(document())
     assert "| quick | 6.00 (6.00 to 6.00) | 160 (160 to 160) | 320 (320 to 320) | 6 of 6 | 3 |" in text
-    assert "| ours | 16.0 | 11.00 | 900 | 5 in 20 | 0 | 0 | 100 / 200 / 110 | - |" in text
+    assert "| ours | 16.0 | 11.00 | 12.00 | 900 | 5 in 20 | 0 | 0 | 100 / 200 / 110 | - |" in text
     assert "Absent: gone (it did not start)." in text
     assert "at least 1.1 | holds |" in text
     page = serving_race.PAGE.read_text(encoding="utf-8")
@@ -314,10 +318,23 @@ def test_overload_is_measured_and_nothing_stays_behind(
 ) -> None:
     for name in ("ALONE_POSTS_S", "LONE_S", "SETTLED_S"):
         monkeypatch.setattr(measure, name, 0.3)
-    found = measure.overload(course, server(f"FastAPI{LIMITED}"), "short", rate=60.0, seconds=0.6)
+    monkeypatch.setattr(measure, "CARRIED_S", 0.3)
+    limited = server(f"FastAPI{LIMITED}")
+    found = measure.overload(course, limited, "short", rate=60.0, warm_up_s=0.1, seconds=0.5)
     assert found["outcomes"]["refused"] > 0  # its limit holds one: who comes meanwhile
+    assert found["carried"] is None
     assert found["pss_peak"] >= found["pss_before"] > 10_000_000
     assert processes.tree(os.getpid()) == [os.getpid()]
+
+
+def test_what_ours_carries_is_measured_beside_its_overload(
+    course: measure.Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ALONE_POSTS_S", "LONE_S", "SETTLED_S", "CARRIED_S"):
+        monkeypatch.setattr(measure, name, 0.3)
+    ours = server("ours, onnxruntime")
+    found = measure.overload(course, ours, "short", rate=5.0, warm_up_s=0.1, seconds=0.5)
+    assert found["carried"] > 5
 
 
 def test_floor_is_the_job_without_a_server(course: measure.Course) -> None:
