@@ -1,6 +1,6 @@
 """How near the machine's limit inference is: PyTorch, plain export and our graphs on every engine.
 
-    python -m benchmarks.inference [--networks NAME ...] [--full | --quick] [--missing]
+    python -m benchmarks.inference [--networks NAME ...] [--full | --quick] [--compiled] [--missing]
 
 Networks have made weights (`benchmarks.plain`), as speed does not depend on them. For each network these
 compete: its plain form (`model_export.networks.reference`) in eager PyTorch, by `torch.compile`, and in
@@ -83,6 +83,9 @@ def main(
     full: Annotated[
         bool, typer.Option("--full", help="All batches, one thread and all, torch.compile everywhere: hours.")
     ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help=f"torch.compile for every network, and not for {MAIN} alone.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Short turns and few; for development.")] = False,
     missing: Annotated[
         bool, typer.Option("--missing", help="Only networks that have no result yet, or not this extent.")
@@ -96,7 +99,7 @@ def main(
     chosen = _chosen(networks)
     document = _stored(out)
     for name in chosen:
-        extent = _extent(name, batches, threads, full=full, quick=quick)
+        extent = _extent(name, batches, threads, full=full, compiled=compiled, quick=quick)
         if missing and document["networks"].get(name, {}).get("extent") == _as_json(extent):
             continue
         networks_so_far = document["networks"] | {name: measure(name, extent)}
@@ -168,7 +171,13 @@ def _chosen(networks: Sequence[str] | None) -> list[str]:
 
 
 def _extent(
-    name: str, batches: Sequence[int] | None, threads: Sequence[int] | None, *, full: bool, quick: bool
+    name: str,
+    batches: Sequence[int] | None,
+    threads: Sequence[int] | None,
+    *,
+    full: bool,
+    compiled: bool,
+    quick: bool,
 ) -> Extent:
     """As asked for; else one clip on all cores, which for all networks takes a quarter of an hour."""
     cores = usable_cores()
@@ -176,7 +185,7 @@ def _extent(
     return Extent(
         batches=tuple(sorted(set(batches or (FULL_BATCHES if full else (1,))))),
         threads=tuple(threads or (every if full else (cores,))),
-        compiled=full or (name == MAIN and not quick),
+        compiled=full or compiled or (name == MAIN and not quick),
         plan=_plan(name, full=full, quick=quick),
     )
 

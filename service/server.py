@@ -9,6 +9,7 @@ SIGHUP            ──> the folder of models is looked through again, while al
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -85,12 +86,25 @@ async def _serve(settings: Settings) -> None:
     with _signals(service) as stopped:
         try:
             await _until_first(service.started(), stopped.wait())
+            _settle()
             await _until_first(stopped.wait(), *serving)
         finally:
             await service.drain(settings.shutdown_grace_s)
             for server in servers:
                 server.should_exit = True
             await asyncio.gather(*serving)
+
+
+def _settle() -> None:
+    """Keep what is there after the start out of every later garbage collection.
+
+    It is mostly what imports made, 90,000 objects that stay to the end. A full collection, which under load
+    comes about once a minute, would look at all of them, and hold up the event loop for tens of milliseconds.
+    What models hold is given back without the collector, so none of it is kept for ever.
+    """
+    gc.collect()
+    gc.freeze()
+    logger.debug("out of garbage collection", extra={"objects": gc.get_freeze_count()})
 
 
 async def _until_first(*waits: Awaitable[Any]) -> None:

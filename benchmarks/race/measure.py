@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import serving
 from benchmarks.race import figures
 from benchmarks.race.figures import Expected
+from benchmarks.race.goals import SCENARIOS, SIXTEEN
 from benchmarks.race.load import MS
 from benchmarks.race.posts import HEADERS
 from benchmarks.race.processes import Foreign, pss_bytes, watched
@@ -26,7 +27,7 @@ ALONE_POSTS_S = 1.5  # of a lone caller before an overload
 LONE_S = 3.0  # of a lone caller after it
 SETTLED_S = 1.0  # after which memory is read
 WARM_CALLERS = 4
-CARRIED_CALLERS, CARRIED_S = 16, 6.0  # of a closed loop beside an overload
+CARRIED_S = 6.0  # of a closed loop beside an overload
 TOP = 100  # labels that an expected answer names
 
 
@@ -86,7 +87,7 @@ def overload(
     clips, expected = course.clips[kind], course.expected[kind]
     warm = {"callers": WARM_CALLERS, "warm_up_s": 0.0, "seconds": ALONE_POSTS_S}
     alone = {"callers": 1, "warm_up_s": 0.0, "seconds": ALONE_POSTS_S}
-    carries = {"callers": CARRIED_CALLERS, "warm_up_s": warm_up_s, "seconds": CARRIED_S}
+    carries = {"callers": SCENARIOS[SIXTEEN].callers, "warm_up_s": warm_up_s, "seconds": CARRIED_S}
     beside = [carries] if server.ours else []
     lasts_s = warm_up_s + seconds
     flood = {"arrivals": figures.arrivals(rate, lasts_s), "seconds": lasts_s, "lone_s": LONE_S}

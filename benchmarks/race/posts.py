@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         Raises:
             OSError: the connection ended before, or what came was no HTTP.
         """
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or not self.is_open:
             raise ConnectionError("the connection is closed")
         self._reply = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)

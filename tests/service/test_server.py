@@ -73,6 +73,10 @@ def test_start_is_told_and_readiness_follows_the_models(server: RunningServer) -
     assert server.get("/readyz").json() == {"status": "ready"}
 
 
+def test_no_garbage_collection_looks_at_what_the_start_made(server: RunningServer) -> None:
+    assert server.line(event="out of garbage collection")["objects"] > 50_000
+
+
 def run_to_its_end(models: Path, **settings: Any) -> tuple[int, list[dict[str, Any]]]:
     with starting_server(models, **settings) as server:
         status = server.process.wait(PATIENCE_S)
