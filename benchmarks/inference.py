@@ -28,7 +28,8 @@ from benchmarks.inference_networks import (
     MAIN,
     NETWORKS,
     Prepared,
-    contenders,
+    packages,
+    plain_forms,
     prepare,
     reference_for,
     write_clips,
@@ -40,6 +41,7 @@ from service.bench.machine import machine
 from service.bench.matrix_product import matrix_product
 from service.bench.progress import watching
 from service.bench.race import Plan, Result, race
+from service.contenders.contender import Contender
 from service.manifest import GRAPH_FILE
 from service.pipeline.cores import usable_cores
 from service.runtime.batches import repeated
@@ -90,6 +92,10 @@ def main(
     missing: Annotated[
         bool, typer.Option("--missing", help="Only networks that have no result yet, or not this extent.")
     ] = False,
+    apart: Annotated[
+        bool,
+        typer.Option("--apart", help="Plain forms and packages in heats of their own: less memory at once."),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the result files.")] = report.RESULTS,
     page: Annotated[
         Path, typer.Option(help="Page with the place for the tables; pictures lie beside it.")
@@ -102,31 +108,36 @@ def main(
         extent = _extent(name, batches, threads, full=full, compiled=compiled, quick=quick)
         if missing and document["networks"].get(name, {}).get("extent") == _as_json(extent):
             continue
-        networks_so_far = document["networks"] | {name: measure(name, extent)}
+        networks_so_far = document["networks"] | {name: measure(name, extent, apart=apart)}
         document["networks"] = {
             known: networks_so_far[known] for known in NETWORKS if known in networks_so_far
         }
         write(document, out, page)
 
 
-def measure(name: str, extent: Extent) -> dict[str, Any]:
-    """Measure one network; its entry in the results."""
+def measure(name: str, extent: Extent, *, apart: bool) -> dict[str, Any]:
+    """Measure one network; its entry in the results.
+
+    All contenders of a heat are in memory together. Where that is too much, plain forms and packages can be
+    `apart`, each beside a matrix product of their own.
+    """
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as scratch, watching(console) as watch:
         folder, clips = Path(scratch) / "network", Path(scratch) / "clips"
         folder.mkdir()
         write_clips(clips)
         prepared = prepare(name, precisions(), folder, clips, partial(console.print, highlight=False))
-        heats = [
-            [
-                matrix_product(threads),
-                *contenders(prepared, threads, extent.batches, compiled=extent.compiled),
-            ]
-            for threads in extent.threads
-        ]
+        heats = [heat for threads in extent.threads for heat in _heats(prepared, extent, threads, apart)]
         inputs = repeated(prepared.question, max(extent.batches))
         results = race(heats, inputs, extent.plan, watch, prepared.question)
-        return _described(prepared, extent, results)
+        return _described(prepared, extent, results) | {"apart": apart}
+
+
+def _heats(prepared: Prepared, extent: Extent, threads: int, apart: bool) -> list[list[Contender]]:
+    rivals = plain_forms(prepared, threads, extent.batches, compiled=extent.compiled)
+    ours = packages(prepared, threads, extent.batches)
+    groups = [rivals, ours] if apart else [rivals + ours]
+    return [[matrix_product(threads), *group] for group in groups]
 
 
 def _described(prepared: Prepared, extent: Extent, results: list[list[Result]]) -> dict[str, Any]:

@@ -160,10 +160,10 @@ def gpu_product(threads: int) -> Contender:
     return Contender("matrix product", "benchmarks.plain:load_product", options, threads, gflop=gflop)
 
 
-def contenders(
+def plain_forms(
     prepared: Prepared, threads: int, batches: Sequence[int], *, compiled: bool
 ) -> list[Contender]:
-    """All that compete for a network with so many threads."""
+    """A network as the papers write it: in PyTorch, and as torch's exporter writes it in onnxruntime."""
     plain = Contender(
         name=EAGER,
         factory="benchmarks.plain:load_eager",
@@ -184,10 +184,16 @@ def contenders(
             options={"graph": prepared.plain, "provider": "cpu", "threads": threads},
         )
     )
-    for precision, folder in prepared.packages.items():
-        ours = package_contenders(folder, (), threads, batches)
-        found += [replace(contender, name=f"{contender.name}, {precision} package") for contender in ours]
     return found
+
+
+def packages(prepared: Prepared, threads: int, batches: Sequence[int]) -> list[Contender]:
+    """A network as `blvnet export` writes it, in every precision on every engine."""
+    return [
+        replace(contender, name=f"{contender.name}, {precision} package")
+        for precision, folder in prepared.packages.items()
+        for contender in package_contenders(folder, (), threads, batches)
+    ]
 
 
 def _write_checkpoint(path: Path, config: ModelConfig) -> None:

@@ -13,6 +13,7 @@ MS = 1e3
 MEGA = 1e6
 SHOWN_OPERATORS = 8
 ONE_CLIP = 1
+APART = "Plain forms took turns among themselves, and so did packages; together they want too much memory."
 
 Network = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -127,18 +128,15 @@ def most_costly(profiles: Mapping[str, Mapping[str, float]], count: int) -> list
 
 def network_text(network: Network, *, full: bool = True) -> str:
     """What was measured of one network, see `markdown`."""
-    products = [
-        f"{product['gflops']['median']:.0f} GFLOP/s with {_threads(product['threads'])}"
-        for product in network["matrix_product"]
-        if product["gflops"]
-    ]
     head: tuple[str, ...] = ("", "threads", "batch", "ms", "quartiles", "clips/s", "GFLOP/s", "x product")
     head += ("first answer, s", "peak MB", "difference")
-    measured = f"{network['gmacs']:.2f} GMACs a clip; on {_place(network['machine'])}."
+    measured = f"{network['gmacs']:.2f} GMACs a clip; on {_place(network['machine'])}. {_products(network)}"
+    if network.get("apart"):
+        measured += f" {APART}"
     entries = network["results"] if full else _all_cores(network)
     batches = None if full else (ONE_CLIP,)
     lines = [
-        f"{measured} Matrix product: {', '.join(products)}.",
+        measured,
         "",
         table(head, (row for entry in entries for row in _rows(entry, batches))),
     ]
@@ -151,6 +149,16 @@ def network_text(network: Network, *, full: bool = True) -> str:
     ]
     lines += [f"- {precision} package: {reason}\n" for precision, reason in network["not_exported"].items()]
     return "\n".join(lines)
+
+
+def _products(network: Network) -> str:
+    """The matrix product's rates, one for each heat."""
+    rates: dict[int, list[str]] = {}
+    for product in network["matrix_product"]:
+        if product["gflops"]:
+            rates.setdefault(product["threads"], []).append(f"{product['gflops']['median']:.0f}")
+    told = (f"{' and '.join(found)} GFLOP/s with {_threads(threads)}" for threads, found in rates.items())
+    return f"Matrix product: {', '.join(told)}."
 
 
 def throughput_table(network: Network) -> str:

@@ -157,6 +157,18 @@ def test_page_shows_one_clip_on_all_cores_and_of_the_rest_the_clips_a_second() -
     assert len([line for line in full.splitlines() if line.startswith("| fast")]) == 4
 
 
+def test_each_heat_has_its_matrix_product() -> None:
+    product = {"threads": 2, "gflops": {"median": 410.0}}
+    alone = {"threads": 1, "gflops": {"median": 200.0}}
+    measured = network(entry("fast", 100, 2.0))
+    measured["matrix_product"] += [product, alone]
+    assert (
+        "Matrix product: 400 and 410 GFLOP/s with 2 threads, 200 GFLOP/s with 1 thread.\n"
+        in inference_report.network_text(measured)
+    )
+    assert inference_report.APART in inference_report.network_text(measured | {"apart": True})
+
+
 def test_operator_table_adds_up() -> None:
     table = inference_report.operator_table(network())
     assert table.splitlines()[2:] == [
@@ -183,7 +195,7 @@ def test_a_network_is_measured_written_and_not_measured_again(
         inference, "precisions", lambda: [Precision.FP32]
     )  # the others take half a minute each
     options: dict[str, Any] = {"networks": [mini], "batches": [2, 1], "threads": [1], "quick": True}
-    inference.main(**options, out=tmp_path, page=page)
+    inference.main(**options, apart=True, out=tmp_path, page=page)
     document = json.loads((tmp_path / "inference.json").read_text())
     measured = document["networks"][mini]
     assert measured["gmacs"] == pytest.approx(0.23, abs=0.01)
@@ -194,7 +206,9 @@ def test_a_network_is_measured_written_and_not_measured_again(
     assert by_name["cpu, fp32 package"]["agreement"]["difference"] < 1e-4
     assert {"Pad", "ReduceSum"} <= set(measured["operators"]["plain"])
     assert "Pad" not in measured["operators"]["fp32"]
-    assert f"### {mini}" in page.read_text()
+    assert len(measured["matrix_product"]) == 2  # one for each heat
+    assert f"### {mini}" in (text := page.read_text())
+    assert inference_report.APART in text
 
     monkeypatch.setattr(inference, "measure", None)  # calling it would fail
     inference.main(**options, missing=True, out=tmp_path, page=page)
