@@ -147,10 +147,7 @@ def gpu_contenders(prepared: Prepared, threads: int, batches: Sequence[int]) -> 
     found.append(entrant(f"{COMPILED}, {label}", "benchmarks.plain:load_compiled", options))
     options = {"graph": prepared.plain, "provider": CUDA, "threads": threads}
     found.append(entrant(f"{PLAIN}, {CUDA}", "service.bench.package:load_graph", options))
-    for precision, folder in prepared.packages.items():
-        ours = package_contenders(folder, GPU_PROVIDERS, threads, batches)
-        found += [replace(contender, name=f"{contender.name}, {precision} package") for contender in ours]
-    return found
+    return found + packages(prepared, threads, batches, GPU_PROVIDERS)
 
 
 def gpu_product(threads: int) -> Contender:
@@ -187,12 +184,14 @@ def plain_forms(
     return found
 
 
-def packages(prepared: Prepared, threads: int, batches: Sequence[int]) -> list[Contender]:
-    """A network as `blvnet export` writes it, in every precision on every engine."""
+def packages(
+    prepared: Prepared, threads: int, batches: Sequence[int], providers: Sequence[str] = ()
+) -> list[Contender]:
+    """A network as `blvnet export` writes it, in every precision on the providers, or on all of them."""
     return [
         replace(contender, name=f"{contender.name}, {precision} package")
         for precision, folder in prepared.packages.items()
-        for contender in package_contenders(folder, (), threads, batches)
+        for contender in package_contenders(folder, providers, threads, batches)
     ]
 
 
