@@ -13,6 +13,8 @@ SHELL := /bin/bash
 HOST = 127.0.0.1
 PORT ?= 8000
 MODELS ?=
+# Folder of examples and taught models; empty switches teaching off.
+TEACH_DIR ?= taught
 # The base Python; by default the first of these that is new enough.
 PYTHON ?=
 PYTHONS := python3 python3.13 python3.12 python3.11
@@ -20,6 +22,8 @@ PYTHONS := python3 python3.13 python3.12 python3.11
 PIP_ARGS ?=
 # More arguments for pytest: make test TESTS='tests/service -x'
 TESTS ?=
+# Arguments of the mutation tests.
+MUTANTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,8 +34,22 @@ EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 SERVE_STAMP = $(VENV)/.serve-$(EXTRA)
 DEV_STAMP := $(VENV)/.dev
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo podman-compose)
+# Replicas of the service in containers; more than one run behind a proxy.
+REPLICAS ?= 1
+# Files with the API keys and the admin key for containers.
+API_KEYS_FILE ?=
+ADMIN_KEY_FILE ?=
 COMPOSE_FILES = -f docker-compose.yml $(if $(findstring gpu,$(EXTRA)),-f docker/compose.gpu.yml) \
-	$(if $(MODELS),-f docker/compose.models.yml)
+	$(if $(MODELS),-f docker/compose.models.yml) $(if $(API_KEYS_FILE),-f docker/compose.keys.yml) \
+	$(if $(ADMIN_KEY_FILE),-f docker/compose.admin.yml) $(if $(filter-out 1,$(REPLICAS)),-f docker/compose.scale.yml)
+# Memory of each replica: the process and the tmpfs for uploads, the largest frames in a decode worker for each core,
+# and the weights of the models in two configurations with what engines make of them. (nproc would print
+# OMP_NUM_THREADS, which is not the number of cores.)
+MEMORY ?= $(shell echo $$((1600 + 400 * $$(env -u OMP_NUM_THREADS nproc) + 4 * $$(du -sm $(or $(MODELS),service/demo_models) | cut -f1))))m
+COMPOSE_ENV = BIND=$(HOST) PORT=$(PORT) MODELS='$(abspath $(MODELS))' MEMORY=$(MEMORY) REPLICAS=$(REPLICAS) \
+	API_KEYS_FILE='$(abspath $(API_KEYS_FILE))' ADMIN_KEY_FILE='$(abspath $(ADMIN_KEY_FILE))' \
+	REVISION=$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown) \
+	VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .PHONY: help
 help: ## List the targets
@@ -40,14 +58,17 @@ help: ## List the targets
 
 .PHONY: serve
 serve: $(SERVE_STAMP) ## Start the service on HOST:PORT with the models in MODELS
-	exec $(BIN)/blvnet serve --host $(HOST) --port $(PORT) $(if $(MODELS),--models '$(MODELS)')
+	exec $(BIN)/blvnet serve --host $(HOST) --port $(PORT) $(if $(MODELS),--models '$(MODELS)') \
+		$(if $(TEACH_DIR),--teach-dir '$(TEACH_DIR)')
 
 .PHONY: install
 install: $(DEV_STAMP) ## Make .venv with everything that development needs
 
+# Two processes, because most tests use one core; so PyTorch gets one thread in each. A file stays in one process,
+# with its fixtures.
 .PHONY: test
 test: $(DEV_STAMP) ## Run the whole test suite
-	$(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(TESTS),tests --numprocesses 2 --dist loadfile)
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## Formatter check, linter, type checker
@@ -55,17 +76,39 @@ lint: $(DEV_STAMP) ## Formatter check, linter, type checker
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(DEV_STAMP) ## Build the documentation as a site in build/site
+	$(BIN)/python docs/make_site.py
+
 .PHONY: bench
 bench: $(DEV_STAMP) ## Run the benchmarks; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks
 
+.PHONY: mutants
+mutants: $(DEV_STAMP) ## Mutation tests of the service (hours); MUTANTS='service/pipeline/batching/slots.py --sample 50'
+	$(PIP) install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[mutation]'
+	$(BIN)/python -m tests.mutation $(MUTANTS)
+
 .PHONY: up
-up: ## Start service, Prometheus and Grafana in containers
-	BIND=$(HOST) PORT=$(PORT) MODELS='$(abspath $(MODELS))' $(COMPOSE) $(COMPOSE_FILES) up --build --detach
+up: ## Start REPLICAS of the service, Prometheus, Alertmanager and Grafana in containers
+	$(COMPOSE_ENV) $(COMPOSE) $(COMPOSE_FILES) up --build --detach --scale service=$(REPLICAS)
 
 .PHONY: down
 down: ## Stop the containers; what Prometheus and Grafana stored stays
-	BIND=$(HOST) PORT=$(PORT) MODELS='$(abspath $(MODELS))' $(COMPOSE) $(COMPOSE_FILES) down
+	$(COMPOSE_ENV) $(COMPOSE) $(COMPOSE_FILES) down
+
+.PHONY: hashes
+# redis needs async-timeout on the patch releases of Python 3.11 that Debian has.
+hashes: $(BIN)/python ## Write the versions and digests of what the image installs
+	$(PIP) install $(PIP_ARGS) --quiet pip-tools
+	(echo "# What the serving image installs (Python 3.11 on Linux), with the digests of all files. Written by: make hashes"; \
+	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --extra cpu --extra redis --constraint constraints.txt \
+		--no-annotate --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file - pyproject.toml; \
+	echo async-timeout==5.0.1 | $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file - - | \
+		sed 's/^async-timeout==[0-9.]*/& ; python_full_version < "3.11.3"/') \
+		> docker/requirements/cpu.txt
+	$(PIP) uninstall --quiet --yes pip-tools
 
 .PHONY: clean
 clean: ## Remove .venv and everything that was built

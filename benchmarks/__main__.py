@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME...]`: run the named benchmarks, or all of them, one after the other.
 
-Every module of this package with a `main` is a benchmark; `python -m benchmarks.NAME --help` has its options.
-Each runs in a process of its own, so that none warms up or slows down the next.
+`python -m benchmarks.NAME --help` lists the options of one. Each runs in its own process, so that no
+benchmark warms up or slows down the next.
 """
 
 from __future__ import annotations
@@ -17,17 +17,25 @@ from rich.console import Console
 
 FOLDER = Path(__file__).parent
 GPU_ONLY = {"inference_gpu"}
+HOURS = {"study"}  # runs only if it is named
+NEEDS_DATA = {"teach"}  # `python -m benchmarks.teach DATA`
+NEEDS_IMAGE = {"memory_limit"}  # of the service, which `make up` builds
 
 
 def names() -> list[str]:
-    """The benchmarks there are, sorted."""
-    modules = sorted(FOLDER.glob("[!_]*.py"))
-    return [path.stem for path in modules if "\ndef main(" in path.read_text(encoding="utf-8")]
+    """The benchmarks, sorted: packages with a `__main__` and modules with a `main`."""
+    packages = {path.parent.name for path in FOLDER.glob("*/__main__.py")}
+    modules = FOLDER.glob("[!_]*.py")
+    return sorted(
+        packages | {path.stem for path in modules if "\ndef main(" in path.read_text(encoding="utf-8")}
+    )
 
 
 def _possible() -> set[str]:
-    """Those that this machine can run."""
-    return set(names()) - (set() if shutil.which("nvidia-smi") else GPU_ONLY)
+    """Those that run when none is named."""
+    return (
+        set(names()) - HOURS - NEEDS_DATA - NEEDS_IMAGE - (set() if shutil.which("nvidia-smi") else GPU_ONLY)
+    )
 
 
 def main(chosen: Annotated[list[str] | None, typer.Argument(metavar="NAME...")] = None) -> None:

@@ -1,10 +1,10 @@
-"""The inference benchmark on an NVIDIA GPU: PyTorch, plain export and our packages, in float32 and float16.
+"""Compare PyTorch, a plain export and our packages on an NVIDIA GPU, in float32 and float16.
 
     python -m benchmarks.inference_gpu [--networks NAME ...] [--batches N ...]
 
-The same networks and rules as `benchmarks.inference`; the measure is the GPU's own float32 matrix product.
-Copies to the GPU and back are part of every time, as they are of a request's. Needs blvnet-serve[gpu,train],
-a torch with CUDA, and a C++ compiler for `torch.compile`.
+Networks and method are those of `benchmarks.inference`, with the GPU's float32 matrix product as the
+reference. Times include copies to and from the GPU, as for real requests. Requires blvnet-serve[gpu,train],
+torch with CUDA, and a C++ compiler for `torch.compile`.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks import inference_report, report
-from benchmarks.inference_networks import (
+from benchmarks import report
+from benchmarks.inference import report as inference_report
+from benchmarks.inference.networks import (
     MAIN,
     NETWORKS,
-    gpu_contenders,
     gpu_product,
+    gpu_workloads,
     prepare,
     reference_for,
 )
-from model_export.precision import Precision
+from model_export.export.precision import Precision
 from service.bench.figures import entry, product_entry
 from service.bench.machine import machine
-from service.bench.progress import watching
-from service.bench.race import Plan, race
-from service.pipeline.cores import usable_cores
-from service.runtime.batches import repeated
-from service.runtime.providers import installed_providers
+from service.bench.measurement import Plan, measure_groups
+from service.bench.progress import show_steps
+from service.engines.batch_sizes import repeated
+from service.engines.providers import installed_providers
+from service.machine.cores import usable_cores
 
 NAME = "inference_gpu"
 LIBRARIES = ("numpy", "onnxruntime-gpu", "torch")
@@ -46,27 +47,27 @@ PRECISIONS = (Precision.FP32, Precision.FP16)
 
 def main(
     networks: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help=f"Can be repeated; {MAIN} if not given.")
+        list[str] | None, typer.Option(metavar="NAME", help=f"Network; repeatable; default: {MAIN}.")
     ] = None,
     batches: Annotated[
-        list[int] | None, typer.Option(min=1, metavar="N", help="Clips in one run; can be repeated.")
+        list[int] | None, typer.Option(min=1, metavar="N", help="Batch size; repeatable.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each workload.")] = 5,
     turn: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Shortest length of a turn.")] = 0.5,
     keep: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Leave checkpoints and packages in this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Keep checkpoints and packages in this folder.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the result files.")] = report.RESULTS,
-    page: Annotated[Path, typer.Option(help="Page with the place for the tables.")] = PAGE,
+    page: Annotated[Path, typer.Option(help="Page that contains the tables.")] = PAGE,
 ) -> None:
-    """Measure every way to run the networks on a GPU, side by side."""
+    """Measure every way to run the networks on a GPU."""
     if "cuda" not in installed_providers():
         raise typer.BadParameter("onnxruntime has no CUDA here: pip install 'blvnet-serve[gpu]'")
     if not torch.cuda.is_available():
         raise typer.BadParameter("torch has no CUDA here")
     chosen = networks or [MAIN]
     if unknown := sorted(set(chosen) - set(NETWORKS)):
-        raise typer.BadParameter(f"there is no {', '.join(unknown)}; there are: {', '.join(NETWORKS)}")
+        raise typer.BadParameter(f"unknown network {', '.join(unknown)}; known: {', '.join(NETWORKS)}")
     sizes = tuple(sorted(set(batches or BATCHES)))
     document: dict[str, Any] = {"networks": {}}
     for name in chosen:
@@ -78,15 +79,15 @@ def main(
 
 
 def measure(name: str, batches: tuple[int, ...], plan: Plan, folder: Path) -> dict[str, Any]:
-    """Measure one network, its forms in an empty folder; its entry in the results."""
+    """Measure one network, using an empty folder, and return its entry in the results."""
     console = Console(stderr=True)
-    with watching(console) as watch:
-        clips = folder / "clips"  # float precisions are not calibrated, so there need be none
+    with show_steps(console) as watch:
+        clips = folder / "clips"  # stays empty, because float precisions need no calibration
         prepared = prepare(name, PRECISIONS, folder, clips, partial(console.print, highlight=False))
         threads = usable_cores()
-        heat = [gpu_product(threads), *gpu_contenders(prepared, threads, batches)]
+        group = [gpu_product(threads), *gpu_workloads(prepared, threads, batches)]
         inputs = repeated(prepared.question, max(batches))
-        ((product, *results),) = race([heat], inputs, plan, watch, prepared.question)
+        ((product, *results),) = measure_groups([group], inputs, plan, watch, prepared.question)
     return {
         "machine": machine(LIBRARIES),
         "gmacs": prepared.gflop / 2,
@@ -97,7 +98,7 @@ def measure(name: str, batches: tuple[int, ...], plan: Plan, folder: Path) -> di
 
 
 def write(document: dict[str, Any], out: Path, page: Path) -> None:
-    """Write what there is so far: results, and the tables on the page."""
+    """Write the results so far and the tables of the page."""
     text = markdown(document)
     report.write(NAME, document, f"# Inference on a GPU\n\n{text}", out)
     page.write_text(report.placed(page.read_text(encoding="utf-8"), text, START, END), encoding="utf-8")

@@ -1,9 +1,9 @@
-"""The paper's configurations and its claim: costs of every network, and the factors against TSN.
+"""Costs of the paper's networks, and their ratios to TSN.
 
     python -m benchmarks.paper_table
 
-Costs are those of `blvnet profile`: counted, not timed, so they are the same on every machine. The tables go
-to `benchmarks/results` and into docs/networks.md.
+The costs are those of `blvnet profile`, which counts operations instead of measuring time, so they are the
+same on every machine. The tables are written to `benchmarks/results` and docs/networks.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.report import RESULTS, placed, table, write
-from model_export.networks.names import parse_architecture
+from model_export.networks.registry import parse_architecture
 from model_export.profile import Profile, profile_network
 from model_export.progress import counting
 
@@ -34,7 +34,7 @@ NETWORKS = (
     *(f"tsn-resnet-{depth}-f{frames}" for depth in (50, 101) for frames in (8, 16, 32)),
     *(f"{family}-resnet-{depth}-f8" for family in ("tsm", "tam", "i3d", "tam-i3d") for depth in (50, 101)),
 )
-# The paper's comparison: the same depth and frames, plain ResNet against big-little network with TAM.
+# The paper compares bLVNet-TAM with a plain ResNet of the same depth and number of frames.
 CLAIMS = tuple(
     (f"blvnet-tam-{depth}-a2-b4-f8x2{stem}", f"tsn-resnet-{depth}-f16")
     for depth in (50, 101, 152)
@@ -43,7 +43,7 @@ CLAIMS = tuple(
 
 
 def main(
-    page: Annotated[Path, typer.Option(help="Documentation page with the place for the tables.")] = PAGE,
+    page: Annotated[Path, typer.Option(help="Documentation page that contains the tables.")] = PAGE,
     results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
 ) -> None:
     """Count the costs of the paper's networks and write the tables."""
@@ -60,13 +60,13 @@ def main(
 
 
 def costs(profiles: dict[str, Profile], names: Sequence[str]) -> str:
-    """The table of costs for one clip."""
+    """The costs of one clip as a table."""
     head = (
         "network",
         "frames",
         "parameters",
         "GMACs",
-        "of which TAM",
+        "TAM GMACs",
         "inference MB",
         "training MB",
     )
@@ -89,7 +89,7 @@ def costs(profiles: dict[str, Profile], names: Sequence[str]) -> str:
 
 
 def factors(profiles: dict[str, Profile]) -> str:
-    """How many times less than TSN each network takes."""
+    """The reduction of costs relative to TSN as a table."""
     head = ("network", "against", "GMACs", "inference memory", "training memory")
     rows = []
     for ours, theirs in CLAIMS:

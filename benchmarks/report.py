@@ -1,4 +1,4 @@
-"""How a benchmark leaves its result: `results/NAME.json` for programs, `results/NAME.md` for people."""
+"""Writes the results of benchmarks as `results/NAME.json` and `results/NAME.md`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LIBRARIES = ("av", "numpy", "onnxruntime")
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Facts about the machine and the library versions."""
     return _machine(LIBRARIES)
 
 
 def write(name: str, document: dict[str, Any], text: str, folder: Path = RESULTS) -> None:
-    """Write both files of the benchmark `name` into `folder`."""
+    """Write the JSON and Markdown files of a benchmark to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(
         json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -28,25 +28,25 @@ def write(name: str, document: dict[str, Any], text: str, folder: Path = RESULTS
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; columns after the first are aligned to the right."""
+    """Format a Markdown table; all columns but the first are right-aligned."""
     ruler = ["---", *["---:"] * (len(head) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, ruler, *rows))
 
 
 def placed(page: str, text: str, start: str, end: str) -> str:
-    """The page with `text` between its two marks.
+    """Replace the part of a page between two markers.
 
     Raises:
-        ValueError: the page has no marks.
+        ValueError: a marker is missing.
     """
     before, found_start, rest = page.partition(start)
     _, found_end, after = rest.partition(end)
     if not (found_start and found_end):
-        raise ValueError("the page has no place for the tables")
+        raise ValueError("the page lacks the markers of the generated tables")
     return f"{before}{start}\n{text}\n{end}{after}"
 
 
 def described_machine(facts: dict[str, Any]) -> str:
-    """One line that says what the figures were measured on."""
+    """Describe the machine and the library versions in one line."""
     libraries = ", ".join(f"{name} {facts[name]}" for name in LIBRARIES)
     return f"Measured on {facts['cores']} cores of {facts['cpu']}; Python {facts['python']}, {libraries}."

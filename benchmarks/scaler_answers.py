@@ -1,10 +1,10 @@
-"""What the scaler does to answers: clips through our scaler and through PIL's, and both through a model.
+"""Effect of the scaler on the answers of a model, compared with PIL.
 
     python -m benchmarks.scaler_answers [--models DIR] [--model NAME] [CLIP...]
 
-`scaler_fidelity` compares pixels; this compares logits. Published networks were evaluated on frames that PIL
-had scaled: full-size RGB, antialiased bilinear to the shorter side, centre crop. Without clips, made ones of
-every label are used (this needs the `train` extra).
+`scaler_fidelity` compares pixels; this benchmark compares logits. The published networks were evaluated on
+frames scaled by PIL: full-size RGB, antialiased bilinear scaling of the shorter side, centre crop. By default
+it generates videos of every label, which needs the `train` extra.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from rich.progress import track
 
 from benchmarks.report import RESULTS, described_machine, machine, table, write
 from benchmarks.scaler_fidelity import REFERENCES, pil_scaled
-from service.clip.decode import decode_clip
+from service.clip.decoding.clips import decode_video
 from service.clip.geometry import crop_boxes
 from service.clip.spec import ClipSpec
-from service.manifest import GRAPH_FILE, Manifest, read_manifest
-from service.runtime.providers import open_session
-from service.runtime.session import Session
-from service.settings import bundled_models
+from service.engines.providers import open_session
+from service.engines.session import Session
+from service.packages.folders import bundled_models
+from service.packages.manifest import GRAPH_FILE, Manifest, read_manifest
 
 CLIPS_PER_LABEL = 4
 
 
 @dataclass(frozen=True)
-class Answers:
-    """One clip, both ways.
+class ScalerComparison:
+    """The answers for one video with both scalers.
 
     `pixels` is the mean absolute difference of the inputs in levels of 255, `logits` the largest difference
-    of two logits relative to the largest of PIL's; `top1` are the best classes, ours first.
+    of a logit relative to PIL's largest logit, and `top1` the predicted classes, ours first.
     """
 
     pixels: float
@@ -48,15 +48,15 @@ class Answers:
     top1: tuple[int, int]
 
 
-def compare(clip: Path, spec: ClipSpec, session: Session) -> Answers:
-    """Run `clip` through `session` as we scale it and as PIL does."""
-    decoded = decode_clip(clip, spec)
+def compare(clip: Path, spec: ClipSpec, session: Session) -> ScalerComparison:
+    """Classify a video with frames scaled by our code and by PIL."""
+    decoded = decode_video(clip, spec)
     reference = pil_inputs(clip, spec, decoded.indices[0])
     ours, theirs = (session.run(inputs).logits[0] for inputs in (decoded.inputs, reference))
     differences = [
         np.abs(decoded.inputs[name].astype(np.int16) - pixels).ravel() for name, pixels in reference.items()
     ]
-    return Answers(
+    return ScalerComparison(
         pixels=float(np.concatenate(differences).mean()),
         logits=float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
         top1=(int(ours.argmax()), int(theirs.argmax())),
@@ -64,7 +64,7 @@ def compare(clip: Path, spec: ClipSpec, session: Session) -> Answers:
 
 
 def pil_inputs(clip: Path, spec: ClipSpec, indices: Sequence[int]) -> dict[str, NDArray[np.uint8]]:
-    """The inputs `(1, T_branch, size, size, 3)` of an upright clip's frames `indices`, scaled by PIL."""
+    """Inputs `(1, T_branch, size, size, 3)` of the frames `indices` of an unrotated video, scaled by PIL."""
     with av.open(str(clip)) as container:
         frames = list(container.decode(video=0))
     chosen = [frames[index] for index in indices]
@@ -81,33 +81,33 @@ def pil_inputs(clip: Path, spec: ClipSpec, indices: Sequence[int]) -> dict[str, 
 
 
 def open_package(models: Path, name: str) -> tuple[Manifest, Session]:
-    """The highest version of a package, on the CPU."""
+    """Open the highest version of a package on the CPU."""
     versions = (models / name).iterdir()
     folder = max((path for path in versions if path.name.isdigit()), key=lambda path: int(path.name))
     return read_manifest(folder), open_session(folder / GRAPH_FILE, "cpu", threads=1)
 
 
-def made_clips(folder: Path, per_label: int, seed: int) -> list[Path]:
-    """Test clips of every label."""
-    from model_export.synthetic.classes import LABELS
+def generate_videos(folder: Path, per_label: int, seed: int) -> list[Path]:
+    """Generate test videos of every label."""
     from model_export.synthetic.dataset import plan, write_dataset
+    from model_export.synthetic.labels import LABELS
 
     return list(write_dataset(folder, plan(per_label * len(LABELS), seed, {"test": 1.0}), jobs=1))
 
 
 def main(
-    clips: Annotated[list[Path] | None, typer.Argument(help="Clips; default made ones.")] = None,
+    clips: Annotated[list[Path] | None, typer.Argument(help="Videos; by default they are generated.")] = None,
     models: Annotated[
-        Path | None, typer.Option(help="Folder of model packages; default the bundled.")
+        Path | None, typer.Option(help="Folder of model packages; default: the bundled one.")
     ] = None,
     model: Annotated[str, typer.Option(help="Name of the package.")] = "blvnet-tam-mini",
-    seed: Annotated[int, typer.Option(help="Of made clips.")] = 20_260,
+    seed: Annotated[int, typer.Option(help="Seed of generated videos.")] = 20_260,
     results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
 ) -> None:
-    """Write how far apart the answers are."""
+    """Compare the answers and write the result."""
     manifest, session = open_package(models or bundled_models(), model)
     with tempfile.TemporaryDirectory() as folder:
-        chosen = clips or made_clips(Path(folder) / "clips", CLIPS_PER_LABEL, seed)
+        chosen = clips or generate_videos(Path(folder) / "clips", CLIPS_PER_LABEL, seed)
         console = Console(stderr=True)
         answers = [
             compare(clip, manifest.clip, session) for clip in track(chosen, "comparing", console=console)
@@ -120,8 +120,8 @@ def main(
     console.print(text)
 
 
-def summary(answers: Sequence[Answers]) -> dict[str, float]:
-    """What the two scalers' answers differ by, over all clips."""
+def summary(answers: Sequence[ScalerComparison]) -> dict[str, float]:
+    """Differences between the two scalers over all videos."""
     logits = [answer.logits for answer in answers]
     return {
         "clips": len(answers),

@@ -1,13 +1,14 @@
-"""How far the clip code's scaler is from PIL's antialiased bilinear filter on the full-size RGB frame.
+"""Difference between our scaler and PIL's antialiased bilinear filter on full-size RGB frames.
 
     python -m benchmarks.scaler_fidelity [CLIP...]
 
-Published networks were evaluated on frames that PIL had scaled, so this distance is the difference that
-they see here. Without clips, made ones are measured: smooth 1/f texture under hard-edged, saturated
-rectangles, through H.264 4:2:0, which is harder on a scaler than camera footage. Two conversions to the
-full-size RGB are compared with, because they differ from each other by more than the scalers do:
+The published networks were evaluated on frames scaled by PIL. By default the frames are generated: a smooth
+    1/f
+texture with saturated rectangles, encoded as H.264 4:2:0, which is harder to scale than camera footage. Our
+scaler is compared with two conversions to full-size RGB, because these differ from each other more than the
+scalers do:
 
-    accurate  chroma interpolated, rounded (what a JPEG decoder does with 4:2:0 as well)
+    accurate  chroma interpolated and rounded, as in a JPEG decoder
     fast      swscale's default without scaling: chroma repeated, and about one level too dark
 """
 
@@ -49,7 +50,7 @@ REFERENCES = {"accurate": Interpolation.BILINEAR | FULL, "fast": Interpolation.B
 
 @dataclass(frozen=True)
 class Difference:
-    """In levels of 255 over all pixels of all frames: `mean` is absolute, `bias` is ours less PIL's."""
+    """Mean absolute, largest absolute and mean signed difference (ours - PIL), in levels of 255."""
 
     mean: float
     largest: int
@@ -59,7 +60,7 @@ class Difference:
 def difference(
     frames: Iterable[av.VideoFrame], scale: int, filters: Interpolation, reference: Interpolation
 ) -> Difference:
-    """Scale each frame to `scale` on its shorter side by swscale with `filters`, and by PIL; compare."""
+    """Scale the shorter side of each frame to `scale` with swscale and with PIL, and compare."""
     signed = np.concatenate(
         [
             (scaled(frame, scale, filters).astype(np.int16) - pil_scaled(frame, scale, reference)).ravel()
@@ -70,29 +71,29 @@ def difference(
 
 
 def scaled(frame: av.VideoFrame, scale: int, filters: Interpolation) -> NDArray[np.uint8]:
-    """`(H, W, 3)` RGB straight from the decoder's format, as the clip code does it."""
+    """Scale a decoded frame as `service.clip` does; returns RGB `(H, W, 3)`."""
     planar = _convert(frame, *scaled_size(frame.width, frame.height, scale), PLANAR, filters)
     return ScaledFrame(rgb_planes(planar)).image()
 
 
 def pil_scaled(frame: av.VideoFrame, scale: int, reference: Interpolation) -> NDArray[np.uint8]:
-    """`(H, W, 3)` RGB: converted at full size, then scaled by PIL's antialiased bilinear filter."""
+    """Convert a frame to RGB at full size, then scale it with PIL; returns `(H, W, 3)`."""
     full = Image.fromarray(_convert(frame, frame.width, frame.height, "rgb24", reference).to_ndarray())
     size = scaled_size(frame.width, frame.height, scale)
     image: NDArray[np.uint8] = np.asarray(full.resize(size, Image.Resampling.BILINEAR))
     return image
 
 
-def made_frames(width: int, height: int, count: int = FRAMES) -> list[av.VideoFrame]:
-    """Decoded yuv420p frames of made pictures, for any size: H.264 crops odd ones."""
+def generated_frames(width: int, height: int, count: int = FRAMES) -> list[av.VideoFrame]:
+    """Decoded yuv420p frames of generated images, also for odd sizes."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "18", "preset": "veryfast"})
         assert isinstance(stream, av.VideoStream)
-        # An encoder takes even sizes only; the odd row and column are cut off after decoding.
+        # The encoder only supports even sizes; the extra row and column are cropped after decoding.
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         for seed in range(count):
-            image = made_image(stream.width, stream.height, seed)
+            image = generated_image(stream.width, stream.height, seed)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     file.seek(0)
@@ -100,15 +101,15 @@ def made_frames(width: int, height: int, count: int = FRAMES) -> list[av.VideoFr
         return [_cut(frame, width, height) for frame in decoded.decode(video=0)]
 
 
-def made_image(width: int, height: int, seed: int) -> NDArray[np.uint8]:
-    """A `(H, W, 3)` RGB picture with the spectrum of natural ones (1/f) and hard colour edges."""
+def generated_image(width: int, height: int, seed: int) -> NDArray[np.uint8]:
+    """An RGB image `(H, W, 3)` with the spectrum of natural images (1/f) and hard colour edges."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     amplitude = np.maximum(frequency, 1 / max(width, height)) ** -1.1
     phases = np.exp(2j * np.pi * rng.random((3, *frequency.shape)))
     noise = np.fft.irfft2(amplitude * phases, s=(height, width)).transpose(1, 2, 0)
     noise /= noise.std(axis=(0, 1))
-    # Channels of natural pictures go together: most of it is common to all three.
+    # The channels of natural images are strongly correlated.
     luma_and_tint = noise @ np.array([[0.8, 0.2, 0.0], [0.75, 0.0, 0.25], [0.8, -0.2, -0.1]]).T
     image: NDArray[np.uint8] = np.clip(118 + 50 * luma_and_tint, 0, 255).astype(np.uint8)
     for _ in range(25):
@@ -119,13 +120,13 @@ def made_image(width: int, height: int, seed: int) -> NDArray[np.uint8]:
 
 
 def clip_frames(path: Path, count: int = FRAMES) -> list[av.VideoFrame]:
-    """The first frames of a clip on disk."""
+    """The first frames of a video file."""
     with av.open(str(path)) as container:
         return list(islice(container.decode(video=0), count))
 
 
 def main(arguments: list[str]) -> None:
-    """Print one table for each clip or made size."""
+    """Print one table per video, or per generated size."""
     console = Console()
     for title, frames in _subjects(arguments):
         table = Table("filter", "to", "|d| accurate", "max", "bias", "|d| fast", "max", "ms", title=title)
@@ -150,11 +151,13 @@ def _subjects(arguments: list[str]) -> Iterator[tuple[str, list[av.VideoFrame]]]
     if arguments:
         yield from ((Path(name).name, clip_frames(Path(name))) for name in arguments)
     else:
-        yield from ((f"made, {width}x{height}", made_frames(width, height)) for width, height in SIZES)
+        yield from (
+            (f"generated, {width}x{height}", generated_frames(width, height)) for width, height in SIZES
+        )
 
 
 def _scale_ms(frames: list[av.VideoFrame], scale: int, filters: Interpolation) -> float:
-    """Processor time for one frame, with tables that are already there."""
+    """CPU time per frame, excluding the first frame, for which swscale builds its tables."""
     reformatter = VideoReformatter()
     width, height = scaled_size(frames[0].width, frames[0].height, scale)
     started = 0.0
@@ -181,7 +184,7 @@ def _convert(
 
 
 def _cut(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """The top left `width` x `height` pixels of a yuv420p frame, chroma rounded up as decoders do."""
+    """Crop a yuv420p frame to its top left pixels; chroma sizes round up, as in decoders."""
     cut = av.VideoFrame(width, height, "yuv420p")
     for source, target in zip(frame.planes, cut.planes, strict=True):
         rows = np.frombuffer(memoryview(source), np.uint8).reshape(source.height, source.line_size)

@@ -1,10 +1,10 @@
-"""Where the time of one request goes, and how long a start takes.
+"""Latency of each stage of a request, and start-up time.
 
     python -m benchmarks.stages
 
-One 320x240 clip of four seconds is posted again and again over one connection, nothing else running: p50 and
-p95 of every stage, what HTTP and the rest add to decode plus inference, and, over several starts of the
-process, the time until it is ready and until it has answered its first clip.
+A four-second 320x240 video is posted repeatedly over one connection to an otherwise idle service. The report
+has p50 and p95 of every stage, the overhead beyond decoding and inference, and the median times from process
+start to readiness and to the first answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks import report, serving
+from benchmarks import report
+from benchmarks import service_process as serving
 from model_export.progress import counting
 from model_export.synthetic.encode import Encoding, write_video
 
@@ -36,13 +37,13 @@ WARM_UP = 5
 
 def main(
     models: Annotated[
-        Path | None, typer.Option(help="Model packages; the bundled demo model otherwise.")
+        Path | None, typer.Option(help="Model packages; default: the bundled demo model.")
     ] = None,
-    posts: Annotated[int, typer.Option(min=1, help="Posts that are measured.")] = 100,
-    starts: Annotated[int, typer.Option(min=1, help="Starts of the process that are measured.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for the result.")] = report.RESULTS,
+    posts: Annotated[int, typer.Option(min=1, help="Number of requests.")] = 100,
+    starts: Annotated[int, typer.Option(min=1, help="Number of process starts.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = report.RESULTS,
 ) -> None:
-    """Measure the stages of a lone request and the start of the process."""
+    """Measure the stages of single requests and the start of the process."""
     clip = moving_texture()
     with counting("starts", starts) as tick:
         begun = [(measure_start(models, clip), tick(1))[0] for _ in range(starts)]
@@ -54,7 +55,7 @@ def main(
 
 
 def moving_texture(seed: int = 7) -> bytes:
-    """An encoded clip of a smooth random texture that drifts, so that motion and detail cost what they do."""
+    """An encoded video of a drifting random texture, with realistic detail and motion for a codec."""
     size = (HEIGHT + FPS * SECONDS, WIDTH + 2 * FPS * SECONDS, 3)
     noise = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
     smooth = cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 4)
@@ -67,14 +68,14 @@ def moving_texture(seed: int = 7) -> bytes:
 
 
 def measure_start(models: Path | None, clip: bytes) -> dict[str, float]:
-    """Seconds from the start of the process to its readiness and to its first answer."""
+    """Seconds from process start to readiness and to the first answer."""
     with serving.service(models) as service, serving.client(service.url) as client:
         serving.classify(client, clip)
         return {"ready_s": service.ready_s, "first_answer_s": time.monotonic() - service.started}
 
 
 def measure_posts(client: httpx.Client, clip: bytes, posts: int) -> list[dict[str, float]]:
-    """Milliseconds of every stage, and of the whole as the client sees it (`client`), for each post."""
+    """Milliseconds of every stage, and of the whole request as seen by the client (`client`), per request."""
     for _ in range(WARM_UP):
         serving.classify(client, clip)
     timings = []
@@ -88,7 +89,7 @@ def measure_posts(client: httpx.Client, clip: bytes, posts: int) -> list[dict[st
 
 
 def summary(timings: Sequence[dict[str, float]], begun: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Every figure of the report; `added_ms` is what the client waits beyond decode and inference."""
+    """All figures of the report; `added` is the client's time minus decode and inference."""
     for timing in timings:
         timing["added"] = timing["client"] - timing["decode"] - timing["inference"]
     rows = (*STAGES, "client", "added")
@@ -104,27 +105,26 @@ def summary(timings: Sequence[dict[str, float]], begun: Sequence[dict[str, float
 def as_text(document: dict[str, Any]) -> str:
     """The report as Markdown."""
     names = {
-        "total": "the service's total",
-        "client": "what the client waited",
-        "added": "of that, neither decode nor inference",
+        "total": "total in the service",
+        "client": "total at the client",
+        "added": "overhead (neither decode nor inference)",
     }
     p50, p95, start = document["p50_ms"], document["p95_ms"], document["start_s"]
     rows = [(names.get(row, row), f"{p50[row]:.1f}", f"{p95[row]:.1f}") for row in p50]
     clip = f"{WIDTH}x{HEIGHT}, {SECONDS} s at {FPS} fps, {document['clip_bytes'] / 1000:.0f} kB"
     ready, answered = f"{start['ready_s']:.2f} s", f"{start['first_answer_s']:.2f} s"
-    return f"""# Where the time goes
+    return f"""# Stages of a request
 
-One H.264 clip of {clip}, posted {document["posts"]} times, one at a time: `python -m benchmarks.stages`.
+One H.264 video ({clip}), posted {document["posts"]} times, one at a time: `python -m benchmarks.stages`.
 {report.described_machine(document["machine"])}
 
 {report.table(("stage", "p50 ms", "p95 ms"), rows)}
-From the start of the process to ready {ready}, to the first answer {answered} (medians of
-{document["starts"]} starts).
+Process start to ready: {ready}; to the first answer: {answered} (medians of {document["starts"]} starts).
 """
 
 
 def _window(texture: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    """Frame `number`: the window moves two pixels to the right and one down a frame."""
+    """Frame `number`; the window moves by two pixels to the right and one pixel down per frame."""
     return texture[number : number + HEIGHT, 2 * number : 2 * number + WIDTH]
 
 

@@ -1,13 +1,13 @@
-"""A model swapped again and again under load: which requests failed, and what memory it cost.
+"""Replaces a model repeatedly under load; reports failed requests and memory growth.
 
     python -m benchmarks.swaps
 
-Callers post one clip over and over to a real service while new versions of the package take each other's
-place, in turns by `load` and by SIGHUP. Each answer has to be a 200 with the label that the first one had.
+Callers post the same video continuously while new versions of the package replace each other, alternately by
+a `load` request and by SIGHUP. Every answer must be a 200 with the same label as the first answer.
 
-Memory is the proportional set size when an old version has been unloaded: of the process with the models, and
-of all, decode workers among them, which grow and are replaced after 200 clips each. The slope is that of a
-least-squares line over the swaps after the first fifth, with its standard error.
+Memory is the proportional set size after each old version was unloaded, of the main process and of all
+processes. The latter includes the decode workers, which grow and are recycled after 200 videos. The slope is
+that of a least-squares line over all swaps after the first fifth, with its standard error.
 """
 
 from __future__ import annotations
@@ -23,58 +23,59 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
 
-from benchmarks import report, serving
-from benchmarks.race.figures import percentile
-from benchmarks.race.processes import process_pss_bytes, pss_bytes
+from benchmarks import report
+from benchmarks import service_process as serving
+from benchmarks.processes import process_pss_bytes, pss_bytes
+from benchmarks.serving_race.figures import percentile
 from benchmarks.stages import moving_texture
 from model_export.progress import counting
-from service.manifest import read_manifest, write_manifest
-from service.packages import find_packages
-from service.settings import bundled_models
+from service.packages.folders import bundled_models, scan_packages
+from service.packages.manifest import read_manifest, write_manifest
 
 NAME = "swaps"
-ADMIN_KEY = "of-this-benchmark"
+ADMIN_KEY = "benchmark-admin-key"
 MB = 1e6
-RIGHT = "right"
+CORRECT = "correct"
 UNLOAD_LIMIT_S = 60.0
 POLL_S = 0.02
-REST_S = 0.5  # load between two swaps
+PAUSE_S = 0.5  # between two swaps
 
 
 @dataclass
-class Seen:
-    """What callers saw."""
+class CallerAnswers:
+    """The answers that callers received."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     versions: set[int] = field(default_factory=set)
-    answers: list[tuple[float, float]] = field(default_factory=list)  # when it began, seconds that it took
+    times: list[tuple[float, float]] = field(default_factory=list)  # (start, duration in s)
 
     @property
     def failed(self) -> int:
-        """Posts that were not answered as they should have been."""
-        return sum(count for outcome, count in self.outcomes.items() if outcome != RIGHT)
+        """Number of requests without a correct answer."""
+        return sum(count for outcome, count in self.outcomes.items() if outcome != CORRECT)
 
     @classmethod
-    def together(cls, parts: Iterable[Seen]) -> Seen:
-        """What several saw."""
+    def merged(cls, parts: Iterable[CallerAnswers]) -> CallerAnswers:
+        """Merge the answers of several callers."""
         whole = cls()
         for part in parts:
             whole.outcomes += part.outcomes
             whole.versions |= part.versions
-            whole.answers += part.answers
+            whole.times += part.times
         return whole
 
 
 @dataclass(frozen=True)
 class Swap:
-    """One swap: when it was asked for, until the new version answered, when the old one was gone; memory."""
+    """One swap: its start, the seconds until the new version was ready, the time of unloading, and memory."""
 
     began: float
     swapped_s: float
@@ -85,14 +86,14 @@ class Swap:
 
 def main(
     package: Annotated[
-        Path | None, typer.Option(help="Package (NAME/VERSION) to swap; the demo model otherwise.")
+        Path | None, typer.Option(help="Package (NAME/VERSION) to swap; default: the demo model.")
     ] = None,
-    swaps: Annotated[int, typer.Option(min=5, help="Swaps.")] = 50,
-    callers: Annotated[int, typer.Option(min=1, help="Callers at once.")] = 4,
-    measure: Annotated[bool, typer.Option(help="Compare the engines at every load, not only once.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the result.")] = report.RESULTS,
+    swaps: Annotated[int, typer.Option(min=5, help="Number of swaps.")] = 50,
+    callers: Annotated[int, typer.Option(min=1, help="Number of concurrent callers.")] = 4,
+    measure: Annotated[bool, typer.Option(help="Compare the engines at every load.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = report.RESULTS,
 ) -> None:
-    """Swap a model under load; exit status 1 when a request failed."""
+    """Swap a model under load; the exit status is 1 if a request failed."""
     clip = moving_texture()
     with tempfile.TemporaryDirectory() as folder:
         seen, done = _run(Versions(package or _demo(), Path(folder)), clip, swaps, callers, measure=measure)
@@ -109,7 +110,7 @@ def main(
 
 
 class Versions:
-    """A folder of packages in which one version takes another's place."""
+    """A folder of packages in which new versions replace old ones."""
 
     def __init__(self, package: Path, folder: Path) -> None:
         self._package = package
@@ -121,28 +122,28 @@ class Versions:
         self.next()
 
     def next(self) -> None:
-        """Put the next version there in one step, and take the one before away."""
+        """Add the next version atomically and remove the previous one."""
         version = self.version + 1
         folder = self.models / self.name / f".{version}"
         shutil.copytree(self._package, folder)
-        write_manifest(replace(self._manifest, version=version), folder)
+        write_manifest(self._manifest.model_copy(update={"version": version}), folder)
         folder.rename(folder.with_name(str(version)))
         if self.version:
             shutil.rmtree(folder.with_name(str(self.version)))
         self.version = version
 
     def forget_engines(self) -> None:
-        """Have the engines compared anew."""
+        """Clear the cache of engine measurements."""
         shutil.rmtree(self.cache, ignore_errors=True)
 
 
 def _demo() -> Path:
-    return find_packages(bundled_models())[0].folder
+    return scan_packages(bundled_models()).packages[0].folder
 
 
 def _run(
     versions: Versions, clip: bytes, swaps: int, callers: int, *, measure: bool
-) -> tuple[Seen, list[Swap]]:
+) -> tuple[CallerAnswers, list[Swap]]:
     environment = {
         "BLVNET_ADMIN_KEY": ADMIN_KEY,
         "BLVNET_CACHE_DIR": str(versions.cache),
@@ -150,26 +151,27 @@ def _run(
     }
     done = []
     with serving.service(versions.models, environment) as service, serving.client(service.url) as client:
-        seen = [Seen() for _ in range(callers)]
+        seen = [CallerAnswers() for _ in range(callers)]
         with _load(service.url, clip, seen), counting("swaps", swaps) as tick:
             for number in range(swaps):
-                time.sleep(REST_S)
+                time.sleep(PAUSE_S)
                 if measure:
                     versions.forget_engines()
                 ask = _by_signal if number % 2 else _by_request
-                done.append(_swap(versions, lambda: ask(service, client, versions.name), client, service.pid))  # noqa: B023
+                request = partial(ask, service, client, versions.name)
+                done.append(_swap(versions, request, client, service.pid))
                 tick(1)
-    return Seen.together(seen), done
+    return CallerAnswers.merged(seen), done
 
 
-def _by_request(_service: serving.Service, client: httpx.Client, name: str) -> None:
+def _by_request(_service: serving.ServiceProcess, client: httpx.Client, name: str) -> None:
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     answer = client.post(f"/v2/repository/models/{name}/load", headers=headers)
     if answer.status_code != httpx.codes.OK:
         raise serving.ServiceFailed(f"{answer.status_code}: {answer.text}")
 
 
-def _by_signal(service: serving.Service, _client: httpx.Client, _name: str) -> None:
+def _by_signal(service: serving.ServiceProcess, _client: httpx.Client, _name: str) -> None:
     os.kill(service.pid, signal.SIGHUP)
 
 
@@ -179,9 +181,8 @@ def _swap(versions: Versions, ask: Callable[[], None], client: httpx.Client, pid
     ask()
     _until(lambda: (versions.version, "ready") in _states(client))
     swapped = time.monotonic()
-    _until(
-        lambda: len(_states(client)) == 1
-    )  # the old one's folder has gone, so its entry goes with its memory
+    # The old version's folder was removed, so its entry disappears when its memory is freed.
+    _until(lambda: len(_states(client)) == 1)
     ended = time.monotonic()
     return Swap(began, swapped - began, ended, process_pss_bytes(pid) / MB, pss_bytes(pid) / MB)
 
@@ -194,13 +195,13 @@ def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + UNLOAD_LIMIT_S
     while not condition():
         if time.monotonic() > deadline:
-            raise serving.ServiceFailed(f"the swap was not done in {UNLOAD_LIMIT_S:.0f} s")
+            raise serving.ServiceFailed(f"the swap did not finish within {UNLOAD_LIMIT_S:.0f} s")
         time.sleep(POLL_S)
 
 
 @contextmanager
-def _load(url: str, clip: bytes, seen: Sequence[Seen]) -> Iterator[None]:
-    """A caller for each of `seen` that posts the clip while the context lasts."""
+def _load(url: str, clip: bytes, seen: Sequence[CallerAnswers]) -> Iterator[None]:
+    """Run one caller per element of `seen`, which posts the video during the block."""
     with serving.client(url) as client:
         label = serving.classify(client, clip)["predictions"][0]["label"]
     ended = threading.Event()
@@ -214,7 +215,7 @@ def _load(url: str, clip: bytes, seen: Sequence[Seen]) -> Iterator[None]:
             call.result()
 
 
-def _post_until(ended: threading.Event, url: str, clip: bytes, label: str, seen: Seen) -> None:
+def _post_until(ended: threading.Event, url: str, clip: bytes, label: str, seen: CallerAnswers) -> None:
     with serving.client(url) as client:
         while not ended.is_set():
             began = time.monotonic()
@@ -224,16 +225,16 @@ def _post_until(ended: threading.Event, url: str, clip: bytes, label: str, seen:
                 seen.outcomes[str(exc)[:100] or type(exc).__name__] += 1
                 continue
             right = answer["predictions"][0]["label"] == label
-            seen.outcomes[RIGHT if right else "another label"] += 1
+            seen.outcomes[CORRECT if right else "different label"] += 1
             seen.versions.add(answer["model"]["version"])
-            seen.answers.append((began, time.monotonic() - began))
+            seen.times.append((began, time.monotonic() - began))
 
 
-def summary(seen: Seen, done: Sequence[Swap]) -> dict[str, Any]:
-    """Every figure of the report."""
+def summary(seen: CallerAnswers, done: Sequence[Swap]) -> dict[str, Any]:
+    """All figures of the report."""
     during: list[float] = []
     other: list[float] = []
-    for began, took in seen.answers:
+    for began, took in seen.times:
         beside = any(swap.began <= began + took and began <= swap.ended for swap in done)
         (during if beside else other).append(took)
     return {
@@ -244,9 +245,9 @@ def summary(seen: Seen, done: Sequence[Swap]) -> dict[str, Any]:
         "versions_that_answered": len(seen.versions),
         "swap_s": statistics.median(swap.swapped_s for swap in done),
         "unloaded_s": statistics.median(swap.ended - swap.began for swap in done),
-        "latency_ms": {"during a swap": _latency(during), "else": _latency(other)},
+        "latency_ms": {"during a swap": _latency(during), "otherwise": _latency(other)},
         "memory": {
-            "the models' process": _memory([swap.own_mb for swap in done]),
+            "main process": _memory([swap.own_mb for swap in done]),
             "all processes": _memory([swap.all_mb for swap in done]),
         },
     }
@@ -282,7 +283,7 @@ def _latency(seconds: Sequence[float]) -> dict[str, float | None]:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The report for people."""
+    """The report as Markdown."""
     latency = [
         (when, *(f"{value:.0f}" if value is not None else "" for value in values.values()))
         for when, values in found["latency_ms"].items()
@@ -297,13 +298,16 @@ def as_text(found: dict[str, Any]) -> str:
     ]
     return (
         "# Swaps under load\n\n"
-        f"{found['swaps']} swaps, {found['callers']} callers: of {found['requests']} requests "
-        f"{found['failed']} failed. {found['versions_that_answered']} versions answered.\n\n"
-        f"A swap took {found['swap_s']:.2f} s, and {found['unloaded_s']:.2f} s until the old version was "
-        "unloaded (medians).\n\n"
-        + report.table(("answer in ms", "p50", "p99", "longest"), latency)
+        f"{found['swaps']} swaps with {found['callers']} callers: {found['failed']} of "
+        f"{found['requests']} requests failed. {found['versions_that_answered']} versions answered.\n\n"
+        f"A swap took {found['swap_s']:.2f} s; the old version was unloaded after "
+        f"{found['unloaded_s']:.2f} s (medians).\n\n"
+        + report.table(("latency in ms", "p50", "p99", "maximum"), latency)
         + "\n"
-        + report.table(("memory in MB", "first", "after a fifth", "last", "least", "most", "a swap"), memory)
+        + report.table(
+            ("memory in MB", "first", "after a fifth", "last", "minimum", "maximum", "growth per swap"),
+            memory,
+        )
         + f"\n{report.described_machine(found['machine'])}\n"
     )
 

@@ -1,26 +1,32 @@
-"""Label clips with a running service: python examples/classify.py http://127.0.0.1:8000 clip.mp4 ..."""
+"""Label clips with a running service.
+
+python examples/classify.py 127.0.0.1:8000 examples/clip.mp4 ...
+"""
+
+from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-import httpx
+from blvnet_client import BlvnetClientError, Client, VideoError
 
 
-def main(server: str, *clips: str) -> None:
-    """Print the best label of each clip, or what is wrong with it."""
-    with httpx.Client(base_url=server, timeout=60) as client:
+def main(server: str, *clips: str) -> int:
+    """Print the best label of each clip, or what is wrong with it; return the exit status."""
+    failed = 0
+    with Client(server) as client:
         for clip in clips:
-            with Path(clip).open("rb") as file:
-                answer = client.post("/v1/classify", params={"top_k": 1}, files={"file": file})
-            document = answer.json()
-            if answer.is_success:
-                best = document["predictions"][0]
-                print(
-                    f"{clip}: {best['label']} ({best['score']:.0%}, {document['timing_ms']['total']:.0f} ms)"
-                )
+            try:
+                result = client.classify(clip, top_k=1)
+            except VideoError as error:  # this video cannot be read, the next one may
+                print(f"{clip}: {error.code}: {error.message}")
+                failed += 1
             else:
-                print(f"{clip}: {document['title']}: {document['detail']}")
+                print(f"{clip}: {result.best.label} ({result.best.score:.0%})")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except BlvnetClientError as error:  # no service there, a missing file, a wrong key
+        sys.exit(str(error))

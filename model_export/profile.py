@@ -1,19 +1,19 @@
-"""What a network costs: parameters, multiply-accumulates and activation memory, stage by stage.
+"""The costs of a network: parameters, multiply-accumulates and activation memory, stage by stage.
 
-The network is not run, but called on torch's `meta` device, where tensors have shapes and no values, with a
-meter around every operation: it adds up the multiply-accumulates of convolutions and matrix products, and
-follows the bytes of all tensors that are alive at once. So the figures are those of the code that trains,
-in eager PyTorch and float32; workspaces inside an operation, parameters and their gradients are not
-counted.
+The network is not run, but called on torch's `meta` device, where tensors have shapes and no values. A meter
+around every operation adds up the multiply-accumulates of convolutions and matrix products, and follows the
+bytes of all live tensors. So the figures are those of the training code, in eager PyTorch and float32,
+without the workspaces inside an operation, the parameters and their gradients.
 
-- One multiply-accumulate counts once. TAM's taps count as convolutions do, in the folded form that runs.
+- One multiply-accumulate counts once. The taps of a TAM count as convolutions, in their folded form.
 - `activation_bytes`: the most bytes alive at once in a forward pass without gradients, the input included.
-- `training_activation_bytes`: the same in a training step, forward and backward. A stage's own share is
-  what it keeps for the backward pass.
+- `training_activation_bytes`: the same in a training step, forward and backward. The share of a stage is what
+  it keeps for the backward pass.
 """
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,20 +25,23 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model_export.config import ModelConfig
-from model_export.networks.names import build
+from model_export.networks.config import ModelConfig
+from model_export.networks.registry import build
+from service.clip.spec import ClipSpec
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 STAGES = ("stem", *LAYERS, "head")
+KINDS = ("convolution", "tam", "rest")
 GIGA = 1e9
-BATCH = (
-    2  # for the training step, whose statistics want more than one value a channel; the figures are per clip
-)
+# Clips of the training step: batch normalisation needs more than one value per channel. Figures are per clip.
+BATCH = 2
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a network or one stage of it, for one clip.
+    """The costs of a network, or of one of its stages, for one clip.
 
     Attributes:
         parameters: trained numbers.
@@ -46,8 +49,8 @@ class Costs:
         convolution_gmacs: of convolutions other than TAM's.
         tam_gmacs: of TAM's taps.
         rest_gmacs: of the fully connected layer.
-        activation_bytes: see the module.
-        training_activation_bytes: see the module.
+        activation_bytes: see the module docstring.
+        training_activation_bytes: see the module docstring.
     """
 
     parameters: int
@@ -61,7 +64,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Profile:
-    """A network's costs in all and by stage."""
+    """The costs of a network, in total and by stage."""
 
     config: ModelConfig
     total: Costs
@@ -80,55 +83,51 @@ class Profile:
 
 
 def profile_network(config: ModelConfig) -> Profile:
-    """Measure a network by its configuration; takes a second or two, and no memory to speak of."""
+    """Measure the network of a configuration; takes a second or two, and almost no memory."""
     with torch.device("meta"):
         network = build(config)
-    inference = _measure_inference(network.eval(), config)
-    kept, training_peak = _measure_training(network.train(), config)
+    clip = config.clip_spec()
+    inference = _measure_inference(network.eval(), clip)
+    kept, training_peak = _measure_training(network.train(), clip)
+    parameters = dict.fromkeys(STAGES, 0)
+    for name, tensor in network.named_parameters():
+        first = name.partition(".")[0]
+        stage = first if first in LAYERS else "head" if first == "fc" else "stem"
+        parameters[stage] += tensor.numel()
     stages = {
         name: _costs(
-            _parameters(network, name),
-            inference.macs[name],
-            inference.peaks[name],
-            kept.get(name, 0) // BATCH,
+            parameters[name], inference.macs[name], inference.peaks[name], kept.get(name, 0) // BATCH
         )
         for name in STAGES
     }
-    macs = {kind: sum(inference.macs[name][kind] for name in STAGES) for kind in _KINDS}
-    parameters = sum(costs.parameters for costs in stages.values())
-    total = _costs(parameters, macs, max(inference.peaks.values()), training_peak // BATCH)
+    macs = {kind: sum(inference.macs[name][kind] for name in STAGES) for kind in KINDS}
+    total = _costs(sum(parameters.values()), macs, max(inference.peaks.values()), training_peak // BATCH)
     return Profile(config, total, stages)
 
 
-def count_macs(config: ModelConfig) -> int:
-    """Multiply-accumulates of one clip, as `Costs.gmacs` counts them."""
-    with torch.device("meta"):
-        network = build(config)
-    measured = _measure_inference(network.eval(), config)
+def count_macs(network: nn.Module, clip: ClipSpec) -> int:
+    """Multiply-accumulates of a network for one clip, as `Costs.gmacs` counts them."""
+    measured = _measure_inference(copy.deepcopy(network).to("meta").eval(), clip)
     return sum(sum(kinds.values()) for kinds in measured.macs.values())
 
 
-_KINDS = ("convolution", "tam", "rest")
-_aten = torch.ops.aten
-
-
 @dataclass
-class _Measured:
-    """What the meter saw, by stage."""
+class Measurement:
+    """The meter's figures by stage: multiply-accumulates by kind, and the peak of live bytes."""
 
     macs: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {name: dict.fromkeys(_KINDS, 0) for name in STAGES}
+        default_factory=lambda: {name: dict.fromkeys(KINDS, 0) for name in STAGES}
     )
     peaks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
 
 
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts multiply-accumulates and follows live bytes; `stage` says where they belong."""
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts multiply-accumulates and follows live bytes of the current `stage`."""
 
     def __init__(self, known: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stage: str = STAGES[0]
-        self.measured: _Measured = _Measured()
+        self.measured: Measurement = Measurement()
         self.live = 0
         self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
         for tensor in (*known.parameters(), *known.buffers(), *(p.grad for p in known.parameters())):
@@ -139,14 +138,22 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        self._count(func.overloadpacket, args, result)
+        operation = func.overloadpacket
+        # Each value of the result takes one multiply-accumulate per weight of its filter, or per row entry.
+        if operation is aten.convolution:
+            weight, groups = args[1], args[8]
+            kind = "tam" if groups == weight.shape[0] > 1 else "convolution"  # nothing else is depthwise
+            self.measured.macs[self.stage][kind] += result.numel() * weight[0].numel()
+        elif operation in (aten.mm, aten.bmm, aten.addmm):
+            left = args[1] if operation is aten.addmm else args[0]
+            self.measured.macs[self.stage]["rest"] += result.numel() * left.shape[-1]
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self.follow(tensor)
         return result
 
     def follow(self, tensor: Tensor) -> None:
-        """Count a tensor's bytes until its memory is given back."""
+        """Count a tensor's bytes until its memory is freed."""
         storage = tensor.untyped_storage()
         if storage in self._seen:
             return
@@ -159,46 +166,36 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _freed(self, size: int) -> None:
         self.live -= size
 
-    def _count(self, operation: Any, args: tuple[Any, ...], result: Any) -> None:
-        """Multiply-accumulates: each value of the result takes one per weight of its filter, or row."""
-        if operation is _aten.convolution:
-            weight, groups = args[1], args[8]
-            kind = "tam" if groups == weight.shape[0] > 1 else "convolution"  # nothing else is depthwise
-            self.measured.macs[self.stage][kind] += result.numel() * weight[0].numel()
-        elif operation in (_aten.mm, _aten.bmm, _aten.addmm):
-            left = args[1] if operation is _aten.addmm else args[0]
-            self.measured.macs[self.stage]["rest"] += result.numel() * left.shape[-1]
 
-
-def _measure_inference(network: nn.Module, config: ModelConfig) -> _Measured:
-    streams = _streams(config, 1)
-    meter = _Meter(network)
-    with torch.no_grad(), meter, _stages_followed(network, meter):
-        for stream in streams:
-            meter.follow(stream)
-        network(*streams)
+def _measure_inference(network: nn.Module, clip: ClipSpec) -> Measurement:
+    inputs = _inputs(clip, 1)
+    meter = Meter(network)
+    with torch.no_grad(), meter, _follow_stages(network, meter):
+        for frames in inputs:
+            meter.follow(frames)
+        network(*inputs)
     return meter.measured
 
 
-def _measure_training(network: nn.Module, config: ModelConfig) -> tuple[dict[str, int], int]:
+def _measure_training(network: nn.Module, clip: ClipSpec) -> tuple[dict[str, int], int]:
     """Bytes that each stage keeps for the backward pass, and the peak of a whole step, for `BATCH` clips."""
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)  # so that gradients of parameters are not counted
-    streams = _streams(config, BATCH)
+    inputs = _inputs(clip, BATCH)
     kept: dict[str, int] = {}
-    meter = _Meter(network)
+    meter = Meter(network)
     with meter:
-        for stream in streams:
-            meter.follow(stream)
-        with _stages_followed(network, meter, kept):
-            evidence = network(*streams)
+        for frames in inputs:
+            meter.follow(frames)
+        with _follow_stages(network, meter, kept):
+            evidence = network(*inputs)
         evidence.mean(1).sum().backward()
     return kept, max(meter.measured.peaks.values())
 
 
 @contextmanager
-def _stages_followed(network: nn.Module, meter: _Meter, kept: dict[str, int] | None = None) -> Iterator[None]:
-    """Tell the meter which stage runs; note in `kept` by how much each stage left more bytes alive."""
+def _follow_stages(network: nn.Module, meter: Meter, kept: dict[str, int] | None = None) -> Iterator[None]:
+    """Set the meter's stage as the network runs; add to `kept` the bytes that each stage leaves alive."""
     start = 0
 
     def enter(stage: str) -> Callable[..., None]:
@@ -224,21 +221,12 @@ def _stages_followed(network: nn.Module, meter: _Meter, kept: dict[str, int] | N
             handle.remove()
 
 
-def _streams(config: ModelConfig, batch: int) -> list[Tensor]:
-    """Normalised inputs without values, laid out as `pixels.normalise` gives them."""
-    streams = []
-    for spec in config.clip_spec().inputs:
-        frames = torch.empty(batch, *spec.shape(config.frames), device="meta")
-        streams.append(frames.permute(0, 1, 4, 2, 3))
-    return streams
-
-
-def _parameters(network: nn.Module, stage: str) -> int:
-    def stage_of(name: str) -> str:
-        first = name.partition(".")[0]
-        return first if first in LAYERS else "head" if first == "fc" else "stem"
-
-    return sum(tensor.numel() for name, tensor in network.named_parameters() if stage_of(name) == stage)
+def _inputs(clip: ClipSpec, batch: int) -> list[Tensor]:
+    """Normalised inputs without values, in the layout of `normalise.normalise`."""
+    return [
+        torch.empty(batch, *spec.shape(clip.frames), device="meta").permute(0, 1, 4, 2, 3)
+        for spec in clip.inputs
+    ]
 
 
 def _costs(parameters: int, macs: dict[str, int], inference_bytes: int, training_bytes: int) -> Costs:

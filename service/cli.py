@@ -1,14 +1,15 @@
-"""The `blvnet` command: finds the command that is asked for, imports that one alone, and reports errors.
+"""The `blvnet` command line: imports only the requested command, and reports errors as one line.
 
-The commands of the service are listed here, those of training are found by name as entry points of the group
-`blvnet.commands`. Either way a command is a plain function with typer annotations, and it is imported when it
-is called: so serving never loads what training needs, and a command whose extra is not installed can say so.
+The service's commands are listed here; training commands are entry points of the group `blvnet.commands`. A
+command is a plain function with typer annotations, imported when it is called: serving never loads training
+dependencies, and a command whose extra is missing can say so.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -29,28 +30,53 @@ OWN_COMMANDS = {
     "classify": "service.commands.classify:classify",
     "timeline": "service.commands.timeline:timeline",
     "models": "service.commands.models:models",
+    "batch": "service.commands.batch:batch",
+    "doctor": "service.commands.doctor:doctor",
+    "teach": "service.commands.teach:teach",
     "bench": "service.commands.bench:bench",
 }
 ENTRY_POINT_GROUP = "blvnet.commands"
-# What is missing when an extra is, by the name under which Python imports it.
+# Import names of the packages that each extra installs.
 EXTRAS = {
-    "train": ("torch", "onnx", "onnxscript", "cv2", "matplotlib", "PIL"),
+    "train": ("torch", "onnx", "onnxscript", "cv2", "matplotlib", "PIL", "pyarrow", "safetensors", "yaml"),
+    "tensorboard": ("tensorboard",),
     "cpu": ("onnxruntime",),
     "openvino": ("openvino",),
+    "batch": ("fsspec", "pyarrow", "s3fs"),
+    "ray": ("ray",),
 }
+FAILED = 1
 BAD_USAGE = 2
 
 
 class Failure(typer.TyperException):
-    """What ends the process: one line, and the exit status."""
+    """An error message of one line, and the exit status."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
+class CommandHelp(typer.core.TyperCommand):
+    """A command whose help is plain text, which cuts no names; options are grouped by their help panel."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for the arguments and for each group of options."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                is_argument = parameter.param_type_name == "argument"
+                default = "Arguments" if is_argument else "Options"
+                title = getattr(parameter, "rich_help_panel", None) or default
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
 class Commands(typer.core.TyperGroup):
-    """The commands of the service and of the installed extras, each imported when it is called."""
+    """Command group that imports each command when it is called."""
 
     @cached_property
     def targets(self) -> dict[str, str]:
@@ -59,42 +85,46 @@ class Commands(typer.core.TyperGroup):
         return OWN_COMMANDS | dict(found)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
-        """All names, for the help."""
+        """Names of all commands, for the help."""
         return list(self.targets)
 
     def get_command(self, ctx: Any, cmd_name: str) -> typer.core.TyperCommand | None:  # noqa: ARG002
-        """A stand-in with the command's name and one line of help, for listings."""
+        """A placeholder with the name and the first help line, for listings."""
         if cmd_name not in self.targets:
             return None
         return typer.core.TyperCommand(name=cmd_name, help=summary(self.targets[cmd_name]))
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the commands with their whole first help lines."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(target)) for name, target in self.targets.items()])
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:  # noqa: ARG002
-        """The command that `args` start with, imported."""
+        """Import the command that `args` start with."""
         name, *rest = args
-        target = OWN_COMMANDS.get(name) or self.targets.get(
-            name
-        )  # own ones without a look at what is installed
+        # The own commands need no look at what is installed.
+        target = OWN_COMMANDS.get(name) or self.targets.get(name)
         if target is None:
-            raise Failure(f"there is no command {name!r}.{self._guess(name)} Try 'blvnet --help'.", BAD_USAGE)
-        return name, _command(name, target), rest
+            close = get_close_matches(name, self.targets, n=1)
+            guess = f" Did you mean {close[0]!r}?" if close else ""
+            raise Failure(f"there is no command {name!r}.{guess} Try 'blvnet --help'.", BAD_USAGE)
+        return name, load_command(name, target), rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; its errors become one line, unless `--debug` asks for all of it."""
+        """Run the command; errors become one line unless `--debug` is given."""
         try:
             return super().invoke(ctx)
-        except (BlvnetError, ModuleNotFoundError) as exc:
+        except BrokenPipeError:
+            raise
+        except (BlvnetError, ModuleNotFoundError, OSError) as exc:
             if ctx.params["debug"]:
                 raise
             raise _failure(exc) from exc
 
-    def _guess(self, name: str) -> str:
-        close = get_close_matches(name, self.targets, n=1)
-        return f" Did you mean {close[0]!r}?" if close else ""
-
 
 COMMON: dict[str, Any] = {
-    "add_completion": False,
     "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 app = typer.Typer(cls=Commands, no_args_is_help=True, **COMMON)
@@ -113,27 +143,45 @@ def blvnet(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """What is happening in this clip? Serve, try, train and export action recognition with bLVNet-TAM."""
+    """Video action recognition with bLVNet-TAM: serve, classify, train and export.
+
+    Example: blvnet classify examples/clip.mp4
+    """
 
 
 def main() -> None:
     """The console script."""
-    # Official builds of onnxruntime report to their maker as soon as they are imported, unless told not to.
+    # Official builds of onnxruntime send telemetry when they are imported, unless this is set.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # Threads of numpy's linear algebra, read when it is imported. The matrices are small, and threads that
+    # wait for one another in loops take several times the processor time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # file names need not be valid UTF-8
     try:
         status = app(prog_name="blvnet", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except typer.TyperException as exc:
-        typer.echo(f"blvnet: {_one_line(exc)}", err=True)
-        sys.exit(exc.exit_code)
+        _complain(_one_line(exc))
+        status = exc.exit_code
     except typer.Abort:
-        sys.exit(1)
+        status = FAILED
+    except BrokenPipeError:
+        status = FAILED
+        _discard_output()
+    except OSError as exc:
+        _complain(_failure(exc).message)
+        status = FAILED
+        _discard_output()
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def summary(target: str) -> str:
-    """First line of the docstring of `module:function`, read without running the module.
+    """First docstring line of `module:function`, read from the source.
 
-    Importing all commands to list them would take seconds, and fail where an extra is not installed.
+    Importing all commands for a listing would take seconds, and fail if an extra is missing.
     """
     module, _, function = target.partition(":")
     spec = importlib.util.find_spec(module)
@@ -146,21 +194,27 @@ def summary(target: str) -> str:
     return ""
 
 
-def _command(name: str, target: str) -> Any:
+def load_command(name: str, target: str) -> Any:
+    """Import the command for `module:function`."""
     module, _, attribute = target.partition(":")
     function: Callable[..., None] = getattr(import_module(module), attribute)
-    single = typer.Typer(**COMMON)
-    single.command(name)(function)
+    single = typer.Typer(add_completion=False, **COMMON)
+    single.command(name, cls=CommandHelp)(function)
     return typer.main.get_command(single)
 
 
-def _failure(exc: BlvnetError | ModuleNotFoundError) -> Failure:
+def _failure(exc: BlvnetError | ModuleNotFoundError | OSError) -> Failure:
     if isinstance(exc, BlvnetError):
-        return Failure(exc.message, getattr(exc, "exit_code", 1))
+        return Failure(exc.message, getattr(exc, "exit_code", FAILED))
+    if isinstance(exc, OSError):
+        where = f"{exc.filename}: " if exc.filename else "output cannot be written: "
+        return Failure(f"{where}{exc.strerror or exc}", FAILED)
     missing = (exc.name or "").partition(".")[0]
     for extra, modules in EXTRAS.items():
         if missing in modules:
-            return Failure(f"{missing} is not installed; pip install 'blvnet-serve[{extra}]'", 1)
+            from service.installation import install_command
+
+            return Failure(f"{missing} is not installed; run: {install_command(extra)}", FAILED)
     raise exc
 
 
@@ -170,3 +224,17 @@ def _one_line(exc: typer.TyperException) -> str:
     if context is None:
         return message
     return f"{message.removesuffix('.')}. Try '{context.command_path} --help'."
+
+
+def _complain(message: str) -> None:
+    try:
+        typer.echo(f"blvnet: {message}", err=True)
+    except OSError:  # standard error cannot be written either; the exit status remains
+        _discard_output()
+
+
+def _discard_output() -> None:
+    """Let the interpreter end without another attempt to write what is left."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)

@@ -1,26 +1,39 @@
-"""Every error that a caller may see, in one tree.
+"""The errors that callers may see.
 
-    BlvnetError                     the command line prints it as one line, exit status 1
-    ├── RequestError                becomes a problem document (`service.http.problems` maps the codes)
-    │   ├── BadRequest              bad_request          the request itself is malformed
+    BlvnetError                     printed by the command line as one line, exit status 1
+    ├── RequestError                answered as a problem document (`service.http.problems` maps the codes)
+    │   ├── BadRequest              bad_request          the request is malformed
     │   ├── Unauthorized            unauthorized         no valid API key, or not the admin key
-    │   ├── Forbidden               forbidden            models may be changed by nobody over HTTP
+    │   ├── Forbidden               forbidden            no admin key is set
     │   ├── ModelNotFound           model_not_found
-    │   ├── ModelRefused            model_refused        a package that was to be loaded cannot serve
-    │   ├── TooLarge                too_large            the upload passes a limit
-    │   ├── NotAVideo               not_a_video          the bytes are no video container we take
-    │   ├── Undecodable             undecodable          a video, but no frame can be had from it
+    │   ├── ModelRefused            model_refused        a package to load is invalid
+    │   ├── TooLarge                too_large            the upload exceeds a limit
+    │   ├── NotAVideo               not_a_video          not a supported video container
+    │   ├── Undecodable             undecodable          a video, but no frame can be decoded
     │   ├── InvalidParameter        invalid_parameter
-    │   ├── OverLimit               over_limit           pixels, duration, streams, ...
+    │   ├── OverLimit               over_limit           pixels, duration, tracks, ...
+    │   ├── JobsOff                 jobs_off             no folder for jobs is set
+    │   ├── JobNotFound             job_not_found
+    │   ├── IdempotencyMismatch     idempotency_mismatch an Idempotency-Key is used for another job
+    │   ├── TeachingOff             teaching_off         no folder for taught models is set
+    │   ├── ExampleNotFound         example_not_found
+    │   ├── LabelConflict           label_conflict       the clip or the label exists in another form
+    │   ├── BaseChanged             base_changed         the examples belong to another base
+    │   ├── NameTaken               name_taken           a package of the models folder has this name
+    │   ├── TrainingInProgress      training             the model is being trained
+    │   ├── TeachingFull            teaching_full        a limit on examples or taught models is reached
+    │   ├── TooFewExamples          too_few_examples
+    │   ├── TrainingFailed          training_failed      the process of the training ended
     │   ├── RateLimited             rate_limited
     │   ├── Overloaded              overloaded           the queue is full
+    │   ├── StorageFull             storage_full         no disk space for an upload
     │   ├── NotReady                not_ready            no model yet, or shutting down
     │   └── DeadlineExceeded        deadline_exceeded
-    ├── PackageError                a model package that cannot be trusted or read
-    └── ProviderUnavailable         an asked-for execution provider that cannot be had
+    ├── PackageError                an invalid model package
+    └── ProviderUnavailable         a requested execution provider is not available
 
-Messages are written for the caller: no path of the server, no text of a library underneath.
-Errors cross process borders as themselves, so every one pickles with its fields.
+Messages are written for callers: they contain no server paths and no texts of libraries. Errors cross process
+borders, so each one can be pickled with its fields.
 """
 
 from __future__ import annotations
@@ -29,7 +42,7 @@ from typing import ClassVar
 
 
 class BlvnetError(Exception):
-    """Root of the errors that are reported, not debugged; the message is safe to show."""
+    """Base of the errors that are reported to the caller; the message is safe to show."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -37,69 +50,80 @@ class BlvnetError(Exception):
 
 
 class RequestError(BlvnetError):
-    """A request that cannot be answered; `code` is the contract's problem code."""
+    """A request that cannot be answered; `code` is the problem code."""
 
     code: ClassVar[str]
 
 
+class RetryAfter(BlvnetError):
+    """Base of the errors of requests that may succeed later, in `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type[RetryAfter], tuple[str, float]]:
+        return type(self), (self.message, self.retry_after_s)
+
+
 class BadRequest(RequestError):
-    """The request is malformed: no file, a broken multipart body, an empty body."""
+    """The request is malformed: no file, an invalid form, an empty body."""
 
     code = "bad_request"
 
 
 class Unauthorized(RequestError):
-    """A key is asked for, and the request does not carry it."""
+    """The request needs a key and has no valid one."""
 
     code = "unauthorized"
 
 
 class Forbidden(RequestError):
-    """Nobody may do this, as no admin key is set."""
+    """The operation needs an admin key, and none is configured."""
 
     code = "forbidden"
 
 
 class ModelNotFound(RequestError):
-    """No model of that name (or version) is served."""
+    """No model of that name, or not that version, serves."""
 
     code = "model_not_found"
 
 
 class ModelRefused(RequestError):
-    """A package that was to be loaded cannot serve; the message says which and why."""
+    """A package to load is invalid; the message names it and the reason."""
 
     code = "model_refused"
 
 
 class TooLarge(RequestError):
-    """The upload is larger than the service accepts."""
+    """The upload exceeds a size limit."""
 
     code = "too_large"
 
 
 class NotAVideo(RequestError):
-    """The bytes are not one of the video containers that the service takes, or hold no video stream."""
+    """The file is not a supported video container, or has no video track."""
 
     code = "not_a_video"
 
 
 class Undecodable(RequestError):
-    """A video by its container, but no frame of it can be decoded."""
+    """The file is a video container, but no frame of it can be decoded."""
 
     code = "undecodable"
 
 
 class InvalidParameter(RequestError):
-    """A query parameter is out of range or of the wrong type."""
+    """A query parameter has a wrong type or is out of range."""
 
     code = "invalid_parameter"
 
 
 class OverLimit(RequestError):
-    """The video passes a limit: `limit` is its name, `value` what the video has, `maximum` what is allowed.
+    """The video exceeds a limit: `limit` is its name, `value` the video's, `maximum` the highest allowed.
 
-    Numbers are in the unit that the limit's name ends in (pixels, `_s`, frames, streams).
+    The unit of the numbers is in the limit's name: pixels, seconds (`_s`), frames, tracks.
     """
 
     code = "over_limit"
@@ -114,54 +138,114 @@ class OverLimit(RequestError):
         return type(self), (self.limit, self.value, self.maximum)
 
 
-class RateLimited(RequestError):
-    """This API key has used up its share; `retry_after_s` says when to come back."""
+class JobsOff(RequestError):
+    """Jobs are disabled: no folder for them is set."""
+
+    code = "jobs_off"
+
+
+class JobNotFound(RequestError):
+    """No job has this id, or it belongs to another API key, or it has expired."""
+
+    code = "job_not_found"
+
+
+class IdempotencyMismatch(RequestError):
+    """An `Idempotency-Key` was used before for a job with other parameters or another video."""
+
+    code = "idempotency_mismatch"
+
+
+class TeachingOff(RequestError):
+    """Models cannot be taught over HTTP: no folder for them is set."""
+
+    code = "teaching_off"
+
+
+class ExampleNotFound(RequestError):
+    """The taught model has no such example."""
+
+    code = "example_not_found"
+
+
+class LabelConflict(RequestError):
+    """The clip belongs to another label, or the label differs from another one only by case or spaces."""
+
+    code = "label_conflict"
+
+
+class BaseChanged(RequestError):
+    """The examples of a taught model belong to another base than the one that is requested or loaded."""
+
+    code = "base_changed"
+
+
+class NameTaken(RequestError):
+    """A model of the models folder has the name that a taught model should get."""
+
+    code = "name_taken"
+
+
+class TrainingInProgress(RequestError):
+    """The model is being trained."""
+
+    code = "training"
+
+
+class TeachingFull(RequestError):
+    """A limit on the number or the size of examples, or on the number of taught models, is reached."""
+
+    code = "teaching_full"
+
+
+class TooFewExamples(RequestError):
+    """The examples cannot be learned from; the message says what to add."""
+
+    code = "too_few_examples"
+
+
+class TrainingFailed(RetryAfter, RequestError):
+    """The process of a training ended without a result; the examples are kept."""
+
+    code = "training_failed"
+
+
+class RateLimited(RetryAfter, RequestError):
+    """A limit of the API key is reached."""
 
     code = "rate_limited"
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
-    def __reduce__(self) -> tuple[type[RateLimited], tuple[str, float]]:
-        return type(self), (self.message, self.retry_after_s)
-
-
-class Overloaded(RequestError):
-    """More work is queued than can be done in time; `retry_after_s` says when to come back."""
+class Overloaded(RetryAfter, RequestError):
+    """The queue is full, or the request could not be answered in time."""
 
     code = "overloaded"
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
-    def __reduce__(self) -> tuple[type[Overloaded], tuple[str, float]]:
-        return type(self), (self.message, self.retry_after_s)
+class StorageFull(RetryAfter, RequestError):
+    """The disk that holds uploads is full."""
+
+    code = "storage_full"
 
 
-class NotReady(RequestError):
-    """No model is loaded yet, or the service is shutting down; `retry_after_s` says when to come back."""
+class NotReady(RetryAfter, RequestError):
+    """No model is loaded yet, or the service is shutting down."""
 
     code = "not_ready"
 
     def __init__(self, message: str, retry_after_s: float = 5.0) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-    def __reduce__(self) -> tuple[type[NotReady], tuple[str, float]]:
-        return type(self), (self.message, self.retry_after_s)
+        super().__init__(message, retry_after_s)
 
 
 class DeadlineExceeded(RequestError):
-    """The request's time is over."""
+    """The request timed out."""
 
     code = "deadline_exceeded"
 
 
 class PackageError(BlvnetError):
-    """A model package that is missing, malformed, or does not match its checksum."""
+    """A model package is missing or malformed, or does not match its checksum."""
 
 
 class ProviderUnavailable(BlvnetError):
-    """The asked-for execution provider is not in use, so the service does not start."""
+    """The requested execution provider is not available, so the service does not start."""

@@ -1,4 +1,4 @@
-"""What the core tells of itself while it works; by default nobody listens, metrics are one that does."""
+"""Hooks for pipeline events. The metrics implement them; the defaults do nothing."""
 
 from __future__ import annotations
 
@@ -6,27 +6,46 @@ from enum import StrEnum
 
 
 class RestartReason(StrEnum):
-    """Why a decode worker was replaced; a closed set, so that it can label a metric."""
+    """Why a decode worker was replaced. A closed set, because it is a label of a metric."""
 
-    CRASHED = "crashed"  # it died by itself
-    KILLED = "killed"  # by SIGKILL: the kernel, short of memory, or an operator
-    TIMEOUT = "timeout"  # a clip took longer than it may
-    CANCELLED = "cancelled"  # the caller had gone in mid-clip
-    ERROR = "error"  # something came up that no worker should raise
-    RECYCLED = "recycled"  # it had served its number of clips
+    CRASHED = "crashed"  # it ended by itself
+    KILLED = "killed"  # by SIGKILL, sent by the kernel for lack of memory or by an operator
+    TIMEOUT = "timeout"  # it did not answer in time
+    CPU_LIMIT = "cpu_limit"  # a video used up its processor time
+    CANCELLED = "cancelled"  # the caller left while it decoded
+    ERROR = "error"  # an unexpected exception
+    RECYCLED = "recycled"  # it had decoded its maximum number of videos
+
+
+class TrainingResult(StrEnum):
+    """How a training of a taught model ended. A closed set, because it is a label of a metric."""
+
+    TRAINED = "trained"
+    REFUSED = "refused"  # there are too few examples
+    CANCELLED = "cancelled"  # the caller left, or the service stopped
+    FAILED = "failed"  # its process ended, or the package could not be written
 
 
 class Observer:
-    """Does nothing; override what is of interest. Called on the event loop: neither block nor raise in it."""
+    """Override the methods of interest. They run on the event loop and must neither block nor raise."""
 
     def batch_size(self, model: str, rows: int) -> None:
         """A batch of `rows` views is about to run."""
+
+    def taught_views(self, model: str, views: int) -> None:
+        """A request of a taught model submits `views` views to the batches of its base."""
+
+    def taught_examples(self, model: str, examples: int | None) -> None:
+        """A taught model has this many examples by now; None: it was deleted."""
+
+    def training(self, result: TrainingResult, seconds: float) -> None:
+        """A training of a taught model has ended after `seconds`."""
 
     def worker_restart(self, reason: RestartReason) -> None:
         """A decode worker is replaced."""
 
     def model_watched(self, model: str) -> None:
-        """A model serves, and is tested, from now on."""
+        """A model starts serving, with self-tests."""
 
     def self_test_failure(self, model: str) -> None:
-        """An inference of a model has failed, or one is stuck: that is told every second."""
+        """An inference failed, or has been stuck for another second."""

@@ -3,79 +3,174 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from service.errors import RequestError
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import ModelNotFound, RequestError
+from service.pipeline.classification import Classification, Query
 from service.pipeline.core_config import CoreConfig
-from service.pipeline.recognition import Query, Recognition
+from service.pipeline.models.served_model import ServedVersion
 from service.pipeline.recognizer import Recognizer
-from service.pipeline.timeline import TimelineQuery, TimelineSummary, WindowRecognition, recognize_timeline
+from service.pipeline.timeline import TimelineQuery, TimelineSummary, WindowClassification, classify_windows
 
-Found = TypeVar("Found")
+Line = WindowClassification | TimelineSummary
+Result = TypeVar("Result")
 
 
-def recognize_files(
-    config: CoreConfig, clips: Iterable[Path], query: Query
-) -> Iterator[tuple[Path, Recognition | RequestError]]:
-    """Label files without a server: each with its answer, or the error that it met, in the order given.
-
-    As many clips as there are decode workers are in work at once, so that decoding and inference overlap.
+def classify_files(
+    config: CoreConfig, videos: Iterable[Path], query: Query
+) -> Iterator[tuple[Path, Classification | RequestError]]:
+    """Label files: yield each with its result, or its error, in the order given.
 
     Raises:
         PackageError: no model can be served.
-        ProviderUnavailable: the provider that was asked for cannot be had.
+        ProviderUnavailable: the requested provider is not available.
     """
+
+    async def classify(recognizer: Recognizer, video: Path) -> Classification | RequestError:
+        try:
+            query.check()
+            async with recognizer.accept(query.model, views=query.views) as request:
+                return await request.classify(video, query)
+        except RequestError as exc:
+            return exc
+
+    with running_offline(config) as (runner, recognizer):
+        yield from in_order(runner, recognizer, videos, classify)
+
+
+class OfflineBase:
+    """A base model in this process, for `blvnet teach`.
+
+    Attributes:
+        manifest: Of the base.
+    """
+
+    def __init__(self, runner: asyncio.Runner, recognizer: Recognizer, name: str | None) -> None:
+        self._runner = runner
+        self._recognizer = recognizer
+        self.manifest = _base(recognizer, name).manifest
+
+    def features(
+        self, videos: Iterable[Path], *, mirrored: bool = False, all_views: bool = True
+    ) -> Iterator[tuple[Path, NDArray[np.float32] | RequestError]]:
+        """Features of the views of each video, float32 `(V, T', F)`, or its error, in the order given.
+
+        Args:
+            videos: files.
+            mirrored: add mirror images.
+            all_views: the views to learn from; otherwise only the one that requests are answered with.
+        """
+
+        async def features(recognizer: Recognizer, video: Path) -> NDArray[np.float32] | RequestError:
+            try:
+                async with recognizer.accept(self.manifest.name) as request:
+                    if all_views:
+                        return (await request.features(video, mirrored=mirrored)).array
+                    features = (await request.infer_video(video)).outputs.features
+                    assert features is not None
+                    return features
+            except RequestError as exc:
+                return exc
+
+        yield from in_order(self._runner, self._recognizer, videos, features)
+
+
+@contextmanager
+def offline_base(config: CoreConfig, name: str | None) -> Iterator[OfflineBase]:
+    """Load a base for taught models: `name`, or the first model that can be one.
+
+    Raises:
+        ModelNotFound: there is no such model, or it cannot be a base; the message says what to do.
+        PackageError: no model can be served.
+        ProviderUnavailable: the requested provider is not available.
+    """
+    with running_offline(config) as (runner, recognizer):
+        yield OfflineBase(runner, recognizer, name)
+
+
+def _base(recognizer: Recognizer, name: str | None) -> ServedVersion:
+    if name is not None:
+        chosen = recognizer.model(name)
+    else:
+        served = sorted(recognizer.models.registry.ready(), key=lambda version: version.manifest.name)
+        bases = [
+            version for version in served if version.model.feature_size and not version.manifest.is_taught
+        ]
+        chosen = bases[0] if bases else recognizer.model()
+    model = chosen.manifest
+    if model.base is not None:
+        raise ModelNotFound(f"{model.name} is a taught model; teach on its base {model.base.name} instead")
+    if chosen.model.feature_size is None:
+        raise ModelNotFound(
+            f"{model.name}/{model.version} has no output 'features', so it cannot be a base; export it again"
+            " with blvnet export"
+        )
+    return chosen
+
+
+@contextmanager
+def running_offline(config: CoreConfig) -> Iterator[tuple[asyncio.Runner, Recognizer]]:
+    """A recognizer that serves, on an event loop that runs when it is asked to."""
     with asyncio.Runner() as runner:
         recognizer = Recognizer(config)
         runner.run(recognizer.start())
         try:
-            pending: list[tuple[Path, asyncio.Task[Recognition | RequestError]]] = []
-            for clip in clips:
-                task = runner.get_loop().create_task(_attempt(recognizer, clip, query))
-                pending.append((clip, task))
-                if len(pending) > max(1, recognizer.decode_workers):
-                    first, task = pending.pop(0)
-                    yield first, runner.run(_wait(task))
-            for last, task in pending:
-                yield last, runner.run(_wait(task))
+            yield runner, recognizer
         finally:
-            runner.run(recognizer.close(0))
+            runner.run(recognizer.close())
 
 
-async def _attempt(recognizer: Recognizer, clip: Path, query: Query) -> Recognition | RequestError:
-    try:
-        return await recognizer.recognize(clip, query)
-    except RequestError as exc:
-        return exc
+def in_order(
+    runner: asyncio.Runner,
+    recognizer: Recognizer,
+    videos: Iterable[Path],
+    work: Callable[[Recognizer, Path], Coroutine[None, None, Result]],
+) -> Iterator[tuple[Path, Result]]:
+    """Yield each video with the result of `work`, in the order given.
+
+    As many videos as there are decode workers are in progress at once, so that decoding and inference
+    overlap.
+    """
+    pending: list[tuple[Path, asyncio.Task[Result]]] = []
+    for video in videos:
+        pending.append((video, runner.get_loop().create_task(work(recognizer, video))))
+        if len(pending) > max(1, recognizer.decoding.workers):
+            first, task = pending.pop(0)
+            yield first, runner.run(asyncio.wait_for(task, None))
+    for last, task in pending:
+        yield last, runner.run(asyncio.wait_for(task, None))
 
 
-async def _wait(task: asyncio.Task[Recognition | RequestError]) -> Recognition | RequestError:
-    return await task
-
-
-def timeline_of_file(
-    config: CoreConfig, path: Path, query: TimelineQuery
-) -> Iterator[WindowRecognition | TimelineSummary]:
-    """The timeline of a file without a server; see `recognize_timeline`.
+def timeline_of_file(config: CoreConfig, path: Path, query: TimelineQuery) -> Iterator[Line]:
+    """Label the windows of a file; see `classify_windows`.
 
     Raises:
-        RequestError: the video's, or the query's.
+        RequestError: the video or the query is at fault.
         PackageError: no model can be served.
-        ProviderUnavailable: the provider that was asked for cannot be had.
+        ProviderUnavailable: the requested provider is not available.
     """
-    with asyncio.Runner() as runner:
-        recognizer = Recognizer(config)
-        runner.run(recognizer.start())
-        lines = recognize_timeline(recognizer, path, query)
+
+    async def lines(recognizer: Recognizer) -> AsyncGenerator[Line]:
+        async with (
+            recognizer.accept(query.model, timeline=True) as request,
+            aclosing(classify_windows(request, path, query)) as windows,
+        ):
+            async for line in windows:
+                yield line
+
+    async def following(found: AsyncGenerator[Line]) -> Line | None:
+        return await anext(found, None)
+
+    with running_offline(config) as (runner, recognizer):
+        found = lines(recognizer)
         try:
-            while (line := runner.run(_next(lines))) is not None:
+            while (line := runner.run(following(found))) is not None:
                 yield line
         finally:
-            runner.run(lines.aclose())
-            runner.run(recognizer.close(0))
-
-
-async def _next(lines: AsyncIterator[Found]) -> Found | None:
-    return await anext(lines, None)
+            runner.run(found.aclose())

@@ -1,55 +1,50 @@
-"""Every setting of the service in one class: read from the environment, checked once, then passed on.
+"""Settings of the service, from environment variables and from options of `blvnet serve`.
 
-`blvnet serve --max-batch 4` and `BLVNET_MAX_BATCH=4` set the same field; the option wins. A name starting
-with `BLVNET_` that is no setting is almost always a typing error: `unknown_variables` finds it to warn.
+`blvnet serve --max-batch 4` and `BLVNET_MAX_BATCH=4` set the same field; the option takes precedence. A
+`BLVNET_` variable that is not a setting is most likely misspelled; `unknown_variables` finds those.
 """
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from enum import StrEnum
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.clip.video import DecodeLimits
+from service.access.keys import is_one_of, is_well_formed
 from service.errors import BlvnetError
-from service.keys import is_one_of, is_well_formed
-from service.pipeline.core_config import CoreConfig
-from service.runtime.remembered import default_cache_dir
+from service.installation import install_command
+from service.pipeline.core_config import BYTES_PER_MB, CoreConfig
 
 PREFIX = "BLVNET_"
-BYTES_PER_MB = 1_000_000
+ORIGIN = re.compile(r"\*|https?://[^/\s?#@,]+")
+SECRET = ("api_keys", "admin_key", "redis_url", "webhook_secret")
+# The range that the Standard Webhooks specification recommends.
+MIN_WEBHOOK_SECRET_BYTES, MAX_WEBHOOK_SECRET_BYTES = 24, 64
 
 
 class BadSetting(BlvnetError):
-    """A setting has a value that it cannot take."""
+    """A setting has an invalid value."""
 
-    exit_code = 2  # of the command line: it was used wrongly
-
-
-class Provider(StrEnum):
-    """Where inference runs; `auto` takes the best that is there and says which."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    TENSORRT = "tensorrt"
-    OPENVINO = "openvino"
+    exit_code = 2  # status of the command line for wrong usage
 
 
 class LogFormat(StrEnum):
-    """How a log line looks."""
+    """Format of log lines."""
 
     CONSOLE = "console"
     JSON = "json"
 
 
 class LogLevel(StrEnum):
-    """The least severe line that is written."""
+    """Lowest severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -57,147 +52,145 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def bundled_models() -> Path:
-    """The folder of the demo model that comes with the distribution."""
-    return Path(str(files("service"))) / "demo_models"
-
-
-class Settings(BaseSettings):
-    """The settings of one process. Descriptions are the help texts of `blvnet serve`."""
+class Settings(BaseSettings, CoreConfig):
+    """Settings of the service. The descriptions are the help texts of `blvnet serve`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=True
     )
 
-    models: Path = Field(
-        default_factory=bundled_models,
-        description="Folder of model packages, MODELS/NAME/VERSION; the bundled demo model if not given.",
-    )
-    default_model: str | None = Field(
-        None, description="Model for requests that name none; the first by name if not given."
-    )
-    versions_kept: int = Field(
-        1, ge=1, le=100, description="Versions of each model that serve side by side, the highest ones."
-    )
     host: str = Field("127.0.0.1", pattern=r"^\S+$", description="Address to listen on; 0.0.0.0 for all.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
     metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="A port of its own for /metrics, /healthz and /readyz; /metrics then leaves the other.",
+        description="Separate port for /metrics, /healthz and /readyz; /metrics is then only there.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins whose pages may call the service from a browser, such as https://example.org, "
+        "separated by commas; * for all. By default only the service's own pages may.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File with the accepted API keys, separated by commas or line breaks."
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="Accepted API keys, separated by commas; none leaves the service open. Better set in the "
-        "environment: other users of the machine can read a command line. A key may be given as sha256:HEX.",
+        description="Accepted API keys, separated by commas, in plain text or as sha256:HEX; without any "
+        "the service is open. Prefer the environment variable: other users can read a command line.",
     )
     key_requests_per_minute: int | None = Field(
-        None, ge=1, le=1_000_000, description="Most clips in a minute with one API key; past it 429."
+        None, ge=1, le=1_000_000, description="Maximum requests per minute for each API key; above it 429."
     )
     key_requests_at_once: int | None = Field(
-        None, ge=1, le=100_000, description="Most clips under way with one API key; past it 429."
+        None, ge=1, le=100_000, description="Maximum concurrent requests for each API key; above it 429."
     )
 
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis that counts requests per minute for all replicas, redis://HOST:PORT/DATABASE; "
+        "without it each replica counts by itself.",
+    )
+
+    admin_key_file: Path | None = Field(None, description="File with the admin key.")
     admin_key: SecretStr | None = Field(
         None,
-        description="Key that loading and unloading models over HTTP asks for, as it is or as sha256:HEX; "
-        "without one nobody may. Better set in the environment.",
+        description="Key for loading and unloading models over HTTP, in plain text or as sha256:HEX; without "
+        "one this is disabled. Prefer the environment variable.",
     )
 
-    provider: Provider = Field(Provider.AUTO, description="Where inference runs.")
-    inference_threads: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Threads of inference; as many as the CPUs it may use if not given. A lone clip gets "
-        "them all, several get one each.",
+    max_upload_mb: float = Field(
+        100.0, gt=0, le=100_000, description="Maximum upload size, in MB of 10^6 bytes."
     )
-    max_batch: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Most clips in one inference; if not given, 1 on CPUs, where more gain nothing, and on a "
-        "GPU as many as are found to pay.",
+    max_json_mb: float = Field(
+        4.0, gt=0, le=1000, description="Maximum size of a JSON document in a request, in MB of 10^6 bytes."
     )
-    batch_wait_ms: float = Field(
-        2.0, ge=0, le=10_000, description="How long a clip waits for others to share its inference."
+    cache_mb: float = Field(
+        0.0,
+        ge=0,
+        le=100_000,
+        description="Size of the cache of answers, in MB of 10^6 bytes; 0 disables it.",
     )
-    queue_limit: int = Field(
-        64, ge=1, le=100_000, description="Most requests waiting or in work; past it the answer is 503."
+    jobs_dir: Path | None = Field(
+        None, description="Folder for jobs, their videos and results; without one, jobs are disabled."
     )
-    latency_target_s: float = Field(
-        1.0,
+    jobs_at_once: int = Field(
+        1, ge=1, le=100, description="Maximum number of jobs that run at the same time."
+    )
+    jobs_pending: int = Field(
+        1000, ge=1, le=1_000_000, description="Maximum number of unfinished jobs; above it 503."
+    )
+    jobs_pending_mb: float = Field(
+        10_000.0,
         gt=0,
+        le=10_000_000,
+        description="Maximum total size of the videos of unfinished jobs, in MB of 10^6 bytes; above it 503.",
+    )
+    job_timeout_s: float = Field(
+        7200.0, gt=0, le=864_000, description="Time limit for running one job; then it fails."
+    )
+    job_retention_s: float = Field(
+        86_400.0, gt=0, le=31_536_000, description="How long finished jobs and their results are kept."
+    )
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hosts that webhooks of jobs may call, separated by commas. A host name may only have "
+        "public addresses; a private address has to be listed itself.",
+    )
+    webhook_secret_file: Path | None = Field(
+        None, description="File with the key of the webhooks' signatures."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Key of the webhooks' signatures, whsec_ and base64. Prefer the file."
+    )
+    shutdown_delay_s: float = Field(
+        0.0,
+        ge=0,
         le=3600,
-        description="Clips are accepted while they should be answered within so many seconds, by what was "
-        "measured; past it 503. A few are always accepted, 8 for each CPU.",
-    )
-
-    decode_workers: int | None = Field(
-        None, ge=1, le=1024, description="Processes that decode; as many as the CPUs if not given."
-    )
-    decode_timeout_s: float = Field(
-        8.0, gt=0, le=3600, description="Longest that one clip may take to decode."
-    )
-    decode_memory_mb: int = Field(
-        1024, ge=128, le=1_000_000, description="Memory that one decode worker may use, in MB of 10^6 bytes."
-    )
-
-    max_upload_mb: float = Field(100.0, gt=0, le=100_000, description="Largest upload, in MB of 10^6 bytes.")
-    max_pixels: int = Field(
-        4096 * 2304, ge=1, le=2**31 - 1, description="Most pixels in one frame of a clip, width x height."
-    )
-    max_duration_s: float = Field(600.0, gt=0, le=864_000, description="Longest clip.")
-    max_frames: int = Field(36_000, ge=1, le=10_000_000, description="Most frames in a clip.")
-    max_decoded_pixels: int = Field(
-        20_000_000_000,
-        ge=1,
-        le=10**15,
-        description="Most pixels to decode for a clip, frames x width x height.",
-    )
-    max_streams: int = Field(64, ge=1, le=1000, description="Most tracks in a clip's file.")
-    max_edits: int = Field(1000, ge=1, le=1_000_000, description="Most entries in an mp4's edit list.")
-    probe_mb: float = Field(
-        5.0,
-        ge=0.01,
-        le=1000,
-        description="How far into a file its tracks are looked for, in MB of 10^6 bytes.",
-    )
-    request_timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="Longest that a request may take, its upload included; then 504."
-    )
-    max_windows: int = Field(3600, ge=1, le=1_000_000, description="Most windows of a timeline.")
-    timelines_at_once: int = Field(
-        2,
-        ge=1,
-        le=1024,
-        description="Most timelines in work, each with a process of its own that decodes; past it 503.",
-    )
-    timeline_timeout_s: float = Field(
-        600.0, gt=0, le=86_400, description="Longest that a timeline may take, its upload included; then 504."
-    )
-    self_test_s: float = Field(
-        20.0,
-        ge=0.1,
-        le=3600,
-        description="A model that has run nothing for so long is tested with a black clip; /readyz tells.",
+        description="How long after SIGTERM /readyz answers 503 while new requests are still accepted, so "
+        "that load balancers can react.",
     )
     shutdown_grace_s: float = Field(
-        30.0, ge=0, le=3600, description="How long accepted requests may go on after SIGTERM."
+        30.0, ge=0, le=3600, description="How long accepted requests may continue after SIGTERM."
     )
 
-    cache_dir: Path = Field(
-        default_factory=default_cache_dir,
-        description="Folder that keeps which engine was fastest, and TensorRT's engines.",
+    revision: str = Field(
+        "unknown",
+        max_length=100,
+        description="Revision of the source, for blvnet_build_info; set by the image.",
     )
+    log_format: LogFormat = Field(LogFormat.CONSOLE, description="Format of log lines.")
+    log_level: LogLevel = Field(LogLevel.INFO, description="Lowest severity that is logged.")
 
-    log_format: LogFormat = Field(LogFormat.CONSOLE, description="How a log line looks.")
-    log_level: LogLevel = Field(LogLevel.INFO, description="The least severe line that is written.")
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError("an origin is http:// or https:// with a host and perhaps a port, or *")
+        return origins
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _check_api_keys_file(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            for key in _read_keys(path):
+                _check_key(SecretStr(key))
+        return path
 
     @field_validator("api_keys", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split_keys(cls, value: object, info: ValidationInfo) -> object:
+        if (path := info.data.get("api_keys_file")) is not None:
+            if value:
+                raise ValueError("it cannot be combined with BLVNET_API_KEYS_FILE")
+            return _read_keys(path)
         return tuple(value.split(",")) if isinstance(value, str) else value
 
     @field_validator("api_keys")
@@ -206,6 +199,25 @@ class Settings(BaseSettings):
         for key in keys:
             _check_key(key)
         return keys
+
+    @field_validator("admin_key_file")
+    @classmethod
+    def _check_admin_key_file(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            keys = _read_keys(path)
+            if len(keys) > 1:
+                raise ValueError(f"it must contain one key, not {len(keys)}")
+            _check_key(SecretStr(keys[0]))
+        return path
+
+    @field_validator("admin_key", mode="before")
+    @classmethod
+    def _read_admin_key(cls, value: object, info: ValidationInfo) -> object:
+        if (path := info.data.get("admin_key_file")) is not None:
+            if value:
+                raise ValueError("it cannot be combined with BLVNET_ADMIN_KEY_FILE")
+            return _read_keys(path)[0]
+        return value
 
     @field_validator("admin_key")
     @classmethod
@@ -220,84 +232,136 @@ class Settings(BaseSettings):
     @classmethod
     def _needs_keys(cls, limit: int | None, info: ValidationInfo) -> int | None:
         if limit is not None and not info.data.get("api_keys"):
-            raise ValueError("it counts by API key, and no keys are set")
+            raise ValueError("it applies to API keys, and none are set")
         return limit
 
-    @field_validator("log_level", "log_format", "provider", mode="before")
+    @field_validator("redis_url")
     @classmethod
-    def _lower(cls, value: object) -> object:
+    def _check_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            if not re.match(r"rediss?(\+unix)?://.", url.get_secret_value()):
+                raise ValueError("it must start with redis://, rediss:// or redis+unix://")
+            if find_spec("limits") is None or find_spec("redis") is None:
+                raise ValueError(f"it needs more packages: {install_command('redis')}")
+        return url
+
+    @field_validator("webhook_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("webhook_secret", mode="before")
+    @classmethod
+    def _read_webhook_secret(cls, value: object, info: ValidationInfo) -> object:
+        if (path := info.data.get("webhook_secret_file")) is not None:
+            if value:
+                raise ValueError("it cannot be combined with BLVNET_WEBHOOK_SECRET_FILE")
+            return _read_keys(path)[0]
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _check_webhook_secret(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if secret is None:
+            if info.data.get("webhook_hosts"):
+                raise ValueError("it is needed because BLVNET_WEBHOOK_HOSTS is set")
+            return None
+        try:
+            key = base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+        except ValueError:
+            key = b""
+        if not MIN_WEBHOOK_SECRET_BYTES <= len(key) <= MAX_WEBHOOK_SECRET_BYTES:
+            raise ValueError("it must be whsec_ and the base64 of 24 to 64 random bytes")
+        return secret
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
     @property
     def max_upload_bytes(self) -> int:
-        """The largest upload in bytes."""
+        """Maximum upload size in bytes."""
         return int(self.max_upload_mb * BYTES_PER_MB)
 
-    def core_config(self, cores: int | None = None) -> CoreConfig:
-        """What of this the recognizer needs; `cores`, where whoever starts the process gives it so many."""
-        return CoreConfig(
-            models=self.models,
-            provider=self.provider,
-            default_model=self.default_model,
-            versions_kept=self.versions_kept,
-            inference_threads=self.inference_threads,
-            cores=cores,
-            max_batch=self.max_batch,
-            batch_wait_ms=self.batch_wait_ms,
-            queue_limit=self.queue_limit,
-            latency_target_s=self.latency_target_s,
-            decode_workers=self.decode_workers,
-            decode_timeout_s=self.decode_timeout_s,
-            decode_memory_mb=self.decode_memory_mb,
-            timelines_at_once=self.timelines_at_once,
-            timeline_timeout_s=self.timeline_timeout_s,
-            self_test_s=self.self_test_s,
-            inference_limit_s=self.request_timeout_s,  # what takes longer answers nobody
-            cache_dir=self.cache_dir,
-            limits=DecodeLimits(
-                max_pixels=self.max_pixels,
-                max_duration_s=self.max_duration_s,
-                max_frames=self.max_frames,
-                max_decoded_pixels=self.max_decoded_pixels,
-                max_streams=self.max_streams,
-                max_edits=self.max_edits,
-                max_windows=self.max_windows,
-                probe_bytes=round(self.probe_mb * 1e6),
-            ),
-        )
+    @property
+    def cache_bytes(self) -> int:
+        """Size of the cache of answers in bytes."""
+        return int(self.cache_mb * BYTES_PER_MB)
+
+    @property
+    def max_json_bytes(self) -> int:
+        """Maximum size of a JSON document in bytes."""
+        return int(self.max_json_mb * BYTES_PER_MB)
 
 
 def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
-    """The settings from the environment, overridden by `options` (field name to value; None is not given).
+    """Read the settings from the environment, overridden by `options` (field name -> value, None is ignored).
 
     Raises:
-        BadSetting: a value is of the wrong type or out of range; the message is one line and names them all.
+        BadSetting: values have the wrong type or are out of range. One line names them all.
     """
-    given = {name: value for name, value in (options or {}).items() if value is not None}
+    overrides = {name: value for name, value in (options or {}).items() if value is not None}
     try:
-        return Settings(**given)
+        return Settings(**overrides)
     except ValidationError as exc:
         raise BadSetting("; ".join(_complaint(error) for error in exc.errors(include_url=False))) from None
 
 
+def with_current_keys(settings: Settings) -> Settings:
+    """The settings with the contents that the key files have by now.
+
+    Raises:
+        BadSetting: a file cannot be read or contains an invalid key.
+    """
+    given = settings.model_dump(exclude_unset=True)
+    for name in ("api_keys", "admin_key"):
+        if given.get(f"{name}_file") is not None:
+            given.pop(name, None)
+    return load_settings(given)
+
+
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Names in `environment` that start like a setting and are none, sorted."""
+    """Sorted names in `environment` that start with `BLVNET_` and are not settings.
+
+    Raises:
+        BadSetting: one of them looks like a key; without its key the service would be open to everyone.
+    """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    return sorted(
+    unknown = sorted(
         name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known
     )
+    for name in unknown:
+        if "KEY" in name.upper():
+            close = get_close_matches(name.upper(), [item for item in known if "KEY" in item], n=1)
+            suggestion = f"; did you mean {close[0]}?" if close else ""
+            raise BadSetting(f"{name} is set but is not a setting of the service{suggestion}")
+    return unknown
+
+
+def _read_keys(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ValueError(f"it cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ValueError("it is not a text file") from exc
+    keys = tuple(key for key in text.replace(",", "\n").splitlines() if key)
+    if not keys:
+        raise ValueError("it contains no key")
+    return keys
 
 
 def _check_key(key: SecretStr) -> None:
     if not is_well_formed(key.get_secret_value()):
         raise ValueError(
-            "a key must be printable ASCII without blanks and not empty, or sha256: and 64 hex digits"
+            "a key must be printable ASCII without spaces and not empty, or sha256: and 64 hex digits"
         )
 
 
 def _complaint(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0])
-    # What was given is shown, but for keys, which are secrets even when they are wrong.
-    given = "" if name in ("api_keys", "admin_key") else f" is {str(error['input'])!r}"
+    # Secrets are not shown even when they are invalid.
+    shown = "" if name in SECRET else f" is {str(error['input'])!r}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}){given}: {message}"
+    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}){shown}: {message}"

@@ -1,8 +1,8 @@
-"""Makers of real encoded clips whose frames carry their own number, so that a test reads back what was taken.
+"""Encodes videos whose frames show their own number, so that tests can read back which frames were sampled.
 
-A numbered frame shows its index in the square in its middle, which every centre crop keeps: four by four
-cells, the first row a marker that looks otherwise when turned or mirrored, the other three rows twelve bits,
-white for 1. Around the square it is grey.
+A numbered frame shows its index in a square in its centre, which every centre crop contains: four by four
+cells, of which the first row is a marker that detects rotation and mirroring, and the other three are twelve
+bits, white for 1. The rest of the frame is grey.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ MAX_FRAMES = 2 ** (GRID * GRID - len(MARKER))
 
 @dataclass(frozen=True)
 class ClipRecipe:
-    """How a clip is encoded; the defaults make an everyday mp4.
+    """How to encode a video; the defaults produce an ordinary mp4.
 
-    `times` gives each frame's time in units of `time_base` (variable rate, an offset); without it frames
-    are evenly spaced at `rate`. `rotation` is in degrees clockwise, as a player turns the picture: the coded
-    frames are then the upright ones turned back. `width` and `height` are as coded.
+    `times` lists the timestamps in units of `time_base` (for variable rates or an offset); by default the
+    frames are evenly spaced at `rate`. `rotation` is the clockwise rotation by the player, in degrees: the
+    coded frames are rotated back accordingly. `width` and `height` are those of the coded frames.
     """
 
     frames: int = 40
@@ -64,13 +64,13 @@ LOSSLESS = {
 
 
 def numbered_clip(recipe: ClipRecipe | None = None, **changes: Any) -> bytes:
-    """An encoded clip of numbered frames: `numbered_clip(frames=9, container="webm", codec="libvpx-vp9")`."""
+    """Encode a video of numbered frames: `numbered_clip(frames=9, container="webm", codec="libvpx-vp9")`."""
     recipe = ClipRecipe(**changes) if recipe is None else recipe
     return encode(coded_images(recipe), recipe)
 
 
 def coded_images(recipe: ClipRecipe) -> Iterator[NDArray[np.uint8]]:
-    """The numbered images as they are coded, so that they are upright once turned by `rotation`."""
+    """The numbered images, rotated so that they are upright after `rotation` is applied."""
     for number in range(recipe.frames):
         sideways = recipe.rotation % 180 == 90
         size = (recipe.height, recipe.width) if sideways else (recipe.width, recipe.height)
@@ -78,8 +78,8 @@ def coded_images(recipe: ClipRecipe) -> Iterator[NDArray[np.uint8]]:
 
 
 def encode(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> bytes:
-    """A clip of the given `(H, W, 3)` uint8 RGB images."""
-    with TemporaryDirectory() as folder:  # a real file, since `movflags=faststart` reads what it wrote
+    """Encode a video of the given `(H, W, 3)` uint8 RGB images."""
+    with TemporaryDirectory() as folder:  # a real file, because `movflags=faststart` reads its own output
         path = Path(folder, "clip")
         with _own_scheduling():
             _write(path, images, recipe)
@@ -88,9 +88,9 @@ def encode(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> bytes:
 
 @contextmanager
 def _own_scheduling() -> Iterator[None]:
-    """Keep this thread's scheduling: SVT-AV1, run as root, makes the thread that opens it real-time.
+    """Restore this thread's scheduling policy, because SVT-AV1 makes it real-time when run as root.
 
-    All processes started later would inherit that, and a real-time one that spins starves the machine.
+    Child processes would inherit the policy, and a busy-waiting real-time process would starve the machine.
     """
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
@@ -118,7 +118,7 @@ def _write(path: Path, images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) 
 
 
 def numbered_image(number: int, width: int, height: int) -> NDArray[np.uint8]:
-    """A `(H, W, 3)` RGB image that shows `number`, which is below `MAX_FRAMES`."""
+    """An RGB image `(H, W, 3)` that shows `number` (less than `MAX_FRAMES`)."""
     assert 0 <= number < MAX_FRAMES
     bits = [number >> shift & 1 for shift in reversed(range(GRID * GRID - len(MARKER)))]
     cells = np.array([*MARKER, *bits], np.uint8).reshape(GRID, GRID) * 255
@@ -142,7 +142,7 @@ def jpeg_picture(image: NDArray[np.uint8], pix_fmt: str = "yuvj420p") -> bytes:
 
 
 def numbered_pictures(folder: Path, numbers: Iterable[int], width: int = 96, height: int = 64) -> Path:
-    """A folder of JPEG pictures `00001.jpg`, ... that show these numbers, as data sets have them."""
+    """Write numbered JPEG frames `00001.jpg`, ... to a folder, as in published data sets."""
     folder.mkdir(parents=True, exist_ok=True)
     for place, number in enumerate(numbers, start=1):
         (folder / f"{place:05d}.jpg").write_bytes(jpeg_picture(numbered_image(number, width, height)))
@@ -150,10 +150,10 @@ def numbered_pictures(folder: Path, numbers: Iterable[int], width: int = 96, hei
 
 
 def read_number(image: NDArray[np.uint8]) -> int:
-    """The number that an upright `(S, S, 3)` centre crop shows, at whatever size.
+    """Read the number from an upright `(S, S, 3)` centre crop of any size.
 
     Raises:
-        ValueError: the marker is not there: turned, mirrored, or no numbered image.
+        ValueError: the marker is missing, so the image is rotated, mirrored or not numbered.
     """
     middles = (2 * np.arange(GRID) + 1) * len(image) // (2 * GRID)
     cells = (image.mean(axis=2)[middles][:, middles] > 127).astype(int).ravel().tolist()
@@ -177,7 +177,7 @@ def _frames(images: Iterable[NDArray[np.uint8]], recipe: ClipRecipe) -> Iterator
 
 
 def remuxed(data: bytes, change: Callable[[int, bytearray], bytearray | None], container: str) -> bytes:
-    """The clip with each packet put through `change(index, content)`; None leaves the packet out."""
+    """Remux a video with every packet replaced by `change(index, content)`; None drops the packet."""
     file = io.BytesIO()
     with av.open(io.BytesIO(data), "r") as source, av.open(file, "w", format=container) as target:
         template = source.streams.video[0]
@@ -194,7 +194,7 @@ def remuxed(data: bytes, change: Callable[[int, bytearray], bytearray | None], c
 
 
 def audio_clip(container: str = "mp4", codec: str = "aac") -> bytes:
-    """A quarter of a second of silence, without a picture."""
+    """A quarter of a second of silence without a video track."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=16_000)
@@ -222,7 +222,7 @@ def png_picture(size: int = 8) -> bytes:
 
 
 def hls_playlist(*names: str) -> bytes:
-    """A playlist that names other files: what a server must not follow."""
+    """A playlist that references other files, which the server must not open."""
     return "\n".join(
         [
             "#EXTM3U",
@@ -235,7 +235,7 @@ def hls_playlist(*names: str) -> bytes:
 
 
 def not_videos() -> dict[str, bytes]:
-    """Files that are no videos, by what they are."""
+    """Files that are not videos, by description."""
     return {
         "text": b"The quick brown fox jumps over the lazy dog.\n" * 200,
         "zeros": bytes(100_000),

@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: a folder of tiny models, and one server for the whole run."""
+"""Shared fixtures: tiny models, an exported network, and one server for the whole run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's cache folder is left alone, by servers that tests start too."""
+    """Use a temporary cache folder instead of the user's, also for servers that tests start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -29,7 +29,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one tiny model, `tiny`."""
+    """A model folder with one tiny model, `tiny`."""
     models = tmp_path_factory.mktemp("models")
     write_package(models)
     return models
@@ -43,7 +43,7 @@ def upload_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(tiny_models: Path, upload_folder: Path) -> Iterator[RunningServer]:
-    """A server that many tests share; its limits are low, so that clips past them are small."""
+    """A server shared by many tests; its low limits keep oversized test videos small."""
     variables = {"TMPDIR": str(upload_folder)}
     with running_server(tiny_models, variables, MAX_UPLOAD_MB=2, MAX_PIXELS=500_000) as running:
         yield running
@@ -51,13 +51,13 @@ def server(tiny_models: Path, upload_folder: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="session")
 def red_clip() -> bytes:
-    """A clip that the tiny model calls red."""
+    """A video that the tiny model labels red."""
     return colour_clip((255, 0, 0))
 
 
 @pytest.fixture(scope="session")
 def small_export(tmp_path_factory: pytest.TempPathFactory) -> SmallExport:
-    """A small network, exported for real."""
+    """A small network exported with `blvnet export`."""
     from tests.model_export.exported import export_small
 
     return export_small(tmp_path_factory.mktemp("export"))

@@ -1,4 +1,4 @@
-"""Podman and buildah as tests need them: base images, the serving image, and its compose project."""
+"""Builds and runs images with podman and buildah: base images, the serving image, and the compose project."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,16 @@ from tests.observability import ROOT
 
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
 PROMETHEUS_IMAGE = "docker.io/prom/prometheus:v3.5.0"
+HAPROXY_IMAGE = "docker.io/library/haproxy:3.2-alpine"
+REDIS_IMAGE = "docker.io/valkey/valkey:8.1-alpine"
+PROXY_STAND_IN = ("proxy", "localhost/blvnet-stand-in/proxy:bookworm")  # has both
 STAND_INS = {
+    HAPROXY_IMAGE: PROXY_STAND_IN,
+    REDIS_IMAGE: PROXY_STAND_IN,
     PYTHON_IMAGE: ("python", "localhost/blvnet-stand-in/python:bookworm"),
     PROMETHEUS_IMAGE: ("prometheus", "localhost/blvnet-stand-in/prometheus:bookworm"),
 }
-# Without systemd there is nobody to make control groups or to hold limits above those of this process.
+# Without systemd, podman can neither create control groups nor raise limits.
 PLAIN_CONFIGURATION = """\
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -32,32 +37,33 @@ cgroup_manager = "cgroupfs"
 
 
 def configure(folder: Path) -> dict[str, str]:
-    """The environment for podman on this machine; without systemd it gets a configuration in `folder`."""
+    """The environment for podman; without systemd it includes a configuration in `folder`."""
     if "CONTAINERS_CONF" in os.environ or Path("/run/systemd/system").is_dir():
         return dict(os.environ)
     path = folder / "containers.conf"
     path.write_text(PLAIN_CONFIGURATION)
-    Path("/run/netns").mkdir(exist_ok=True)  # netavark expects it
+    Path("/run/netns").mkdir(exist_ok=True)  # expected by netavark
     return os.environ | {"CONTAINERS_CONF": str(path)}
 
 
 @dataclass(frozen=True)
 class Podman:
-    """Runs container programs in the repository, failing with their own words."""
+    """Runs container programs in a folder, by default the repository, and fails with their error output."""
 
     environment: Mapping[str, str]
+    folder: Path = ROOT
 
     def run(self, *command: str | Path, **variables: str) -> str:
-        """The standard output of a command that has to succeed."""
+        """Run a command that must succeed; return its standard output."""
         result = self.attempt(*command, **variables)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         return result.stdout
 
     def attempt(self, *command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        """A command that may fail; `variables` join its environment."""
+        """Run a command that may fail, with additional environment variables."""
         return subprocess.run(
             command,
-            cwd=ROOT,
+            cwd=self.folder,
             env={**self.environment, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -66,12 +72,12 @@ class Podman:
         )
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """What podman knows of a container or an image."""
+        """The output of `podman inspect`."""
         [document] = json.loads(self.run("podman", "inspect", name))
         return dict(document)
 
     def base_image(self, image: str) -> str:
-        """`image` if it is here or can be pulled; else the name of a stand-in, made if need be."""
+        """The name of `image` if it is available, or of a substitute that is built if necessary."""
         if self.attempt("podman", "image", "exists", image).returncode == 0:
             return image
         recipe, stand_in = STAND_INS[image]
@@ -83,28 +89,34 @@ class Podman:
         return stand_in
 
     def build(self, dockerfile: str, tag: str, folder: Path, **arguments: str) -> None:
-        """Build an image of the repository; pip inside is set up as it is outside."""
+        """Build an image of the repository with the pip configuration of this machine."""
         options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        # The Docker format, because the other one has no HEALTHCHECK.
+        # The OCI format has no HEALTHCHECK.
         options += ["--format=docker", "--isolation=chroot", *pip_volumes(folder)]
         self.run("buildah", "bud", *options, "-f", dockerfile, "-t", tag, ".")
 
     @contextmanager
-    def compose(self, project: str, *files: str, **variables: str) -> Iterator[None]:
-        """Service and Prometheus of docker-compose.yml with `files` on top, until the end of the block."""
+    def compose(
+        self,
+        project: str,
+        *files: str,
+        services: Sequence[str] = ("service", "prometheus"),
+        **variables: str,
+    ) -> Iterator[None]:
+        """Run services of docker-compose.yml, with override `files`, during the block."""
         chosen = [option for file in ("docker-compose.yml", *files) for option in ("-f", file)]
         command = [str(Path(sys.executable).with_name("podman-compose")), "-p", project, *chosen]
         try:
-            self.run(*command, "up", "-d", "--no-build", "service", "prometheus", **variables)
+            self.run(*command, "up", "-d", "--no-build", *services, **variables)
             yield
         finally:
             self.run(*command, "down", "-v", **variables)
 
 
 def pip_volumes(folder: Path) -> list[str]:
-    """Mounts that give pip inside a build the configuration, certificates and local indexes that it has here.
+    """Mounts that make pip's configuration, certificates and local indexes available in a build.
 
-    pip's settings name files of this machine, which are mounted under their own paths.
+    Files that pip's settings reference are mounted under the same paths.
     """
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
@@ -120,6 +132,6 @@ def pip_volumes(folder: Path) -> list[str]:
         config.write(file)
     words = [word for value in settings.values() for word in value.split()]
     local = {word for word in words if word.startswith("/") and Path(word).exists()}
-    # The pages of an index link to files beside it.
+    # Index pages link to files in sibling folders.
     local |= {str(Path(word.removeprefix("file://")).parent) for word in words if word.startswith("file://")}
     return [f"--volume={path}:/etc/pip.conf:ro", *(f"--volume={word}:{word}:ro" for word in sorted(local))]

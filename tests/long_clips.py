@@ -1,4 +1,4 @@
-"""A clip that is small, quick to make, and takes a decoder many seconds."""
+"""A small video that is quick to encode but takes seconds to decode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE = 25
 
 @cache
 def long_clip(frames: int = 1500) -> bytes:
-    """A grey 4K clip, one picture and many copies of "as before": about 10 ms a frame and thread."""
+    """A grey 4K video of one image and many empty inter frames: about 10 ms per frame and thread."""
     key, unchanged = _coded_pictures()
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:

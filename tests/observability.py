@@ -1,4 +1,4 @@
-"""What tests need to ask of Prometheus: the dashboard's questions, and a Prometheus to put them to."""
+"""Runs Prometheus, and extracts the expressions of the dashboard and the rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def expressions() -> dict[str, list[str]]:
-    """Panel title to the PromQL of its targets, with Grafana's variables filled in as for "All"."""
+    """PromQL expressions by panel title, with Grafana's variables set to "All"."""
     return {
         panel["title"]: [_filled(target["expr"]) for target in panel["targets"]]
         for panel in dashboard()["panels"]
@@ -37,57 +37,70 @@ def expressions() -> dict[str, list[str]]:
 
 
 def metrics_in(expression: str) -> set[str]:
-    """Names of the metric families that a PromQL expression reads, histograms by their family's name."""
-    # What stands in quotes are label values, such as the alerts' names.
+    """Metric families that a PromQL expression reads, with histograms by family name."""
+    # Quoted parts are label values, such as names of alerts.
     bare = re.sub(r'"[^"]*"', '""', expression)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in METRIC.findall(bare)}
 
 
 def recorded() -> dict[str, str]:
-    """Names of the recording rules, to their expressions."""
+    """Expressions of the recording rules by name."""
     groups = yaml.safe_load((PROMETHEUS_FOLDER / "rules.yml").read_text())["groups"]
     return {rule["record"]: rule["expr"] for group in groups for rule in group["rules"] if "record" in rule}
 
 
 class Prometheus:
-    """Asks a running Prometheus, through a client whose base is its address."""
+    """Queries a running Prometheus."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The instant vector of an expression; fails on a PromQL error."""
+        """Evaluate an expression to an instant vector; fail on PromQL errors."""
         answer = self._http.get("/api/v1/query", params={"query": expression}).json()
         assert answer["status"] == "success", f"{expression}: {answer}"
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
     def wait_for(self, expression: str) -> list[dict[str, Any]]:
-        """The instant vector of an expression, as soon as it has a sample."""
+        """Wait until an expression has a sample and return its instant vector."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             try:
                 if result := self.query(expression):
                     return result
             except (httpx.TransportError, json.JSONDecodeError):
-                pass  # it is still starting
+                pass  # still starting
             time.sleep(0.2)
         raise AssertionError(f"after {PATIENCE_S:.0f} s Prometheus still has no sample of {expression}")
 
     def value(self, expression: str) -> float:
-        """The one sample of an expression, as soon as there is one."""
+        """Wait until an expression has a sample and return its only sample."""
         [sample] = self.wait_for(expression)
         return float(sample["value"][1])
 
 
 @contextmanager
-def prometheus_process(target: str, port: int, folder: Path) -> Iterator[Prometheus]:
-    """Debian's Prometheus with the project's own configuration, but for the target and a faster clock."""
+def prometheus_process(
+    target: str, port: int, folder: Path, *, rules: Path | None = None, alertmanager: str | None = None
+) -> Iterator[Prometheus]:
+    """Prometheus with the project's configuration, except for fixed targets and shorter intervals.
+
+    Args:
+        target: address of the service.
+        port: port of Prometheus.
+        folder: for its data.
+        rules: other rules than the project's.
+        alertmanager: address that gets the alerts, if any.
+    """
     config = yaml.safe_load((PROMETHEUS_FOLDER / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["rule_files"] = [str(PROMETHEUS_FOLDER / "rules.yml")]
+    config["rule_files"] = [str(rules or PROMETHEUS_FOLDER / "rules.yml")]
+    targets = [] if alertmanager is None else [alertmanager]
+    config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = targets
     config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] == "blvnet"]
-    config["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+    del config["scrape_configs"][0]["dns_sd_configs"]
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     command = [
         "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",

@@ -1,4 +1,4 @@
-"""What /proc tells of processes."""
+"""Reads process information from /proc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """A process and all below it: process id to the time of its start."""
+    """Start times of a process and its descendants, by process id."""
     stats = {int(path.name): stat(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdigit()}
     found: dict[int, str] = {}
     waiting = [pid]
@@ -21,14 +21,14 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def alive(family: dict[int, str]) -> list[int]:
-    """Those of a family that have not ended."""
+    """Processes of a family that still exist."""
     return [
         pid for pid, started in family.items() if (now := stat(pid)) and now[19] == started and now[0] != "Z"
     ]
 
 
 def stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; none if there is no such process."""
+    """The fields of /proc/PID/stat starting with the state; empty if the process does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -36,7 +36,7 @@ def stat(pid: int) -> list[str]:
 
 
 def command(pid: int) -> str:
-    """Its command line; empty if there is no such process."""
+    """The command line of a process; empty if it does not exist."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
@@ -44,7 +44,7 @@ def command(pid: int) -> str:
 
 
 def links_of(pid: int) -> Iterator[str]:
-    """Where the descriptors of a process lead."""
+    """Targets of the open descriptors of a process."""
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):  # closed meanwhile
+        with suppress(OSError):  # closed in the meantime
             yield str(descriptor.readlink())

@@ -1,4 +1,4 @@
-"""A Ray of its own that serves our application, as `serve run` starts it."""
+"""Starts the application in a local Ray cluster with `serve run`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import httpx
 import yaml
 
-from benchmarks.serving import free_port
+from benchmarks.service_process import free_port
 from tests.processes import alive, command, descendants, links_of
 from tests.server import PATIENCE_S, clean_environment
 
@@ -39,7 +39,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @dataclass
 class Cluster:
-    """`serve run` of the example, with tiny models; `config` is what it was started with."""
+    """A running `serve run` of the example with tiny models; `config` holds its arguments."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -77,14 +77,14 @@ class Cluster:
         return {pid for pid in descendants(self.process.pid) if command(pid).startswith("ray::ServeReplica")}
 
     def spooled(self) -> int:
-        """Uploads that the replicas keep in files without a name."""
+        """Unnamed upload files of the replicas."""
         links = [links_of(pid) for pid in self.replicas()]
         return sum(
             link.startswith(f"{self.folder}/") and link.endswith("(deleted)") for link in chain(*links)
         )
 
     def deploy(self, **arguments: Any) -> None:
-        """Have Ray change the running application to these arguments."""
+        """Redeploy the running application with these arguments."""
         [application] = self.config["applications"]
         application["args"] |= arguments
         dashboard = re.findall(r"dashboard at .*?(http://[\d.:]+)", self.log.read_text())[0]
@@ -97,27 +97,27 @@ class Cluster:
         assert answer.is_success, answer.text
 
     def metrics(self) -> str:
-        """What the agent of Ray shows to Prometheus."""
+        """The metrics page of Ray's agent."""
         [found] = self.folder.glob("ray/prom_metrics_service_discovery.json")
         [group] = json.loads(found.read_text())
         with httpx.Client(timeout=PATIENCE_S, verify=False) as client:
             return "".join(client.get(f"http://{target}/metrics").text for target in group["targets"])
 
     def samples(self, *parts: str) -> list[float]:
-        """Values of the series whose line has these parts, one for each replica."""
+        """Values of all series whose line contains these parts, one per replica."""
         lines = self.metrics().splitlines()
         return [float(line.rpartition(" ")[2]) for line in lines if all(part in line for part in parts)]
 
 
 @contextmanager
 def serving(files: Path, **arguments: Any) -> Iterator[Cluster]:
-    """The example with such arguments, ready; `files` is an empty folder."""
+    """Start the example and wait until it is ready; `files` is an empty folder."""
     config = yaml.safe_load(EXAMPLE.read_text())
     port = free_port()
     config["http_options"] = {"host": "127.0.0.1", "port": port}
     [application] = config["applications"]
     application["args"] |= arguments
-    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets below it: their paths are short
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # for sockets, whose paths must be short
     home = files / "home"
     home.mkdir()
     (files / "serve.yaml").write_text(yaml.safe_dump(config))
@@ -127,7 +127,7 @@ def serving(files: Path, **arguments: Any) -> Iterator[Cluster]:
         "HOME": str(home),
         "RAY_TMPDIR": str(folder),
         "TMPDIR": str(folder),
-        "RAY_AUTH_MODE": "token",  # one of ours: without, it would be written into the home folder
+        "RAY_AUTH_MODE": "token",  # otherwise it is written to the home folder
         "RAY_AUTH_TOKEN": token,
         "RAY_metrics_report_interval_ms": "4000",
         "RAY_COLOR_PREFIX": "0",
@@ -138,7 +138,7 @@ def serving(files: Path, **arguments: Any) -> Iterator[Cluster]:
     with log.open("wb") as out, ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
         process = subprocess.Popen(
-            # A shell in the background has its children ignore SIGINT.
+            # Children of a background shell ignore SIGINT.
             [sys.executable, "-c", INTERRUPTIBLE, *serve],
             env=environment,
             stdout=out,
@@ -153,7 +153,7 @@ def serving(files: Path, **arguments: Any) -> Iterator[Cluster]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """As Ctrl-C does; what outlives that is killed."""
+    """Stop the application like Ctrl-C, and kill the remaining processes."""
     family = descendants(process.pid)
     process.send_signal(signal.SIGINT)
     try:

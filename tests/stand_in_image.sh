@@ -2,13 +2,14 @@
 # Makes a stand-in, from Debian packages, for a base image where no registry can be reached, so that the
 # project's Dockerfile and compose file are built and started all the same.
 #
-#   stand_in_image.sh python|prometheus IMAGE      IMAGE is a name of localhost/, never the real one's
+#   stand_in_image.sh python|prometheus|proxy IMAGE      IMAGE is a name of localhost/, never the real one's
 #
 # Needs root, mmdebstrap and podman, and Debian's package archive.
 set -euo pipefail
 
 case $1 in
   python) packages=ca-certificates,python3,python3-pip,python3-venv change='CMD ["python3"]' ;;
+  proxy) packages=haproxy,redis-server change='CMD ["haproxy"]' ;;
   prometheus) packages=prometheus change='ENTRYPOINT ["/usr/bin/prometheus"]' ;;
   *) echo "no recipe for $1" >&2; exit 2 ;;
 esac

@@ -1,35 +1,58 @@
-"""The serving image is really built, and docker-compose.yml really started, with podman."""
+"""Builds the serving image and runs docker-compose.yml with podman."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import struct
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from benchmarks.serving import classify, free_port, ready
-from tests.containers import PROMETHEUS_IMAGE, PYTHON_IMAGE, Podman, configure
+from benchmarks.service_process import classify, free_port, ready
+from tests.containers import (
+    HAPROXY_IMAGE,
+    PROMETHEUS_IMAGE,
+    PYTHON_IMAGE,
+    REDIS_IMAGE,
+    Podman,
+    configure,
+)
+from tests.long_clips import long_clip
 from tests.observability import Prometheus
 from tests.tiny_models import colour_clip, write_package
 from tests.tools import need
 
-# Of this run alone, so that two runs on one machine do not share containers.
+# Unique per run, so that concurrent runs do not share containers.
 RUN = f"test-{os.getpid()}"
 PROJECT = f"blvnet-{RUN}"
 IMAGE = f"localhost/blvnet-serve:{RUN}"
-# What onnxruntime, FFmpeg's libraries and numpy come to, and a tenth more. Torch alone would be 700 MB.
+# The size of onnxruntime, FFmpeg's libraries and numpy, plus a tenth. Torch alone takes 700 MB.
 ADDED_BYTES_LIMIT = 350e6
 STARTED_WITHIN_S = 60
+REPLICAS = 3
+KEY_LIMIT = 10
+KEYS = [f"key-{number}" for number in range(100)]
+RED = colour_clip((255, 0, 0))
+JOBS_DIR = "/var/lib/blvnet/jobs"
+LARGE_BYTES = 90_000_000
+MEMORY = "450m"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A started compose project, its service and its Prometheus."""
+    """A running compose project with the service and Prometheus."""
 
     podman: Podman
     container: str
@@ -37,20 +60,20 @@ class Stack:
     prometheus: Prometheus
 
     def wait_until_ready(self) -> None:
-        """Return once `/readyz` is 200; fail with the service's log otherwise."""
+        """Wait until `/readyz` is 200; fail with the service's log."""
         deadline = time.monotonic() + STARTED_WITHIN_S
         while not ready(self.http):
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.2)
 
     def log(self) -> str:
-        """What the service has written so far."""
+        """The log of the service so far."""
         return self.podman.attempt("podman", "logs", self.container).stderr
 
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    """Podman with the serving image built as `IMAGE`; base images stay for the next time."""
+    """Podman with the serving image built as `IMAGE`; base images are kept for later runs."""
     need("podman", "buildah", "mmdebstrap", package="podman buildah mmdebstrap")
     if os.geteuid() != 0:
         pytest.skip("stand-in images and container networks need root")
@@ -62,24 +85,64 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
 
 
 @pytest.fixture(scope="module")
-def stack(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Compose with a tiny model in place of the bundled one, so that answers can be predicted."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, whose answers are predictable."""
     write_package(models := tmp_path_factory.mktemp("models"))
-    models.chmod(0o755)  # the service's user has to read it, and pytest's folders are for their owner
-    ports = {"PORT": str(free_port()), "PROMETHEUS_PORT": str(free_port())}
-    variables = ports | {
-        "TAG": RUN,
-        "MODELS": str(models),
-        "PROMETHEUS_IMAGE": podman.base_image(PROMETHEUS_IMAGE),
-    }
-    with (
-        podman.compose(PROJECT, "docker/compose.models.yml", **variables),
-        httpx.Client(base_url=f"http://127.0.0.1:{ports['PORT']}", timeout=30) as http,
-        httpx.Client(base_url=f"http://127.0.0.1:{ports['PROMETHEUS_PORT']}") as prometheus,
-    ):
-        stack = Stack(podman, f"{PROJECT}_service_1", http, Prometheus(prometheus))
-        stack.wait_until_ready()
-        yield stack
+    models.chmod(0o755)  # readable for the service's user, unlike pytest's folders
+    return models
+
+
+@pytest.fixture(scope="module")
+def start(podman: Podman, models: Path) -> Iterator[Callable[..., Stack]]:
+    """Starts compose projects and waits until they are ready; arguments as those of `Podman.compose`."""
+    with ExitStack() as running:
+
+        def start(project: str, *files: str, **options: Any) -> Stack:
+            ports = {"PORT": str(free_port()), "PROMETHEUS_PORT": str(free_port())}
+            variables = {
+                "TAG": RUN,
+                "MODELS": str(models),
+                "PROMETHEUS_IMAGE": podman.base_image(PROMETHEUS_IMAGE),
+                **ports,
+            }
+            running.enter_context(
+                podman.compose(project, "docker/compose.models.yml", *files, **variables, **options)
+            )
+            http, prometheus = (
+                running.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60))
+                for port in ports.values()
+            )
+            stack = Stack(podman, f"{project}_service_1", http, Prometheus(prometheus))
+            stack.wait_until_ready()
+            return stack
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def stack(start: Callable[..., Stack]) -> Stack:
+    """The service and Prometheus."""
+    return start(PROJECT)
+
+
+@pytest.fixture(scope="module")
+def replicas(start: Callable[..., Stack], podman: Podman) -> Stack:
+    """Three replicas behind HAProxy, as `make up REPLICAS=3` starts them; their keys have a limit."""
+    return start(
+        f"{PROJECT}-scale",
+        "docker/compose.scale.yml",
+        services=("service", "redis", "proxy", "prometheus"),
+        REPLICAS=str(REPLICAS),
+        HAPROXY_IMAGE=podman.base_image(HAPROXY_IMAGE),
+        REDIS_IMAGE=podman.base_image(REDIS_IMAGE),
+        BLVNET_API_KEYS=",".join(KEYS),
+        BLVNET_KEY_REQUESTS_PER_MINUTE=str(KEY_LIMIT),
+        BLVNET_JOBS_DIR=JOBS_DIR,
+    )
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 def test_image_has_no_torch_and_no_compiler(podman: Podman) -> None:
@@ -104,7 +167,7 @@ def test_posted_clip_is_answered(stack: Stack) -> None:
     assert answer["predictions"][0]["label"] == "blue"
 
 
-def test_prometheus_sees_its_target_up(stack: Stack) -> None:
+def test_prometheus_target_is_up(stack: Stack) -> None:
     assert stack.prometheus.value('min_over_time(up{job="blvnet"}[5s])') == 1
 
 
@@ -116,8 +179,13 @@ def test_prometheus_counts_posted_clips(stack: Stack) -> None:
         re.MULTILINE,
     )
     assert sample is not None
-    count = f'blvnet_requests_total{{instance="service:8000",route="/v1/classify",code="200"}} == {sample[1]}'
+    count = f'blvnet_requests_total{{job="blvnet",route="/v1/classify",code="200"}} == {sample[1]}'
     assert stack.prometheus.wait_for(count)
+
+
+def test_models_can_be_taught_on_the_volume(stack: Stack) -> None:
+    assert stack.http.get("/v1/taught").json()["taught"] == []
+    stack.podman.run("podman", "exec", stack.container, "ls", "/var/lib/blvnet/taught/examples")
 
 
 def test_health_check_passes(stack: Stack) -> None:
@@ -146,6 +214,105 @@ def test_log_lines_are_json_and_name_the_request(stack: Stack) -> None:
     assert "asked-by-the-test" in {event.get("request_id") for event in events}
 
 
-def test_stop_ends_the_service_cleanly(stack: Stack) -> None:
+def test_stop_exits_cleanly(stack: Stack) -> None:
     stack.podman.run("podman", "stop", "--time=40", stack.container)
     assert stack.podman.inspect(stack.container)["State"]["ExitCode"] == 0
+
+
+def test_decoding_that_needs_more_memory_than_there_is_does_not_end_the_service(
+    podman: Podman, tmp_path: Path
+) -> None:
+    podman = replace(podman, folder=tmp_path)  # when a process is killed, podman leaves a file there
+    name, port = f"blvnet-{RUN}-memory", free_port()
+    options = [f"--memory={MEMORY}", f"--memory-swap={MEMORY}", "--read-only", "--tmpfs=/tmp:size=100m"]
+    published = f"--publish=127.0.0.1:{port}:8000"
+    podman.run("podman", "run", "--detach", f"--name={name}", "--init", *options, published, IMAGE)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            Stack(podman, name, http, Prometheus(http)).wait_until_ready()
+            before = podman.inspect(name)["State"]
+            with ThreadPoolExecutor(4) as pool:
+                large = [pool.submit(http.post, "/v1/classify", content=long_clip(50)) for _ in range(8)]
+                small = Counter[int]()
+                while not (all(answer.done() for answer in large) and small[200]):
+                    assert http.get("/healthz").status_code == 200
+                    small[http.post("/v1/classify", content=RED).status_code] += 1
+            assert {answer.result().status_code for answer in large} <= {200, 422, 503}
+            after = podman.inspect(name)
+        assert (after["RestartCount"], after["State"]["Pid"]) == (0, before["Pid"])
+    finally:
+        podman.run("podman", "rm", "--force", "--time=0", name)
+
+
+def test_every_replica_is_a_target_and_gets_requests(replicas: Stack) -> None:
+    assert replicas.prometheus.wait_for(f'count(up{{job="blvnet"}} == 1) == {REPLICAS}')
+    for key in KEYS[:3]:
+        for _ in range(KEY_LIMIT):
+            assert replicas.http.post("/v1/classify", content=RED, headers=bearer(key)).status_code == 200
+    answered = 'blvnet_requests_total{job="blvnet",route="/v1/classify",code="200"} > 0'
+    assert replicas.prometheus.wait_for(f"count({answered}) == {REPLICAS}")
+
+
+def test_limit_of_a_key_holds_for_all_replicas_together(replicas: Stack) -> None:
+    answers = Counter(
+        replicas.http.post("/v1/classify", content=RED, headers=bearer(KEYS[3])).status_code
+        for _ in range(2 * KEY_LIMIT)
+    )
+    assert answers == {200: KEY_LIMIT, 429: KEY_LIMIT}
+
+
+def test_large_upload_and_lines_of_a_timeline_pass_the_proxy(replicas: Stack) -> None:
+    padding = struct.pack(">I4s", LARGE_BYTES, b"free") + bytes(LARGE_BYTES - 8)
+    answer = replicas.http.post("/v1/classify", content=RED + padding, headers=bearer(KEYS[4]))
+    assert answer.json()["predictions"][0]["label"] == "red"
+    video = colour_clip((255, 0, 0), (0, 0, 255), frames=200)
+    timeline = replicas.http.post(
+        "/v1/timeline", params={"window_s": 1}, content=video, headers=bearer(KEYS[4])
+    )
+    *windows, end = timeline.text.splitlines()
+    assert end.startswith('{"summary"')
+    assert len(windows) == json.loads(end)["summary"]["windows"]
+
+
+def test_every_replica_knows_every_job(replicas: Stack) -> None:
+    job = replicas.http.post("/v1/jobs", content=RED, headers=bearer(KEYS[5])).json()
+    states: list[str] = []
+    while states[-1:] != ["done"] or len(states) < 2 * REPLICAS:
+        answer = replicas.http.get(f"/v1/jobs/{job['id']}", headers=bearer(KEYS[5]) | {"Connection": "close"})
+        assert answer.status_code == 200, answer.text
+        states.append(answer.json()["state"])
+
+
+def test_killed_replica_costs_no_more_than_its_requests(replicas: Stack) -> None:
+    keys, stop = itertools.cycle(KEYS[10:]), threading.Event()
+    answers = [Counter[int](), Counter[int](), Counter[int]()]
+
+    def call(counts: Counter[int]) -> None:
+        while not stop.is_set():
+            try:
+                answer = replicas.http.post("/v1/classify", content=RED, headers=bearer(next(keys)))
+            except httpx.TransportError:  # on a kept connection the proxy closes it instead of a 502
+                counts[502] += 1
+            else:
+                counts[answer.status_code] += 1
+
+    def wait_for_more(count: int) -> None:
+        goals = [counts[200] + count for counts in answers]
+        while any(counts[200] < goal for counts, goal in zip(answers, goals, strict=True)):
+            assert not any(caller.done() for caller in callers)
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor(len(answers)) as pool:
+        callers = [pool.submit(call, counts) for counts in answers]
+        try:
+            wait_for_more(3)
+            replicas.podman.run("podman", "kill", "--signal=KILL", f"{PROJECT}-scale_service_2")
+            wait_for_more(10)
+        finally:
+            stop.set()
+        for caller in callers:
+            caller.result()
+    # A caller has one request at a time, so the killed replica had at most one of each.
+    for counts in answers:
+        assert set(counts) <= {200, 502}
+        assert counts[502] <= 1

@@ -1,4 +1,4 @@
-"""The documentation says what the code does: links, settings, problem codes and routes."""
+"""The documentation matches the code: links, settings, problem codes and routes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from service.http.app import create_app
-from service.http.problems import INTERNAL_ERROR, KINDS
+from service.http.problems import INTERNAL_ERROR, PROBLEM_TYPES
 from service.settings import PREFIX, Settings, load_settings
+from tests.documented import PAGES
 from tests.observability import ROOT
-
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def table(page: str, heading: str) -> list[list[str]]:
-    """The rows of the first table below a heading, cells without their backquotes."""
+    """The rows of the first table below a heading, without backquotes."""
     text = (ROOT / "docs" / page).read_text().split(f"\n## {heading}\n", 1)[1]
     rows = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
     assert rows is not None
@@ -26,7 +25,7 @@ def table(page: str, heading: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]*)(?:#[^)]*)?\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
 
@@ -39,7 +38,7 @@ def test_anchors_are_headings(page: Path) -> None:
         assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-def test_index_names_every_page() -> None:
+def test_index_lists_every_page() -> None:
     named = set(re.findall(r"\]\(([\w-]+\.md)\)", (ROOT / "docs/README.md").read_text()))
     assert named == {path.name for path in ROOT.glob("docs/*.md")} - {"README.md"}
 
@@ -60,12 +59,12 @@ def test_settings_table_has_the_defaults() -> None:
 def test_errors_table_has_every_problem_code_with_its_status() -> None:
     documented = {row[1]: int(row[0]) for row in table("api.md", "Errors")}
     of_http = {"not_found", "method_not_allowed", INTERNAL_ERROR}
-    assert documented == {code: kind.status for code, kind in KINDS.items() if code not in of_http}
+    assert documented == {code: kind.status for code, kind in PROBLEM_TYPES.items() if code not in of_http}
 
 
 def test_route_table_has_every_route() -> None:
     text = (ROOT / "docs/api.md").read_text().split("\n## ", 1)[0]
-    documented = set(re.findall(r"`((?:GET|POST) /[^`]*)`", text))
+    documented = set(re.findall(r"`((?:GET|POST|DELETE) /[^`]*)`", text))
     paths = create_app(load_settings()).openapi()["paths"]
     described = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
     assert documented == described | {"GET /", "GET /docs", "GET /openapi.json"}

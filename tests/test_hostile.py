@@ -1,4 +1,4 @@
-"""The hostile corpus, posted to a real service: what comes of it, and what must not."""
+"""Posts the hostile corpus to a real service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.hostile.harness import Listener, run
 from tests.hostile.item import Lure
 from tests.server import RunningServer, running_server
 
-# Two warm up what a process keeps anyway; from then on nothing may be added.
+# The first two passes warm up caches; later passes must not add resources.
 PASSES = 2
 GROWTH_MB = 60.0
 
@@ -32,17 +32,17 @@ def hostile_server(tiny_models: Path, folder: Path) -> Iterator[RunningServer]:
         yield server
 
 
-def test_the_corpus_is_large_and_the_same_every_time() -> None:
+def test_corpus_is_large_and_deterministic() -> None:
     lure = Lure("http://127.0.0.1:9", "/nowhere")
     items = list(corpus(lure))
     assert len({item.data for item in items}) > 1200
     assert len({(item.category, item.name) for item in items}) == len(items)
     again = {(item.category, item.name): item.data for item in corpus(lure)}
-    # Matroska's muxer gives every file an identity of its own, and no more.
+    # The Matroska muxer gives every file a random identifier.
     assert all(len(again[item.category, item.name]) == len(item.data) for item in items)
 
 
-def test_every_file_gets_its_answer_and_nothing_else_happens(
+def test_every_file_gets_the_expected_answer_without_side_effects(
     hostile_server: RunningServer, folder: Path
 ) -> None:
     report = run(hostile_server, folder, PASSES)
@@ -55,7 +55,7 @@ def test_every_file_gets_its_answer_and_nothing_else_happens(
     assert ends == dict.fromkeys(ends, 0)
 
 
-def test_a_listener_counts_connections() -> None:
+def test_listener_counts_connections() -> None:
     listener = Listener()
     socket.create_connection(("127.0.0.1", int(listener.url.rpartition(":")[2]))).close()
     while not listener.connections:

@@ -1,4 +1,4 @@
-"""What may load what, seen in clean interpreters: serving needs no torch, a decode worker no web server."""
+"""Checks the import layers and what fresh interpreters load."""
 
 from __future__ import annotations
 
@@ -11,24 +11,41 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TRAINING = {"torch", "cv2", "matplotlib", "onnx", "onnxscript", "PIL", "model_export"}
-RAY = {"service/ray_app.py", "service/ray_metrics.py"}
-WEB = {"fastapi", "starlette", "uvicorn", "pydantic", "typer"}
-# The rooms of `service`, from the ground up.
-STOREYS = (
-    {"errors"},
-    {"clip", "contenders", "keys", "observer"},
-    {"manifest"},
-    {"runtime"},
-    {"packages", "workers"},
-    {"pipeline"},
-    {"bench", "metrics", "offline", "settings"},
-    {"logs"},
-    {"http"},
-    {"client", "ray_metrics", "server"},
-    {"commands", "ray_app"},
-    {"cli"},
-)
+TRAINING = {"torch", "cv2", "matplotlib", "onnx", "onnxscript", "model_export"}
+RAY = {"service/ray_app.py", "service/batch/ray_rows.py"}
+WEB = {"fastapi", "starlette", "uvicorn", "pydantic_settings", "typer"}
+# The packages and modules right below each of the two, from the ground up: each may import those above it in
+# this list, and none below it or in its own row.
+LAYERS = {
+    "service": (
+        {"errors", "health_check", "installation"},
+        {"access", "background", "clip", "machine", "observer", "subprocesses", "teaching", "tracing"},
+        {"packages"},
+        {"engines", "jobs"},
+        {"models", "workers"},
+        {"pipeline"},
+        {"bench", "offline", "settings", "taught"},
+        {"checks", "monitoring"},
+        {"http"},
+        {"batch", "client", "server"},
+        {"commands", "ray_app"},
+        {"cli"},
+    ),
+    "blvnet_client": (
+        {"results"},
+        {"errors", "operations"},
+        {"uploads"},
+        {"exchange", "jobs", "retries"},
+        {"client", "async_client"},
+    ),
+    "model_export": (
+        {"networks", "progress", "synthetic"},
+        {"checkpoints", "datasets", "profile"},
+        {"training", "export"},
+        {"evaluation"},
+        {"commands"},
+    ),
+}
 
 
 def loaded_by(code: str) -> set[str]:
@@ -48,35 +65,45 @@ def imported_by(module: Path) -> set[str]:
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "service":
-            names |= {f"service.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module in LAYERS:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
     return names
 
 
-def room(name: str) -> str:
-    """What is right below `service`: a folder, or a module that is alone."""
+def part_of(name: str) -> str:
+    """The package or module right below the top-level package."""
     return name.split(".")[1]
 
 
 @pytest.mark.parametrize("module", modules("service"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_service_imports_nothing_of_training(module: Path) -> None:
+def test_service_does_not_import_training_code(module: Path) -> None:
     assert {name.partition(".")[0] for name in imported_by(module)} & TRAINING == set()
 
 
-def test_every_room_of_the_service_stands_on_those_below_it() -> None:
-    storey = {name: number for number, names in enumerate(STOREYS) for name in names}
-    climbing = set()
-    for module in modules("service"):
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_point_down_the_layers(package: str) -> None:
+    layer = {name: number for number, names in enumerate(LAYERS[package]) for name in names}
+    upward = set()
+    for module in modules(package):
         own = module.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
         for other in imported_by(module):
-            if other.startswith("service.") and own != "service.__init__" and room(own) != room(other):
-                climbing |= {(own, other)} if storey[room(other)] >= storey[room(own)] else set()
-    assert climbing == set()
+            inside = other.startswith(f"{package}.") and own != f"{package}.__init__"
+            if inside and part_of(own) != part_of(other) and layer[part_of(other)] >= layer[part_of(own)]:
+                upward.add((own, other))
+    assert upward == set()
 
 
-def test_ray_is_imported_by_what_is_for_it_alone() -> None:
+def test_client_needs_neither_the_service_nor_its_dependencies() -> None:
+    of_service = {name for module in modules("blvnet_client") for name in imported_by(module)}
+    assert {name.partition(".")[0] for name in of_service} & {"service", "model_export"} == set()
+    assert (
+        loaded_by("import blvnet_client") & {*WEB, *TRAINING, "service", "av", "numpy", "pydantic"} == set()
+    )
+
+
+def test_only_ray_modules_import_ray() -> None:
     importers = {
         str(module.relative_to(ROOT))
         for module in modules("service")
@@ -85,20 +112,22 @@ def test_ray_is_imported_by_what_is_for_it_alone() -> None:
     assert importers == RAY
 
 
-def test_application_of_ray_loads_nothing_of_training() -> None:
+def test_ray_application_loads_no_training_code() -> None:
     loaded = loaded_by("import service.ray_app")
     assert {"ray", "fastapi"} <= loaded
     assert loaded & TRAINING == set()
 
 
 @pytest.mark.parametrize("module", modules("model_export"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_training_shares_only_the_clip_code_and_the_leaves(module: Path) -> None:
-    shared = ("service.clip", "service.errors", "service.manifest")
+def test_training_imports_only_shared_service_packages(module: Path) -> None:
+    shared: tuple[str, ...] = ("service.clip", "service.errors", "service.installation", "service.packages")
+    if module.name == "serving_check.py":  # export loads the package as the service does
+        shared += ("service.engines", "service.models")
     of_service = {name for name in imported_by(module) if name.partition(".")[0] == "service"}
     assert [name for name in of_service if not name.startswith(shared)] == []
 
 
-def test_serving_process_loads_nothing_of_training(tiny_models: Path) -> None:
+def test_serving_process_loads_no_training_code(tiny_models: Path) -> None:
     code = f"""
 import asyncio
 from pathlib import Path
@@ -116,25 +145,27 @@ if __name__ == "__main__":
     asyncio.run(start())
 """
     loaded = loaded_by(code)
-    assert {"fastapi", "onnxruntime"} <= loaded  # it did start
+    assert {"fastapi", "onnxruntime"} <= loaded  # it started
     assert loaded & TRAINING == set()
-    assert "openvino" not in loaded  # the tiny model has no reference, so there is nothing to compare
+    assert "openvino" not in loaded  # the tiny model has no reference, so engines are not compared
     assert "ray" not in loaded
-    assert "av" not in loaded  # what reads hostile bytes is in the workers, not in the process with the keys
+    assert "av" not in loaded  # only workers, which hold no keys, parse videos
 
 
-def test_openvino_reports_nothing_to_its_maker() -> None:
-    loaded = loaded_by("import service.runtime.openvino_session")
+def test_openvino_telemetry_is_disabled() -> None:
+    loaded = loaded_by("import service.engines.openvino_session")
     assert "openvino" in loaded
-    assert "ssl" not in loaded  # nothing that could
+    assert "ssl" not in loaded  # the module that could report
 
 
-@pytest.mark.parametrize(
-    "module", ["service.clip.decode", "service.workers.decode_worker", "service.pipeline.recognizer"]
-)
-def test_core_loads_no_web_framework(module: str) -> None:
-    assert loaded_by(f"import {module}") & WEB == set()
+@pytest.mark.parametrize("module", ["service.clip.decoding.clips", "service.workers.decode_worker"])
+def test_decoding_loads_no_web_framework_and_no_pydantic(module: str) -> None:
+    assert loaded_by(f"import {module}") & {*WEB, "pydantic"} == set()
 
 
-def test_finding_a_command_loads_neither_settings_nor_numbers() -> None:
+def test_core_loads_no_web_framework() -> None:
+    assert loaded_by("import service.pipeline.recognizer") & WEB == set()
+
+
+def test_command_lookup_loads_neither_settings_nor_numpy() -> None:
     assert loaded_by("import service.cli") & {"pydantic", "numpy", "av", "fastapi", "rich"} == set()

@@ -1,4 +1,4 @@
-"""The service keeps to its own description: schemathesis makes requests from it and checks the answers."""
+"""schemathesis generates requests from the OpenAPI description and checks the answers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from tests.server import running_server
 from tests.tiny_models import write_package
 
-CONFIG = Path(__file__).with_name("schemathesis.toml")  # it names the keys and the models
+CONFIG = Path(__file__).with_name("schemathesis.toml")  # includes the keys and the models
 
 
-def test_service_keeps_to_its_description(tmp_path: Path) -> None:
+def test_service_conforms_to_its_openapi_description(tmp_path: Path) -> None:
     models = tmp_path / "models"
     for name in ("tiny", "spare"):
         write_package(models, name)
-    with running_server(models, API_KEYS="key", ADMIN_KEY="admin") as server:
+    with running_server(models, API_KEYS="key", ADMIN_KEY="admin", TEACH_DIR=tmp_path / "taught") as server:
         tried = schemathesis(f"{server.url}/openapi.json", tmp_path)
         assert tried.returncode == 0, tried.stdout
         assert server.metric("blvnet_requests_total", route="/v1/classify", code="422") > 0
@@ -27,7 +27,7 @@ def test_service_keeps_to_its_description(tmp_path: Path) -> None:
 
 
 def schemathesis(description: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Few examples, always the same; `folder` is where it leaves its notes."""
+    """Run a small, fixed set of examples; `folder` receives the report files."""
     program = str(Path(sys.executable).with_name("schemathesis"))
     options = ["--seed", "1", "--max-examples", "3", "--phases", "coverage,fuzzing", "--no-shrink"]
     command = [program, "--no-color", "--config-file", str(CONFIG), "run", *options, description]

@@ -1,4 +1,4 @@
-"""Tiny model packages whose answers a test can predict. Made with onnx alone.
+"""Tiny model packages with predictable answers, built with onnx alone.
 
 The network is a colour meter: for every moment, the evidence for `red`, `green` and `blue` is the mean of
 that channel over the moment's frames (all inputs), from 0 to `GAIN`. So the top label is the clip's strongest
@@ -7,6 +7,7 @@ colour, and the evidence over time follows its colours.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,24 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from pydantic_core import to_jsonable_python
 
-from service.clip.probe import PROBE, probe_clips
 from service.clip.spec import ClipSpec, Frames, InputSpec
-from service.manifest import GRAPH_FILE, GraphFile, Manifest, Reference, sha256_of, write_manifest
+from service.packages.manifest import (
+    GRAPH_FILE,
+    HEAD_FILE,
+    MANIFEST_FILE,
+    BaseReference,
+    GraphFile,
+    Manifest,
+    Reference,
+    clip_fields,
+    read_manifest,
+    sha256_of,
+)
+from service.packages.probe_clips import PROBE, probe_clips
 from tests.clips import ClipRecipe, encode
 
 LABELS = ("red", "green", "blue")
@@ -33,17 +47,18 @@ ONE_STREAM = ClipSpec(frames=8, inputs=(InputSpec("frames", Frames.ALL, 32, 36),
 
 @dataclass(frozen=True)
 class TinyModel:
-    """What to make.
+    """What to build.
 
     Attributes:
         spec: the network's clip; moments are the frames of its first input.
-        labels: any number; classes beyond the three colours get no evidence.
-        work: a matrix product of this size runs with every batch and changes nothing, to make a run slow.
-        endless: a clip of a strong colour makes it count for ever.
-        classes: outputs of the graph, if they are not to be as many as the labels.
+        labels: any number of labels; classes beyond the three colours get no evidence.
+        work: size of a matrix product that makes every run slow without changing the result.
+        endless: whether a strong colour makes a run loop forever.
+        classes: number of outputs of the graph, if it differs from the number of labels.
         dtype: of the inputs.
         batch: length of the batch axis; a name leaves it free.
-        gain: the evidence of a colour at its strongest.
+        gain: the evidence of a fully saturated colour.
+        features: whether the graph has the output `features`, here the sum of the mean colours of the inputs.
     """
 
     spec: ClipSpec = TWO_STREAMS
@@ -54,6 +69,7 @@ class TinyModel:
     dtype: int = TensorProto.UINT8
     batch: int | str = "N"
     gain: float = GAIN
+    features: bool = False
 
 
 def write_package(
@@ -70,9 +86,9 @@ def write_package(
         models: folder of all packages.
         name: of the model.
         version: of the package.
-        model: what `model.onnx` is.
-        engines: by an engine's name, what its own graph is.
-        manifest: overrides fields of the manifest.
+        model: description of `model.onnx`.
+        engines: descriptions of separate graphs, by engine.
+        manifest: overrides fields of model.json, valid or not.
     """
     model = model or TinyModel()
     folder = models / name / str(version)
@@ -84,29 +100,31 @@ def write_package(
         "name": name,
         "version": version,
         "architecture": "colour-meter",
-        "clip": model.spec,
+        **clip_fields(model.spec),
         "labels": tuple(model.labels),
+        "mirror": tuple(range(len(model.labels))),
         "precision": "fp32",
         "sha256": sha256_of(folder / GRAPH_FILE),
         "graphs": {engine: _graph_file(folder / f"{engine}.onnx") for engine in engines or {}},
         "provenance": {"made_by": "tests.tiny_models"},
     }
-    write_manifest(Manifest(**(fields | manifest)), folder)
+    document = Manifest(**fields).to_json() | to_jsonable_python(manifest)
+    (folder / MANIFEST_FILE).write_text(json.dumps(document), encoding="utf-8")
     return folder
 
 
 def reference(model: TinyModel | None = None, bound: float = 1e-4) -> Reference:
-    """What the network answers to the probe clips, by arithmetic of numpy's."""
+    """The network's answers to the probe clips, computed with numpy."""
     model = model or TinyModel()
     clips = probe_clips(model.spec)
     means = np.mean([clip.mean(axis=(1, 2, 3)) for clip in clips.values()], axis=0)
     logits = np.zeros((len(means), len(model.labels)))
     logits[:, :3] = means * model.gain / 255
-    return Reference(PROBE, bound, tuple(tuple(row) for row in logits.tolist()))
+    return Reference(probe=PROBE, bound=bound, logits=tuple(tuple(row) for row in logits.tolist()))
 
 
 def _graph_file(path: Path) -> GraphFile:
-    return GraphFile(path.name, sha256_of(path))
+    return GraphFile(file=path.name, sha256=sha256_of(path))
 
 
 def graph(model: TinyModel) -> onnx.ModelProto:
@@ -117,10 +135,14 @@ def graph(model: TinyModel) -> onnx.ModelProto:
     means = [f"{item.name}_mean" for item in model.spec.inputs]
     nodes += [
         helper.make_node("Sum", means, ["colours"]),
-        *_counting("colours", "counted", model),
-        helper.make_node("MatMul", ["counted", "to_classes"], ["evidence_sum"]),
+        *_counting("colours", "features", model),
+        helper.make_node("MatMul", ["features", "to_classes"], ["evidence_sum"]),
         helper.make_node("Add", ["evidence_sum", "nothing"], ["evidence"]),
         helper.make_node("ReduceMean", ["evidence"], ["logits"], axes=[1], keepdims=0),
+    ]
+    features = [
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, [model.batch, moments, 3])
+        for _ in range(model.features)
     ]
     to_classes = np.zeros((3, classes), np.float32)
     np.fill_diagonal(to_classes, model.gain / 255 / len(means))
@@ -137,6 +159,7 @@ def graph(model: TinyModel) -> onnx.ModelProto:
             [
                 helper.make_tensor_value_info("logits", TensorProto.FLOAT, [model.batch, classes]),
                 helper.make_tensor_value_info("evidence", TensorProto.FLOAT, [model.batch, moments, classes]),
+                *features,
             ],
             [numpy_helper.from_array(to_classes, "to_classes"), *_work_constants(model.work)],
         ),
@@ -156,7 +179,7 @@ def _meter(item: InputSpec, moments: int) -> list[onnx.NodeProto]:
 
 
 def _work(size: int) -> list[onnx.NodeProto]:
-    """Makes `nothing`, a zero; the long way round, if there is work to do."""
+    """Compute the tensor `nothing` (zero), through the matrix product if there is one."""
     if not size:
         return []
     return [
@@ -168,7 +191,7 @@ def _work(size: int) -> list[onnx.NodeProto]:
 
 
 def _counting(given: str, passed_on: str, model: TinyModel) -> list[onnx.NodeProto]:
-    """Passes a tensor on; in an endless model, if a value in it is over half, only after counting far."""
+    """Pass a tensor through; an endless model loops if a value exceeds one half."""
     if not model.endless:
         return [helper.make_node("Identity", [given], [passed_on])]
     half = helper.make_tensor("half", TensorProto.FLOAT, [], [0.5 * 255 * len(model.spec.inputs)])
@@ -205,8 +228,56 @@ def _work_constants(size: int) -> list[onnx.TensorProto]:
 
 
 def colour_clip(*colours: tuple[int, int, int], frames: int = 24, **recipe: Any) -> bytes:
-    """An encoded clip of plain colours, one after the other, each for its share of the frames."""
+    """Encode a video of uniform colours in sequence, each for an equal share of the frames."""
     size = {"width": 96, "height": 64} | recipe
     images = [np.full((size["height"], size["width"], 3), colour, np.uint8) for colour in colours]
     shown = (images[number * len(images) // frames] for number in range(frames))
     return encode(shown, ClipRecipe(frames=frames, **size))
+
+
+HUES = ("red", "cold")
+
+
+def write_head(
+    models: Path,
+    on: Path,
+    name: str = "hues",
+    version: int = 1,
+    *,
+    weights: NDArray[np.float32] | None = None,
+    labels: Sequence[str] = HUES,
+    **manifest: Any,
+) -> Path:
+    """Write the taught package `models/name/version` on a tiny base with features, and return the folder.
+
+    Args:
+        models: folder of all packages.
+        on: folder of the base's package.
+        name: of the model.
+        version: of the package.
+        weights: `(Q, 3, C)`; by default `red` is red above the other colours in each half of the clip.
+        labels: C labels.
+        manifest: overrides fields of model.json, valid or not.
+    """
+    if weights is None:
+        weights = np.zeros((2, 3, len(labels)), np.float32)
+        weights[:, 0, 0] = weights[:, 1:, 1] = 0.01
+    folder = models / name / str(version)
+    folder.mkdir(parents=True)
+    bias = np.zeros(weights.shape[2], np.float32)
+    np.savez(folder / HEAD_FILE, weights=weights, bias=bias, temperature=np.float64(1))
+    of_base = read_manifest(on)
+    fields: dict[str, Any] = {
+        "name": name,
+        "version": version,
+        "architecture": of_base.architecture,
+        **clip_fields(of_base.clip),
+        "labels": tuple(labels),
+        "precision": of_base.precision,
+        "sha256": sha256_of(folder / HEAD_FILE),
+        "base": BaseReference(name=of_base.name, version=of_base.version, sha256=of_base.sha256),
+        "threshold": 0.6,
+    }
+    document = Manifest(**fields).to_json() | to_jsonable_python(manifest)
+    (folder / MANIFEST_FILE).write_text(json.dumps(document), encoding="utf-8")
+    return folder

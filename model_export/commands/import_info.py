@@ -1,4 +1,4 @@
-"""`blvnet import-info`: what a checkpoint holds, before anyone exports it."""
+"""`blvnet import-info`: the contents of a checkpoint, before an export."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from model_export.checkpoint import Checkpoint
+    from model_export.checkpoints.checkpoint import Checkpoint
 
-SIMPLE = (str, int, float, bool)
+PLAIN = (str, int, float, bool)
 
 
 def import_info(
     file: Annotated[
-        Path, typer.Argument(help="A checkpoint: published, or of blvnet train.", metavar="FILE")
+        Path, typer.Argument(help="A published checkpoint, or one of blvnet train.", metavar="FILE")
     ],
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Say which network a checkpoint holds, as far as its tensors tell."""
-    from model_export.checkpoint import read_checkpoint  # torch takes seconds to import
+    """Show which network a checkpoint holds, as far as its tensors show it.
+
+    Example: blvnet import-info checkpoint.pth.tar
+    """
+    from model_export.checkpoints.checkpoint import read_checkpoint  # torch takes seconds to import
 
     facts = describe(read_checkpoint(file))
     if json_output:
@@ -31,45 +34,44 @@ def import_info(
         return
     table = Table(show_header=False, box=None)
     for key, value in facts.items():
-        table.add_row(key.replace("_", " "), _readable(value))
+        table.add_row(key.replace("_", " "), _cell(value))
     Console().print(table)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The facts, as plain values."""
+    """The contents of a checkpoint, as plain values."""
     weights = checkpoint.weights.values()
+    if checkpoint.config is not None:
+        network = {"architectures": [checkpoint.config.architecture], **checkpoint.config.to_json()}
+    else:
+        detected = checkpoint.detected
+        assert detected is not None
+        network = {
+            "architectures": detected.architectures(),
+            "depth": detected.depth,
+            "classes": detected.classes,
+            "taps": detected.taps,
+            "alpha": detected.alpha,
+            "beta": detected.beta_range(),
+            "dropout_head": detected.dropout_head,
+            "not_in_the_file": ["frames", "size"],
+        }
     return {
         "file": checkpoint.path.name,
         "bytes": checkpoint.path.stat().st_size,
         "layout": checkpoint.naming.layout.value,
         "trained_in_parallel": checkpoint.naming.parallel,
-        **_network(checkpoint),
+        **network,
         "tensors": len(weights),
         "values": sum(tensor.numel() for tensor in weights),
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights}),
-        "training": {key: value for key, value in checkpoint.training.items() if isinstance(value, SIMPLE)},
+        "training": {key: value for key, value in checkpoint.training.items() if isinstance(value, PLAIN)},
         "optimizer": "optimizer" in checkpoint.training,
     }
 
 
-def _network(checkpoint: Checkpoint) -> dict[str, Any]:
-    if checkpoint.config is not None:
-        return {"architectures": [checkpoint.config.architecture], **checkpoint.config.to_json()}
-    found = checkpoint.found
-    assert found is not None
-    return {
-        "architectures": found.architectures(),
-        "depth": found.depth,
-        "classes": found.classes,
-        "taps": found.taps,
-        "alpha": found.alpha,
-        "beta": found.beta_range(),
-        "dropout_head": found.dropout_head,
-        "not_in_the_file": ["frames", "size"],
-    }
-
-
-def _readable(value: object) -> str:
+def _cell(value: object) -> str:
+    """A value as a cell of the table."""
     match value:
         case None:
             return "-"

@@ -3,191 +3,240 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
 
-from model_export.cache import open_cache
-from model_export.checkpoint import initialise_from
-from model_export.commands.listings import listing_of
-from model_export.config import ModelConfig, Stem
+from model_export.checkpoints.initialise import initialise_from
+from model_export.commands.config_file import use_config, use_recipe, write_config
+from model_export.commands.options import read_split, select_device
+from model_export.commands.train_options import config_options, training_config, with_training_options
 from model_export.datasets import Listing
-from model_export.loading import CachedClips, ClipSource, DecodedClips
-from model_export.networks.names import build, parse_architecture, read_name
-from model_export.progress import counting
-from model_export.train import LAST_FILE, Half, Trainer, stopping_on_signals
-from model_export.train_config import Amp, Augmentation, TrainConfig
+from model_export.datasets.groups import split_off_group
+from model_export.networks.config import Stem
+from model_export.networks.registry import build, parse_architecture
+from model_export.networks.temporal import TamInit
+from model_export.progress import ProgressReporter
+from model_export.training.checkpoints import LAST_FILE
+from model_export.training.clips.batches import CachedClips, DecodedClips, SplitData
+from model_export.training.clips.frame_cache import open_cache
+from model_export.training.config import BatchNorm, CropMode, Freeze, Offsets, TrainConfig
+from model_export.training.initial_statistics import measure_initial_statistics
+from model_export.training.processes import joined
+from model_export.training.trainer import Trainer, stopping_on_signals
 from service.clip.spec import ClipSpec, Sampling
 from service.errors import BlvnetError
 
-TRAINING_CROPS = 3  # along the longer side, when clips are decoded as they are drawn
-DEFAULTS = TrainConfig()
+TRAINING_CROPS = 3  # along the longer side, for clips that are decoded as they are drawn
+NAMED_LABELS = 5  # labels that one warning lists
 
 
+@with_training_options
 def train(
-    dataset: Annotated[str, typer.Option(help="Data set, or layout of the data; see above.")],
+    ctx: typer.Context,
+    dataset: Annotated[str, typer.Option(help="Data set, or layout of your own data; see above.")],
     data: Annotated[Path, typer.Option(help="Folder of the data set.", exists=True, file_okay=False)],
     arch: Annotated[str, typer.Option(help="Architecture, such as blvnet-tam-mini.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, curves.")],
+    config: Annotated[  # noqa: ARG001 - read by its callback
+        Path | None,
+        typer.Option(
+            help="YAML file with options by name, such as the config.yaml of a run; flags override it.",
+            is_eager=True,
+            callback=use_config,
+        ),
+    ] = None,
+    recipe: Annotated[  # noqa: ARG001 - read by its callback
+        str | None,
+        typer.Option(
+            help="Values of options that neither the command line nor --config gives: paper, fine-tune.",
+            is_eager=True,
+            callback=use_recipe,
+        ),
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="T, frames of a clip.")] = None,
-    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from.", exists=True)] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Weights to start from: a checkpoint, or a package in fp32.", exists=True),
+    ] = None,
+    hold_out: Annotated[
+        str | None,
+        typer.Option(help="Validate on this group of the training split, and train on the others."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in --out, with the same options.")] = False,
-    epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
-    batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = DEFAULTS.lr,
-    warmup_epochs: Annotated[float, typer.Option(min=0)] = DEFAULTS.warmup_epochs,
-    weight_decay: Annotated[float, typer.Option(min=0)] = DEFAULTS.weight_decay,
-    label_smoothing: Annotated[float, typer.Option(min=0, max=0.9)] = DEFAULTS.label_smoothing,
     size: Annotated[int | None, typer.Option(help="Side of the (little) input in pixels.")] = None,
     scale: Annotated[
-        int | None, typer.Option(help="Shorter side in pixels before the crop to --size; default --size.")
+        int | None, typer.Option(help="Shorter side in pixels before the crop to --size; by default --size.")
     ] = None,
-    sampling: Annotated[Sampling, typer.Option(help="How frames are spread over a clip.")] = Sampling.UNIFORM,
+    sampling: Annotated[
+        Sampling, typer.Option(help="How frames are spread over a video.")
+    ] = Sampling.UNIFORM,
     stride: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Distance of frames with --sampling dense.")
+        int | None, typer.Option(min=1, max=1000, help="Frames from one to the next with --sampling dense.")
     ] = None,
     stem: Annotated[
-        Stem | None, typer.Option(help="Where big and little streams meet; default dual.")
+        Stem | None, typer.Option(help="Where little and big inputs meet; by default that of the name.")
     ] = None,
-    blending_frames: Annotated[int | None, typer.Option(help="TAM taps, odd; default 3.")] = None,
+    blending_frames: Annotated[int | None, typer.Option(help="TAM taps, odd; by default 3.")] = None,
+    tam_init: Annotated[
+        TamInit, typer.Option(help="Initial taps: near a temporal shift, or the paper's.")
+    ] = TamInit.SHIFT,
     dropout: Annotated[float | None, typer.Option(min=0, max=0.99)] = None,
-    augmentation: Annotated[bool, typer.Option(help="Random variants of the training clips.")] = True,
+    augmentation: Annotated[
+        bool, typer.Option(help="Augment the training clips at random; off, all strengths below are 0.")
+    ] = True,
     cached: Annotated[bool, typer.Option(help="Decode once, into a cache on disk.")] = True,
-    cache: Annotated[Path | None, typer.Option(help="Where caches are kept; default OUT/cache.")] = None,
-    phases: Annotated[
-        int, typer.Option(min=1, help="Samplings of each clip to choose from.")
-    ] = DEFAULTS.phases,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = DEFAULTS.workers,
-    seed: Annotated[int, typer.Option(min=0)] = DEFAULTS.seed,
-    amp: Annotated[Amp, typer.Option(help="Arithmetic of the passes.")] = DEFAULTS.amp,
-    save_every_s: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = DEFAULTS.save_every_s,
-    log_every: Annotated[
-        int, typer.Option(min=1, help="Steps between lines of the log.")
-    ] = DEFAULTS.log_every,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda; default cuda where there is one.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of caches; by default OUT/cache.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda if available.")] = None,
+    **options: Any,
 ) -> None:
-    """Train a network; SIGTERM and Ctrl-C save and end cleanly, --resume goes on.
+    """Train a network; SIGTERM and Ctrl-C save it and end the run, --resume continues.
 
     Data sets: something-something-v1 (ssv1), something-something-v2 (ssv2), kinetics-400 (k400),
-    moments-in-time (mit). Layouts of data of your own: folder, synthetic, list.
+    moments-in-time (mit), ucf101, hmdb51 (splits ucf101-1 to -3), jester, diving48. Layouts of your own data:
+    folder, synthetic, list.
+
+    Several processes or machines: torchrun --nproc-per-node N --no-python blvnet train ...
+
+    Example: blvnet train --dataset folder --data DATA --arch tsm-mini --out RUN
     """
-    config = TrainConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        warmup_epochs=warmup_epochs,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        phases=phases,
-        workers=workers,
-        seed=seed,
-        amp=amp,
-        save_every_s=save_every_s,
-        log_every=log_every,
-        augmentation=Augmentation() if augmentation else Augmentation.none(),
-    )
-    console = Console(stderr=True)
-    _check_out(out, resume)
-    listings = [listing_of(dataset, data, split, console) for split in ("train", "val")]
-    if listings[0].labels != listings[1].labels:
-        raise BlvnetError(f"{data}: the train and val splits have different labels")
-    torch.manual_seed(seed)
-    model = parse_architecture(
-        arch,
-        num_classes=len(listings[0].labels),
-        frames=frames,
-        taps=blending_frames,
-        stem=_stem(arch, stem),
-        size=size,
-        dropout=dropout,
-    )
-    clip = _clip(model, sampling, stride, scale)
-    network = build(model)
-    if init is not None:
-        initialise_from(network, model, init)
-    network.to(_device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    folder = (cache or out / "cache") if cached else None
-    halves = [
-        _half(listing, clip, config, training=training, cache=folder, console=console)
-        for listing, training in zip(listings, (True, False), strict=True)
-    ]
-    origin = {"dataset": dataset, "data": str(data)}
-    trainer = Trainer(
-        network, model, halves[0], halves[1], config, out, clip=clip, origin=origin, console=console
-    )
-    with stopping_on_signals() as stop:
-        outcome = trainer.run(stop, resume=resume)
-    if outcome.finished:
-        best = f"best validation top-1 {100 * outcome.best_top1:.1f} %"
-        console.print(f"done: {outcome.step} steps, {outcome.elapsed_s / 60:.1f} min, {best}")
-    else:
-        console.print(f"stopped after step {outcome.step}; the same command with --resume goes on from there")
-
-
-def _stem(arch: str, asked: Stem | None) -> Stem | None:
-    """New two-stream networks get the dual stem, where neither the name nor an option says otherwise.
-
-    A bare name stands for the published network, with the shared stem, everywhere else.
-    """
-    name = read_name(arch)
-    if asked is None and name.stem is None and name.family.two_streams:
-        return Stem.DUAL
-    return asked
-
-
-def _clip(model: ModelConfig, sampling: Sampling, stride: int | None, scale: int | None) -> ClipSpec:
-    """What the network will be trained on, and served with unless an export says otherwise."""
+    training = training_config(options, augmentation=augmentation)
+    _check_run(out, resume=resume)
+    _check_combination(training, cached=cached, init=init)
     if stride is not None and sampling is not Sampling.DENSE:
-        raise typer.BadParameter("it belongs to --sampling dense", param_hint="--stride")
-    if scale is not None and scale < model.size:
-        raise typer.BadParameter(f"it is less than the size, {model.size}", param_hint="--scale")
-    return model.clip_spec(sampling, stride or 1, scale)
+        raise typer.BadParameter("needs --sampling dense", param_hint="--stride")
+    with (
+        joined(select_device(device)) as processes,
+        # Only the main process prints.
+        ProgressReporter(None if processes.main else Console(quiet=True)) as reporter,
+    ):
+        train_list = read_split(dataset, data, "train", reporter)
+        if hold_out is None:
+            validation_list = read_split(dataset, data, "val", reporter)
+        else:
+            train_list, validation_list = split_off_group(train_list, hold_out)
+        if train_list.multi_label:
+            raise BlvnetError(
+                "these videos have several labels each, which training does not support: train on videos "
+                "with one label"
+            )
+        _check_labels(train_list, validation_list, reporter)
+        torch.manual_seed(training.seed)
+        model = parse_architecture(
+            arch,
+            num_classes=len(train_list.labels),
+            frames=frames,
+            taps=blending_frames,
+            stem=stem,
+            size=size,
+            dropout=dropout,
+        )
+        if scale is not None and scale < model.size:
+            raise typer.BadParameter(f"must be at least the size, {model.size}", param_hint="--scale")
+        clip = model.clip_spec(sampling, stride or 1, scale)
+        network = build(model, tam_init)
+        origin: dict[str, Any] = {"dataset": dataset, "data": str(data)}
+        if init is not None:
+            report = initialise_from(network, model, init, train_list.labels)
+            origin["init"] = report.to_json()
+            for line in report.lines():
+                reporter.message(line)
+        network.to(processes.device)
+        out.mkdir(parents=True, exist_ok=True)
+        caches = (cache or out / "cache") if cached else None
+        with processes.main_first():  # which fills the cache
+            splits = (
+                _open_split(train_list, clip, training, "training", caches, reporter),
+                _open_split(validation_list, clip, training, "validation", caches, reporter),
+            )
+        if init is not None and report.folded and not resume:
+            reporter.step("measuring the statistics of batch norm on training clips")
+            measure_initial_statistics(network, splits[0], clip, processes.device)
+        trainer = Trainer(
+            network,
+            model,
+            *splits,
+            training,
+            out,
+            clip=clip,
+            origin=origin,
+            reporter=reporter,
+            processes=processes,
+        )
+        if processes.main and not resume:
+            write_config(out, ctx.params | config_options(trainer.config))
+        with stopping_on_signals() as stop:
+            outcome = trainer.run(stop, resume=resume)
+        if outcome.finished:
+            best = f"best validation top-1 {100 * outcome.best_top1:.1f} %"
+            reporter.message(f"done: {outcome.step} steps, {outcome.elapsed_s / 60:.1f} min, {best}")
+        else:
+            reporter.message(f"stopped after step {outcome.step}; the same command with --resume continues")
 
 
-def _check_out(out: Path, resume: bool) -> None:
-    """A new run never overwrites an old one."""
-    there = (out / LAST_FILE).exists()
-    if resume and not there:
-        raise BlvnetError(f"{out} holds no {LAST_FILE} to resume from")
-    if there and not resume:
-        raise BlvnetError(f"{out} holds a run already: add --resume, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+def _check_run(out: Path, *, resume: bool) -> None:
+    """Refuse to overwrite a run, or to resume one that does not exist."""
+    exists = (out / LAST_FILE).exists()
+    if resume and not exists:
+        raise BlvnetError(f"{out} has no {LAST_FILE} to resume from")
+    if exists and not resume:
+        raise BlvnetError(f"{out} contains a run already: add --resume, or choose another --out")
 
 
-def _half(
+def _check_combination(training: TrainConfig, *, cached: bool, init: Path | None) -> None:
+    """Refuse options that contradict each other."""
+    if cached and training.offsets is not Offsets.PHASES:
+        raise BlvnetError(f"--offsets {training.offsets} chooses frames as clips are drawn: add --no-cached")
+    if cached and training.crop is not CropMode.FIXED:
+        raise BlvnetError(f"--crop {training.crop} cuts frames as clips are drawn: add --no-cached")
+    if init is None and training.batch_norm in (BatchNorm.FROZEN, BatchNorm.PARTIAL):
+        raise BlvnetError(
+            f"--batch-norm {training.batch_norm} keeps the statistics of a trained network: add --init"
+        )
+    if init is None and training.freeze is not Freeze.NONE:
+        raise BlvnetError(f"--freeze {training.freeze} keeps the weights of a trained network: add --init")
+
+
+def _check_labels(train: Listing, validation: Listing, reporter: ProgressReporter) -> None:
+    """Refuse splits with different labels, and warn of labels that a split has no example of."""
+    for label in set(train.labels) ^ set(validation.labels):
+        where = "train" if label in train.labels else "val"
+        raise BlvnetError(f"the train and val splits have different labels: only {where} has {label!r}")
+    if train.labels != validation.labels:
+        raise BlvnetError("the train and val splits have their labels in different orders")
+    for split, listing in (("train", train), ("val", validation)):
+        unused = listing.unused_labels()
+        if unused:
+            names = ", ".join(map(repr, unused[:NAMED_LABELS]))
+            more = f" and {len(unused) - NAMED_LABELS} more" if len(unused) > NAMED_LABELS else ""
+            reporter.message(f"warning: the {split} split has no clip of {names}{more}")
+
+
+def _open_split(
     listing: Listing,
-    spec: ClipSpec,
+    clip: ClipSpec,
     config: TrainConfig,
-    *,
-    training: bool,
-    cache: Path | None,
-    console: Console,
-) -> Half:
-    """A split with its frames: cached, or decoded as they are drawn."""
+    purpose: str,
+    caches: Path | None,
+    reporter: ProgressReporter,
+) -> SplitData:
+    """A split with the source of its clips: a cache, or the decoder."""
+    training = purpose == "training"
     phases = config.phases if training else 1
-    if cache is None:
+    examples = listing.examples
+    if caches is None:
         crops = TRAINING_CROPS if training else 1
-        source: ClipSource = DecodedClips(len(listing.clips), spec, phases=phases, crops=crops)
-        return Half(listing, source)
-    clips = listing.clips
-    with counting(f"decoding {'training' if training else 'validation'} clips", len(clips), console) as tick:
-        frames = open_cache(clips, spec, phases, cache, jobs=max(1, config.workers), tick=tick)
-    for item in frames.unreadable:
-        console.print(f"unreadable: {item.path} ({item.reason})", markup=False)
-    bad = frozenset(item.path for item in frames.unreadable)
-    rows = [row for row, clip in enumerate(clips) if clip.path not in bad]
-    return Half(listing.without(bad), CachedClips(frames, rows))
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as exc:
-        raise BlvnetError(f"no device {name!r}") from exc
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BlvnetError("there is no CUDA device")
-    return device
+        offsets = config.offsets if training else Offsets.PHASES
+        crop = config.crop if training else CropMode.FIXED
+        source = DecodedClips(len(examples), clip, phases=phases, crops=crops, offsets=offsets, crop=crop)
+        return SplitData(listing, source)
+    with reporter.count(f"decoding {purpose} clips", len(examples)) as counter:
+        jobs = max(1, config.workers)
+        cache = open_cache(examples, clip, phases, caches, jobs=jobs, advance=counter.advance)
+    for item in cache.unreadable:
+        reporter.message(f"unreadable: {item.path} ({item.reason})")
+    bad = frozenset(item.path for item in cache.unreadable)
+    rows = [row for row, example in enumerate(examples) if example.path not in bad]
+    return SplitData(listing.without(bad), CachedClips(cache, rows))

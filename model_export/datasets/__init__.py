@@ -1,8 +1,7 @@
-"""Lists of labelled clips: one reader per data set layout, in one table.
+"""Listings of labelled videos: one reader for each data set layout.
 
-A reader takes the data's folder and the name of a split and returns a `Listing`; adding a data set is adding
-a function to `READERS`. What a label turns into when its clip is mirrored or played backwards is part of the
-listing, because that is knowledge of the labels and not of the pixels.
+A reader takes the data set's folder and the name of a split and returns a `Listing`. To add a data set, add
+its reader to `READERS`.
 """
 
 from __future__ import annotations
@@ -10,24 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from model_export.datasets.disk import VIDEO_SUFFIXES
 from model_export.datasets.folders import read_folder, read_synthetic
-from model_export.datasets.kinetics import read_kinetics
-from model_export.datasets.listing import Clip, Listing, Reader, Symmetry
+from model_export.datasets.listing import Example, Listing, Reader
 from model_export.datasets.lists import read_list
-from model_export.datasets.moments import read_moments
-from model_export.datasets.something import read_v1, read_v2
+from model_export.datasets.published.charades import read_charades
+from model_export.datasets.published.diving48 import read_diving48
+from model_export.datasets.published.jester import read_jester
+from model_export.datasets.published.kinetics import read_kinetics
+from model_export.datasets.published.moments import read_moments
+from model_export.datasets.published.numbered_splits import numbered_readers
+from model_export.datasets.published.something import read_v1, read_v2
+from model_export.datasets.symmetry import Symmetry
+from service.clip.decoding.formats import VIDEO_SUFFIXES
 from service.errors import BlvnetError
 
 __all__ = [
     "ALIASES",
     "READERS",
     "VIDEO_SUFFIXES",
-    "Clip",
+    "Example",
     "Listing",
     "Reader",
     "Symmetry",
-    "judged_split",
+    "evaluation_split",
     "read_listing",
 ]
 
@@ -38,6 +42,10 @@ READERS: Mapping[str, Reader] = {
     "something-something-v2": read_v2,
     "kinetics-400": read_kinetics,
     "moments-in-time": read_moments,
+    **numbered_readers(),
+    "jester": read_jester,
+    "diving48": read_diving48,
+    "charades": read_charades,
     "list": read_list,
 }
 ALIASES: Mapping[str, str] = {
@@ -47,22 +55,24 @@ ALIASES: Mapping[str, str] = {
     "mit": "moments-in-time",
 }
 
-# Whose test split has labels that everybody has; the others' figures are those of the validation split.
-TESTED = frozenset({"folder", "synthetic"})
-
 
 def read_listing(dataset: str, data: Path, split: str) -> Listing:
-    """The clips of one split.
+    """List the examples of one split.
 
     Raises:
         BlvnetError: no reader has that name, or the folder does not have the layout.
     """
     name = ALIASES.get(dataset, dataset)
     if name not in READERS:
-        raise BlvnetError(f"no data set {dataset!r}; there are {', '.join(sorted([*READERS, *ALIASES]))}")
+        raise BlvnetError(
+            f"unknown data set {dataset!r}; choose one of {', '.join(sorted([*READERS, *ALIASES]))}"
+        )
     return READERS[name](data, split)
 
 
-def judged_split(dataset: str) -> str:
-    """The split that figures of a data set are those of."""
-    return "test" if dataset in TESTED else "val"
+def evaluation_split(dataset: str) -> str:
+    """The split that accuracy is reported on by default.
+
+    The published data sets keep the labels of their test split, so their figures are those of `val`.
+    """
+    return "test" if dataset in ("folder", "synthetic") else "val"

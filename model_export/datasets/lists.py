@@ -1,20 +1,35 @@
 """Lists of paths with label indices, as the authors of bLVNet-TAM keep their data.
 
-    DATA/train.txt, DATA/val.txt        lines of "path start end label" or "path label"
-    DATA/labels.txt or labels.json      the names of the labels, if there are any
+    DATA/train.txt, DATA/val.txt        lines of "path start end label" or "path label"; or "path 3,17", with
+                                        several labels
+    DATA/labels.txt or labels.json      optional: the names of the labels
+    DATA/symmetry.json                  optional: see `model_export.datasets.symmetry`
+    DATA/groups.csv                     optional: see `model_export.datasets.groups`
 
-Fields are apart by spaces, or by semicolons where paths have spaces. Paths are relative to DATA: with `start`
-and `end`, numbers of the first and last picture, a folder of JPEG pictures; else a video or such a folder.
+Fields are separated by spaces, or by semicolons where paths contain spaces. Paths are relative to DATA. With
+`start` and `end`, the numbers of the first and last picture, the path is a folder of JPEG pictures; without
+them a video or such a folder. Labels count from 0, or from 1 as in the lists of UCF101.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from model_export.datasets.disk import Shelves, collect, find_file, look_for, read_text, split_names
-from model_export.datasets.listing import Clip, Listing, unknown_symmetry
-from model_export.labels import read_labels
+from model_export.datasets.files import (
+    SPLITS,
+    PathIndex,
+    find_file,
+    look_for,
+    make_listing,
+    read_text,
+    split_names,
+)
+from model_export.datasets.groups import with_groups
+from model_export.datasets.labels import read_label_file
+from model_export.datasets.listing import Example, Listing
+from model_export.datasets.symmetry import read_symmetry, unknown_symmetry
 from service.errors import BlvnetError
 
 LABEL_FILES = ("labels.txt", "labels.json", "labels.csv")
@@ -23,53 +38,73 @@ ENDINGS = (".txt", "_256.txt")
 
 
 def read_list(data: Path, split: str) -> Listing:
-    """The lists' clips; labels without names are called by their index.
+    """Read a split of a data set in lists; labels without names are named by their number.
 
     Raises:
-        BlvnetError: the list is not there or cannot be read, or no clip is there at all.
+        BlvnetError: the list is missing or unreadable, or no listed video exists.
     """
-    source = find_file(data, _names(split))
-    clips = list(_clips(data, source))
-    labels = _labels(data, clips)
-    outside = next((clip for clip in clips if clip.label >= len(labels)), None)
-    if outside is not None:
-        raise BlvnetError(f"{source}: {outside.path} has label {outside.label}, there are {len(labels)}")
-    shelves = Shelves()
-    wanted = ((str(clip.path), clip if shelves.hold(clip.path) else None) for clip in clips)
-    return collect(source, labels, unknown_symmetry(labels), wanted)
+    source = find_file(data, _list_names(split))
+    examples = list(_read_examples(data, source))
+    labels, first = _read_labels(data)
+    last = first + len(labels) - 1
+    for item in examples:
+        outside = [label for label in item.labels if not first <= label <= last]
+        if outside:
+            raise BlvnetError(
+                f"{source}: {item.path} has label {outside[0]}; labels run from {first} to {last}"
+            )
+    existing = PathIndex()
+    annotated = (
+        (str(item.path), _counted_from_zero(item, first) if item.path in existing else None)
+        for item in examples
+    )
+    symmetry = read_symmetry(data, labels) or unknown_symmetry(labels)
+    multi_label = any(item.others for item in examples)
+    listing = make_listing(source, labels, symmetry, annotated, multi_label=multi_label)
+    listing = replace(listing, examples=with_groups(data, listing.examples))
+    return replace(listing, notes=(f"{source} counts labels from 1",)) if first else listing
 
 
-def _names(split: str) -> list[str]:
+def _counted_from_zero(item: Example, first: int) -> Example:
+    return replace(item, label=item.label - first, others=tuple(label - first for label in item.others))
+
+
+def _list_names(split: str) -> list[str]:
     return [name + ending for name in split_names(split) for ending in ENDINGS]
 
 
-def _labels(data: Path, clips: list[Clip]) -> tuple[str, ...]:
-    """Of the label file; without one, as many as the lists of all splits use."""
-    file = look_for(data, LABEL_FILES)
-    if file is not None:
-        return read_labels(file)
-    lists = [look_for(data, _names(split)) for split in ("train", "val")]
-    used = [clip.label for path in lists if path is not None for clip in _clips(data, path)]
-    return tuple(str(index) for index in range(1 + max([*used, *(clip.label for clip in clips)], default=-1)))
+def _read_labels(data: Path) -> tuple[tuple[str, ...], int]:
+    """The labels, and the number that the lists give to the first of them: 0 or 1.
+
+    All splits decide together: a validation list may happen to lack the first label.
+    """
+    lists = [path for split in SPLITS if (path := look_for(data, _list_names(split))) is not None]
+    used = {label for path in lists for example in _read_examples(data, path) for label in example.labels}
+    path = look_for(data, LABEL_FILES)
+    if path is None:
+        first = 1 if min(used, default=0) == 1 else 0
+        return tuple(str(number) for number in range(first, max(used, default=-1) + 1)), first
+    file = read_label_file(path)
+    from_one = 0 not in used and (file.first_index == 1 or len(file.labels) in used)
+    return file.labels, 1 if from_one else 0
 
 
-def _clips(data: Path, source: Path) -> Iterator[Clip]:
+def _read_examples(data: Path, source: Path) -> Iterator[Example]:
+    """Examples with the labels as they are numbered in the file."""
     for number, line in enumerate(read_text(source).splitlines(), start=1):
-        if line.strip():
-            fields = [field.strip() for field in (line.split(";") if ";" in line else line.split())]
-            try:
-                yield _clip(data, fields)
-            except ValueError as exc:
-                raise BlvnetError(f"{source}, line {number}: {exc}") from exc
-
-
-def _clip(data: Path, fields: list[str]) -> Clip:
-    """Raises ValueError, for a line that is none."""
-    path = data / fields[0]
-    match [int(field) for field in fields[1:]]:
-        case [label] if label >= 0:
-            return Clip(path, label)
-        case [start, end, label] if label >= 0 and 1 <= start <= end:
-            return Clip(path, label, (start, end))
-        case _:
-            raise ValueError("not path start end label, nor path label, with start from 1 and label from 0")
+        if not line.strip():
+            continue
+        path, *fields = (field.strip() for field in (line.split(";") if ";" in line else line.split()))
+        *frames, last = fields or [""]
+        labels = [int(label) if label.isdecimal() else -1 for label in last.split(",")]
+        others = tuple(labels[1:])
+        match [int(field) if field.isdecimal() else -1 for field in frames]:
+            case [] if min(labels) >= 0:
+                yield Example(data / path, labels[0], others=others)
+            case [start, end] if min(labels) >= 0 and 1 <= start <= end:
+                yield Example(data / path, labels[0], (start, end), others)
+            case _:
+                raise BlvnetError(
+                    f"{source}, line {number}: not path start end label, nor path label, with start from 1 "
+                    "and label from 0"
+                )

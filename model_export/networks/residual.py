@@ -1,18 +1,82 @@
-"""Residual blocks, once for every network: 2D or 3D convolutions, with or without a temporal module.
+"""Parts that all networks share: residual blocks, the sizes of the stages, the classifier, initial weights.
 
-A temporal module sits in front of the block's first convolution, inside the residual branch, so that the
-identity path carries each frame's own features unchanged. The networks differ in one detail: what the
-projection shortcut sees. In TAM-ResNet (as in TSM) it is the block's input, in bLVNet-TAM's last layer the
-aggregated features; where there is no projection, both add the block's input.
+A temporal module stands before the first convolution of a block, inside the residual branch, so that the
+identity path carries each frame's own features unchanged. The networks differ in what the projection shortcut
+takes: the block's input in TAM-ResNet (as in TSM), the aggregated features in the last stage of bLVNet-TAM.
+A shortcut without projection always adds the block's input.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
 Dimensions = Literal[2, 3]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """Residual blocks at one resolution.
+
+    Attributes:
+        blocks: number of blocks.
+        width: channels of their 3 x 3 convolutions.
+        outputs: channels of their outputs; the same as `width` in stages of basic blocks.
+    """
+
+    blocks: int
+    width: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Channels of the stem, and the four stages."""
+
+    stem: int
+    stages: tuple[StageSpec, StageSpec, StageSpec, StageSpec]
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Blocks of each stage."""
+        return tuple(stage.blocks for stage in self.stages)
+
+
+def resnet_spec(blocks: tuple[int, int, int, int], expansion: int = 4) -> BackboneSpec:
+    """A ResNet: 64 channels in the stem, blocks of 64 to 512 channels with `expansion` times the outputs."""
+    one, two, three, four = (
+        StageSpec(count, 64 << level, expansion * 64 << level) for level, count in enumerate(blocks)
+    )
+    return BackboneSpec(stem=64, stages=(one, two, three, four))
+
+
+# Small enough to bundle. The bottlenecks have half of the outputs' channels: a quarter of so few would leave
+# vector units idle.
+MINI_SPEC = BackboneSpec(
+    stem=32,
+    stages=(StageSpec(2, 32, 64), StageSpec(3, 64, 128), StageSpec(3, 96, 192), StageSpec(2, 128, 384)),
+)
+
+
+class VideoClassifier(nn.Module):
+    """Base class of the networks: features of each moment of a clip, and a linear classifier on them.
+
+    `forward(*inputs)` takes normalised inputs and returns the evidence (N, T', C); the logits are its mean
+    over axis 1. A subclass sets `dropout` and `fc`.
+    """
+
+    dropout: nn.Dropout
+    fc: nn.Linear
+
+    def features(self, *inputs: Tensor) -> Tensor:
+        """Normalised inputs -> (N, T', F), pooled over space: the input of the classifier."""
+        raise NotImplementedError
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Normalised inputs -> evidence (N, T', C)."""
+        return self.fc(self.dropout(self.features(*inputs)))  # type: ignore[no-any-return]
 
 
 class BasicBlock(nn.Module):
@@ -47,18 +111,18 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions.
+    """A 1 x 1, a 3 x 3 and a 1 x 1 convolution.
 
     Args:
-        inputs: channels that come in.
+        inputs: input channels.
         width: channels of the 3 x 3 convolution.
-        outputs: channels that go out.
+        outputs: output channels.
         stride: of the 3 x 3 convolution, in space.
         shortcut: the projection; None adds the block's input.
-        temporal: the temporal module in front of the first convolution.
-        aggregated_shortcut: the projection sees the temporal module's output (module docs).
-        last_relu: False where a sum and its ReLU follow outside.
-        dimensions: 2, or 3 for convolutions whose 3 x 3 kernels also reach over 3 frames.
+        temporal: the temporal module before the first convolution.
+        aggregated_shortcut: whether the projection takes the temporal module's output (module docstring).
+        last_relu: False where the caller adds another branch before the ReLU.
+        dimensions: 3 for 3D convolutions, whose 3 x 3 kernels also cover 3 frames.
     """
 
     def __init__(
@@ -102,7 +166,7 @@ class Bottleneck(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int, dimensions: Dimensions) -> nn.Module:
-    """A convolution without bias that keeps its input's size divided by `stride`; time is never strided."""
+    """A convolution without bias; it divides the sides by `stride` and keeps the number of frames."""
     padding = kernel // 2
     if dimensions == 2:
         return nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
@@ -115,10 +179,10 @@ def normalisation(channels: int, dimensions: Dimensions) -> nn.Module:
 
 
 def initialise(network: nn.Module) -> None:
-    """Weights to start from: He et al.'s normal for convolutions, and residual branches that begin at zero.
+    """Draw initial weights: He et al.'s normal distribution for convolutions, N(0, 0.001) for the classifier.
 
-    The last normalisation of each block starts with scale 0, so that every block begins as the identity
-    (Goyal et al., arXiv 1706.02677, section 5.1). Temporal modules keep the taps that they were made with.
+    The last normalisation of each block starts with scale 0, so that every block starts as the identity
+    (Goyal et al., arXiv 1706.02677, section 5.1). Temporal modules keep their taps.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):
@@ -127,12 +191,7 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, 0.001)
             nn.init.zeros_(module.bias)
     for module in network.modules():
-        if isinstance(module, BasicBlock):
-            nn.init.zeros_(_scale(module.bn2))
-        elif isinstance(module, Bottleneck):
-            nn.init.zeros_(_scale(module.bn3))
-
-
-def _scale(norm: nn.Module) -> Tensor:
-    assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
-    return norm.weight
+        if isinstance(module, BasicBlock | Bottleneck):
+            last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
+            assert isinstance(last, nn.BatchNorm2d | nn.BatchNorm3d)
+            nn.init.zeros_(last.weight)

@@ -1,4 +1,4 @@
-"""Frames to a video file: H.264 in mp4 or VP9 in webm, one slice, one thread, the same bytes every time."""
+"""Write a video file: H.264 in mp4 or VP9 in webm, with one thread, so that the bytes are reproducible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENCODER: Final[dict[Codec, str]] = {"h264": "libx264", "vp9": "libvpx-vp9"}
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a clip is compressed: constant quality `crf`, runs of `b_frames`, keyframes `gop` apart."""
+    """Encoder settings: constant quality `crf`, runs of `b_frames`, a keyframe every `gop` frames."""
 
     codec: Codec
     fps: Fraction
@@ -30,7 +30,7 @@ class Encoding:
     gop: int
 
     def options(self) -> dict[str, str]:
-        """The encoder's own options."""
+        """Options of the FFmpeg encoder."""
         common = {"crf": str(self.crf), "g": str(self.gop)}
         if self.codec == "vp9":
             return common | {"deadline": "realtime", "cpu-used": "8", "b": "0", "lag-in-frames": "0"}
@@ -38,7 +38,7 @@ class Encoding:
 
 
 def write_video(path: Path, frames: npt.NDArray[np.uint8], encoding: Encoding) -> None:
-    """Write RGB frames, uint8 `(frames, H, W, 3)` with even H and W; the suffix of `path` must fit."""
+    """Write RGB frames, uint8 `(frames, H, W, 3)`, H and W even; `path` needs the suffix of the codec."""
     with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(_ENCODER[encoding.codec], rate=encoding.fps, options=encoding.options())
         assert isinstance(stream, VideoStream)

@@ -1,8 +1,8 @@
-"""The motions: what each forward class draws at every phase of its course.
+"""The motions of the forward labels.
 
-A motion is a function that draws its looks and paths from a generator and returns a `Paint`: a function that
-puts the things of one moment on a frame, given the phase (0 before the motion, 1 after it). Lengths are in
-units of the frame's shorter side, so that all of it happens within the centre square.
+A motion draws its appearance and path from a generator and returns a `Paint`: a function that paints one
+frame, given the phase of the motion (0 before it starts, 1 after it ends). Lengths are in units of the
+frame's shorter side, so that everything happens within the centre square.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from model_export.synthetic.bank import Colour
-from model_export.synthetic.classes import FORWARD, HOLDING, PAIRS, SHAKING
-from model_export.synthetic.fields import Rng
+from model_export.synthetic.appearance import Colour, SpriteFactory
+from model_export.synthetic.labels import FORWARD, HOLDING, PAIRS, SHAKING
 from model_export.synthetic.painting import Image, Painter
-from model_export.synthetic.props import Props
-from model_export.synthetic.shapes import Shape, superellipse
-from model_export.synthetic.timing import Timing
+from model_export.synthetic.shapes import superellipse
+from model_export.synthetic.textures import Rng
+from model_export.synthetic.timing import MotionTiming
 
 Paint = Callable[[Painter, float], None]
-Motion = Callable[[Rng, Props, Timing], Paint]
+Motion = Callable[[Rng, SpriteFactory, MotionTiming], Paint]
 
-# How far a shape of a rotational order may turn between two sampled frames before it seems to turn back.
+# By rotational order: a shape that turns further between two sampled frames may seem to turn backwards.
 _CLEAR_TURN_DEG: Final = {1: 40.0, 2: 40.0, 3: 34.0, 4: 26.0}
 
 
@@ -34,7 +33,7 @@ def _upright_or_not(rng: Rng) -> float:
 
 
 def _sway(rng: Rng, most: float) -> float:
-    """Degrees that a thing turns by the way while it does something else; often none."""
+    """Degrees of incidental rotation during another motion; often 0."""
     return 0.0 if rng.random() < 0.5 else float(rng.uniform(-most, most))
 
 
@@ -46,10 +45,10 @@ def _between(start: float, stop: float, phase: float) -> float:
     return start + (stop - start) * phase
 
 
-def _travel(rng: Rng, props: Props, axis: int) -> Paint:
-    """A thing crosses along x (`axis` 0) or y (1), from the lower to the higher coordinate."""
+def _travel(rng: Rng, sprites: SpriteFactory, axis: int) -> Paint:
+    """An object moves along x (`axis` 0) or y (1) in the positive direction."""
     size = rng.uniform(0.22, 0.42)
-    look, angle, sway = props.thing(size), _upright_or_not(rng), _sway(rng, 20)
+    look, angle, sway = sprites.thing(size), _upright_or_not(rng), _sway(rng, 20)
     kind = rng.random()
     span = (
         rng.uniform(0.42, 0.75)
@@ -71,25 +70,25 @@ def _travel(rng: Rng, props: Props, axis: int) -> Paint:
     return paint
 
 
-def move_right(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """A thing moves from left to right."""
+def move_right(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """An object moves from left to right."""
     del timing
-    return _travel(rng, props, axis=0)
+    return _travel(rng, sprites, axis=0)
 
 
-def move_up(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """A thing moves up: the course down, backwards."""
+def move_up(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """An object moves up: the path down, reversed."""
     del timing
-    down = _travel(rng, props, axis=1)
+    down = _travel(rng, sprites, axis=1)
     return lambda painter, phase: down(painter, 1 - phase)
 
 
-def approach(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """A thing grows in view, at even or at quickening pace."""
+def approach(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """An object grows, linearly or geometrically."""
     del timing
     small = rng.uniform(0.1, 0.28)
     large = float(np.clip(small * rng.uniform(2.0, 5.5), 0.42, 1.15))
-    look, angle, sway = props.thing(large), _upright_or_not(rng), _sway(rng, 15)
+    look, angle, sway = sprites.thing(large), _upright_or_not(rng), _sway(rng, 15)
     far, near = rng.uniform(-0.2, 0.2, size=2), rng.uniform(-0.1, 0.1, size=2)
     geometric = rng.random() < 0.5
 
@@ -102,11 +101,11 @@ def approach(rng: Rng, props: Props, timing: Timing) -> Paint:
     return paint
 
 
-def appear(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """A thing fades in, or is there from one frame to the next."""
+def appear(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """An object fades in, or appears from one frame to the next."""
     del timing
     size = rng.uniform(0.26, 0.6)
-    look, angle = props.thing(size), _upright_or_not(rng)
+    look, angle = sprites.thing(size), _upright_or_not(rng)
     x, y = rng.uniform(-0.2, 0.2, size=2)
     length = 0.01 if rng.random() < 0.35 else rng.uniform(0.25, 0.9)
     start = rng.uniform(0.12, 0.88 - length) if length < 0.7 else (1 - length) / 2
@@ -119,15 +118,15 @@ def appear(rng: Rng, props: Props, timing: Timing) -> Paint:
     return paint
 
 
-def turn_clockwise(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """A thing turns in its place, by 120 degrees at least, slowly enough that no step is ambiguous."""
+def turn_clockwise(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """An object turns in place by at least 120 degrees, slowly enough that the direction is unambiguous."""
     size = rng.uniform(0.4, 0.72)
     if rng.random() < 0.45:
-        shape, order = props.shape(), 1
-        look = props.marked(shape, size)
+        shape, order = sprites.shape(), 1
+        look = sprites.marked(shape, size)
     else:
-        shape = props.shape(lambda candidate: candidate.order in _CLEAR_TURN_DEG)
-        look, order = props.thing(size, shape), shape.order
+        shape = sprites.shape(lambda candidate: candidate.order in _CLEAR_TURN_DEG)
+        look, order = sprites.thing(size, shape), shape.order
     most = min(540.0, _CLEAR_TURN_DEG[order] / timing.steepest)
     total = rng.uniform(120, max(most, 130))
     start = _upright_or_not(rng)
@@ -136,7 +135,7 @@ def turn_clockwise(rng: Rng, props: Props, timing: Timing) -> Paint:
 
 
 def _pair_axis(rng: Rng) -> float:
-    """Mostly side by side, at times one above the other, seldom askew; radians."""
+    """Direction between two objects in radians: mostly horizontal, sometimes vertical, rarely oblique."""
     kind = rng.random()
     if kind < 0.55:
         return math.radians(rng.uniform(-12, 12))
@@ -145,15 +144,15 @@ def _pair_axis(rng: Rng) -> float:
     return float(rng.uniform(0, math.pi))
 
 
-def come_together(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """Two things meet."""
+def come_together(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """Two objects meet."""
     del timing
-    shape = props.shape()
+    shape = sprites.shape()
     sizes = rng.uniform(0.22, 0.34, size=2)
-    looks = [props.thing(sizes[0], shape)]
+    looks = [sprites.thing(sizes[0], shape)]
     alike = rng.random() < 0.4
     sizes[1] = sizes[0] if alike else sizes[1]
-    looks.append(looks[0] if alike else props.thing(sizes[1], props.shape()))
+    looks.append(looks[0] if alike else sprites.thing(sizes[1], sprites.shape()))
     axis = _pair_axis(rng)
     direction = np.array([math.cos(axis), math.sin(axis)])
     close = sizes.mean() * rng.uniform(0.7, 0.95)
@@ -170,12 +169,12 @@ def come_together(rng: Rng, props: Props, timing: Timing) -> Paint:
     return paint
 
 
-def pick_up(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """A hand comes down, takes a thing and leaves upwards with it."""
+def pick_up(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """A hand comes down, grasps an object and lifts it."""
     del timing
     size, length = rng.uniform(0.24, 0.36), rng.uniform(1.15, 1.5)
-    look, angle = props.thing(size), _upright_or_not(rng)
-    hand = props.hand(length)
+    look, angle = sprites.thing(size), _upright_or_not(rng)
+    hand = sprites.hand(length)
     rest = np.array([rng.uniform(-0.15, 0.15), rng.uniform(0.08, 0.28)])
     grip = rest - (0, length / 2 + rng.uniform(0.0, 0.25) * size)
     coming = grip - (rng.uniform(-0.12, 0.12), rest[1] + 0.5 + rng.uniform(-0.1, 0.12))
@@ -194,27 +193,27 @@ def pick_up(rng: Rng, props: Props, timing: Timing) -> Paint:
     return paint
 
 
-def open_up(rng: Rng, props: Props, timing: Timing) -> Paint:
+def open_up(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
     """Two doors, a door, or the lid of a box swing open."""
     del timing
     kind = rng.random()
     if kind < 0.45:
-        return _doors(rng, props, count=2)
-    return _doors(rng, props, count=1) if kind < 0.7 else _lid(rng, props)
+        return _doors(rng, sprites, count=2)
+    return _doors(rng, sprites, count=1) if kind < 0.7 else _lid(rng, sprites)
 
 
 def _slab(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, float]]:
     return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
 
 
-def _doors(rng: Rng, props: Props, count: int) -> Paint:
-    """A cupboard seen from the front; its doors are hinged at the sides and swing towards the viewer."""
+def _doors(rng: Rng, sprites: SpriteFactory, count: int) -> Paint:
+    """A cupboard from the front; its doors are hinged at the sides and swing towards the camera."""
     half_width = rng.uniform(0.22, 0.34) if count == 2 else rng.uniform(0.2, 0.29)
     half_height = rng.uniform(0.2, 0.36)
     x, y = rng.uniform(-0.07, 0.07, size=2)
-    colour, frame = props.colour(), rng.uniform(0.02, 0.04)
-    door = props.panel(2 * half_width / count, 2 * half_height, colour)
-    inside, edge = props.plain(_interior(props, colour)), props.plain(colour * np.float32(0.45))
+    colour, frame = sprites.colour(), rng.uniform(0.02, 0.04)
+    door = sprites.panel(2 * half_width / count, 2 * half_height, colour)
+    inside, edge = sprites.plain(_interior(sprites, colour)), sprites.plain(colour * np.float32(0.45))
     widest, depth = math.radians(rng.uniform(75, 115)), rng.uniform(0.15, 0.35)
 
     def paint(painter: Painter, phase: float) -> None:
@@ -239,13 +238,13 @@ def _doors(rng: Rng, props: Props, count: int) -> Paint:
     return paint
 
 
-def _interior(props: Props, door: Colour) -> Colour:
-    """What shows behind a door: nearly black, or pale where the door itself is dark."""
+def _interior(sprites: SpriteFactory, door: Colour) -> Colour:
+    """Colour behind a door: nearly black, or pale for a dark door."""
     dark = float(door.mean()) < 90
     return (
         np.full(3, 235, dtype=np.float32)
         if dark
-        else np.full(3, 18, dtype=np.float32) + props.rng.random() * 10
+        else np.full(3, 18, dtype=np.float32) + sprites.rng.random() * 10
     )
 
 
@@ -255,11 +254,11 @@ def _shaded(image: Image, light: float) -> Image:
     return shaded
 
 
-def _lid(rng: Rng, props: Props) -> Paint:
-    """A box seen from the side, its lid hinged at the left end."""
+def _lid(rng: Rng, sprites: SpriteFactory) -> Paint:
+    """A box from the side, with its lid hinged at the left."""
     width, height, thick = rng.uniform(0.42, 0.6), rng.uniform(0.2, 0.34), rng.uniform(0.07, 0.11)
     left, top = -width / 2 + rng.uniform(-0.05, 0.1), rng.uniform(0.05, 0.18)
-    box, lid = props.panel(width, height), props.panel(width, thick)
+    box, lid = sprites.panel(width, height), sprites.panel(width, thick)
     widest = math.radians(rng.uniform(60, 115))
 
     def paint(painter: Painter, phase: float) -> None:
@@ -272,13 +271,13 @@ def _lid(rng: Rng, props: Props) -> Paint:
     return paint
 
 
-def cover(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """A sheet slides over a thing until nothing of it shows."""
+def cover(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """A sheet slides over an object until it is hidden."""
     del timing
     size = rng.uniform(0.25, 0.37)
-    look, angle = props.thing(size), _upright_or_not(rng)
+    look, angle = sprites.thing(size), _upright_or_not(rng)
     sheet_size = size * rng.uniform(1.45, 1.7)  # the diagonal of a square is 1.41
-    sheet = props.thing(sheet_size, _sheet(rng))
+    sheet = sprites.thing(sheet_size, superellipse("sheet", 4, 1.0, rng.uniform(5, 30)))
     place = rng.uniform(-0.12, 0.12, size=2)
     side = rng.choice(4, p=[0.4, 0.2, 0.2, 0.2])
     away = np.array([(0, -1), (1, 0), (-1, 0), (0, 1)][side]) * rng.uniform(0.62, 0.95)
@@ -291,19 +290,14 @@ def cover(rng: Rng, props: Props, timing: Timing) -> Paint:
     return paint
 
 
-def _sheet(rng: Rng) -> Shape:
-    """A square with more or less rounded corners."""
-    return superellipse("sheet", 4, 1.0, rng.uniform(5, 30))
-
-
-def fill_up(rng: Rng, props: Props, timing: Timing) -> Paint:
+def fill_up(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
     """The level of a liquid rises in a glass."""
     del timing
     half_top, height = rng.uniform(0.18, 0.29), rng.uniform(0.46, 0.72)
     half_base, wall = half_top * rng.uniform(0.75, 1.0), rng.uniform(0.025, 0.045)
     x, base = rng.uniform(-0.1, 0.1), height / 2 + rng.uniform(-0.06, 0.08)
-    liquid = props.panel(2 * half_top, height)
-    glass = props.plain(props.colour())
+    liquid = sprites.panel(2 * half_top, height)
+    glass = sprites.plain(sprites.colour())
     low, high = rng.uniform(0.03, 0.15), rng.uniform(0.75, 0.95)
 
     def half_at(level: float) -> float:
@@ -328,20 +322,20 @@ def fill_up(rng: Rng, props: Props, timing: Timing) -> Paint:
     return paint
 
 
-def hold(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """A thing does nothing."""
+def hold(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """An object stays still."""
     del timing
     size = rng.uniform(0.26, 0.6)
-    look, angle = props.thing(size), _upright_or_not(rng)
+    look, angle = sprites.thing(size), _upright_or_not(rng)
     x, y = rng.uniform(-0.2, 0.2, size=2)
     return lambda painter, _: painter.put(look, x, y, size, angle)
 
 
-def shake(rng: Rng, props: Props, timing: Timing) -> Paint:
-    """A thing swings to and fro, in place or about its centre; the swings are slow enough to be sampled."""
+def shake(rng: Rng, sprites: SpriteFactory, timing: MotionTiming) -> Paint:
+    """An object swings back and forth, slowly enough to be sampled."""
     most = 1.6 / max(timing.steepest, 0.01) / 2  # half swings: at least 2.5 sampled frames in a whole one
     size = rng.uniform(0.26, 0.5)
-    look, angle = props.thing(size), _upright_or_not(rng)
+    look, angle = sprites.thing(size), _upright_or_not(rng)
     place, heading = rng.uniform(-0.12, 0.12, size=2), rng.choice([0, math.pi / 2, rng.uniform(0, math.pi)])
     reach = np.array([math.cos(heading), math.sin(heading)]) * rng.uniform(0.08, 0.14)
     tilt = rng.uniform(14, 30) if rng.random() < 0.3 else 0.0

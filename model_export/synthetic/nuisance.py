@@ -1,6 +1,6 @@
-"""What real clips have besides their action: a shaky camera, bystanders, noise, blur, flicker.
+"""Nuisance variation of real videos: a shaky camera, distractors, noise, blur, flicker.
 
-All of it is drawn from the same distributions for every class, and none of it prefers a direction of time.
+All of it has the same distribution for every label and for both directions of time.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from model_export.synthetic.fields import Rng
+from model_export.synthetic.appearance import SpriteFactory
 from model_export.synthetic.painting import Image, Painter
-from model_export.synthetic.props import Props
+from model_export.synthetic.textures import Rng
 
-MAX_CAMERA: Final = 0.05  # units that the camera may be off at most
+MAX_CAMERA: Final = 0.05  # largest displacement of the camera, in units
 _NOISE_SIDE: Final = 640  # pixels of the noise bank; larger than any frame
 
 
 @dataclass(frozen=True)
 class Nuisance:
-    """Everything in a clip that is not its action.
+    """Everything in a video but its action.
 
-    `camera` is float64 `(frames, 2)` in units, `gain` float64 `(frames,)`. `noise` and `blur` are deviations,
-    in grey levels and in pixels, 0 for none. `behind` and `before` paint at a time 0..1.
+    `camera` is float64 `(frames, 2)` in units, `gain` float64 `(frames,)`. `noise` and `blur` are standard
+    deviations in grey levels and in pixels, 0 for none. `behind` and `before` paint at a time in 0..1.
     """
 
     camera: npt.NDArray[np.float64]
@@ -39,30 +39,34 @@ class Nuisance:
     before: Callable[[Painter, float], None]
 
     def degrade(self, canvas: Image, frame: int, rng: Rng) -> npt.NDArray[np.uint8]:
-        """The finished frame as the camera would have delivered it, uint8."""
+        """Blur and brighten a painted frame and add noise; returns uint8."""
         if self.blur:
             canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), self.blur))
         canvas = canvas * np.float32(self.gain[frame])
         if self.noise:
-            canvas += np.float32(self.noise) * _noise_patch(rng, canvas.shape[0], canvas.shape[1])
+            height, width = canvas.shape[:2]
+            y, x = int(rng.integers(0, _NOISE_SIDE - height)), int(rng.integers(0, _NOISE_SIDE - width))
+            canvas += np.float32(self.noise) * _noise_bank()[y : y + height, x : x + width]
         return np.asarray(np.clip(canvas + np.float32(0.5), 0, 255), dtype=np.uint8)
 
 
-def draw_nuisance(rng: Rng, props: Props, frames: int, duration_s: float) -> Nuisance:
-    """The nuisances of one clip."""
-    unit = props.stage.unit
-    distract = _distractors(rng, props)
+def draw_nuisance(rng: Rng, sprites: SpriteFactory, frames: int, duration_s: float) -> Nuisance:
+    """Draw the nuisance of one video."""
+    unit = sprites.frame_size.unit
+    distract = _distractors(rng, sprites)
     in_front = rng.random() < 0.25
-    bar = _bar(rng, props)
+    bar = _bar(rng, sprites)
 
     def before(painter: Painter, time: float) -> None:
         if in_front:
             distract(painter, time)
         bar(painter, time)
 
+    camera = _camera(rng, frames, duration_s)
+    flicker = 0.0 if rng.random() < 0.5 else rng.uniform(0.005, 0.035)
     return Nuisance(
-        camera=_camera(rng, frames, duration_s),
-        gain=_gain(rng, frames, duration_s),
+        camera=camera,
+        gain=1.0 + flicker * _wobble(rng, frames, duration_s),
         noise=0.0 if rng.random() < 0.3 else rng.uniform(1.0, 9.0),
         blur=0.0 if rng.random() < 0.55 else rng.uniform(0.004, 0.011) * unit,
         behind=_nothing if in_front else distract,
@@ -75,29 +79,24 @@ def _nothing(painter: Painter, time: float) -> None:
 
 
 def _wobble(rng: Rng, frames: int, duration_s: float) -> npt.NDArray[np.float64]:
-    """A smooth unrest of about unit size: three sines between half a hertz and four."""
+    """Smooth random oscillation of about unit size: three sines from 0.5 to 4 Hz."""
     time = np.linspace(0, duration_s, frames)
     frequency, phase = rng.uniform(0.5, 4.0, size=3), rng.uniform(0, 2 * math.pi, size=3)
     return np.asarray(np.sin(2 * math.pi * frequency[:, None] * time + phase[:, None]).sum(axis=0) / 2)
 
 
 def _camera(rng: Rng, frames: int, duration_s: float) -> npt.NDArray[np.float64]:
-    unrest = 0.0 if rng.random() < 0.25 else rng.uniform(0.001, 0.011)
+    shake = 0.0 if rng.random() < 0.25 else rng.uniform(0.001, 0.011)
     drift = rng.uniform(-0.03, 0.03, size=2) if rng.random() < 0.3 else np.zeros(2)
-    shaken = np.stack([_wobble(rng, frames, duration_s) for _ in range(2)], axis=-1) * unrest
+    shaken = np.stack([_wobble(rng, frames, duration_s) for _ in range(2)], axis=-1) * shake
     path = shaken + np.linspace(-0.5, 0.5, frames)[:, None] * drift
     return np.clip(path, -MAX_CAMERA, MAX_CAMERA)
 
 
-def _gain(rng: Rng, frames: int, duration_s: float) -> npt.NDArray[np.float64]:
-    strength = 0.0 if rng.random() < 0.5 else rng.uniform(0.005, 0.035)
-    return 1.0 + strength * _wobble(rng, frames, duration_s)
-
-
-def _distractors(rng: Rng, props: Props) -> Callable[[Painter, float], None]:
-    """In a third of the clips, one or two small things that jitter, circle, drift or stand."""
+def _distractors(rng: Rng, sprites: SpriteFactory) -> Callable[[Painter, float], None]:
+    """One or two small objects that jitter, circle, drift or stand still, in a third of the videos."""
     count = int(rng.choice(3, p=[0.65, 0.22, 0.13]))
-    painters = [_distractor(rng, props) for _ in range(count)]
+    painters = [_distractor(rng, sprites) for _ in range(count)]
 
     def paint(painter: Painter, time: float) -> None:
         for one in painters:
@@ -106,10 +105,12 @@ def _distractors(rng: Rng, props: Props) -> Callable[[Painter, float], None]:
     return paint
 
 
-def _distractor(rng: Rng, props: Props) -> Callable[[Painter, float], None]:
+def _distractor(rng: Rng, sprites: SpriteFactory) -> Callable[[Painter, float], None]:
     size = rng.uniform(0.05, 0.1)
-    look = props.thing(size, colour=props.colour(keep=False))
-    place = np.array([rng.uniform(-1, 1) * props.stage.reach_x, rng.uniform(-1, 1) * props.stage.reach_y])
+    look = sprites.thing(size, colour=sprites.colour(keep=False))
+    place = np.array(
+        [rng.uniform(-1, 1) * sprites.frame_size.reach_x, rng.uniform(-1, 1) * sprites.frame_size.reach_y]
+    )
     circle, turns, start = rng.uniform(0.02, 0.06), rng.uniform(-2.5, 2.5), rng.uniform(0, 2 * math.pi)
     drift = rng.uniform(-0.13, 0.13, size=2)
     kind = rng.choice(["stand", "circle", "drift", "jitter"])
@@ -128,14 +129,14 @@ def _distractor(rng: Rng, props: Props) -> Callable[[Painter, float], None]:
     return paint
 
 
-def _bar(rng: Rng, props: Props) -> Callable[[Painter, float], None]:
-    """In one clip of eight, a thin bar right across the view, before everything else."""
+def _bar(rng: Rng, sprites: SpriteFactory) -> Callable[[Painter, float], None]:
+    """A thin bar across the frame in front of everything, in an eighth of the videos."""
     if rng.random() >= 0.12:
         return _nothing
-    image = props.plain(props.colour(keep=False))
+    image = sprites.plain(sprites.colour(keep=False))
     thick, place = rng.uniform(0.03, 0.075) / 2, rng.uniform(-0.4, 0.4)
     lean = rng.uniform(-0.15, 0.15)
-    far = 1.2 * max(props.stage.reach_x, props.stage.reach_y) + 0.1
+    far = 1.2 * max(sprites.frame_size.reach_x, sprites.frame_size.reach_y) + 0.1
     upright = [
         (place - thick - lean, -far),
         (place + thick - lean, -far),
@@ -148,10 +149,6 @@ def _bar(rng: Rng, props: Props) -> Callable[[Painter, float], None]:
 
 @cache
 def _noise_bank() -> npt.NDArray[np.float32]:
+    """White noise that frames take theirs from: to draw it for every frame would take most of the time."""
     rng = np.random.default_rng(65537)
     return rng.standard_normal((_NOISE_SIDE, _NOISE_SIDE, 3), dtype=np.float32)
-
-
-def _noise_patch(rng: Rng, height: int, width: int) -> npt.NDArray[np.float32]:
-    y, x = int(rng.integers(0, _NOISE_SIDE - height)), int(rng.integers(0, _NOISE_SIDE - width))
-    return _noise_bank()[y : y + height, x : x + width]

@@ -1,7 +1,7 @@
-"""Sprites, and the painter that puts them on a frame.
+"""Sprites, and the painter that draws them on a frame.
 
-Lengths are in units of the frame's shorter side; the origin is the frame's centre, x to the right, y down.
-So the square that a network crops from the centre spans -0.5 to 0.5 both ways, whatever the frame's shape.
+Lengths are in units of the frame's shorter side; the origin is the frame's centre, x to the right, y down. So
+the square that a network crops from the centre spans -0.5 to 0.5 in both directions.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from model_export.synthetic.shapes import Outline
 Image = npt.NDArray[np.float32]  # (H, W, 3) RGB 0..255, or (H, W, 4) with premultiplied colour and alpha 0..1
 
 _SUPERSAMPLE: Final = 3
-_MARGIN_PX: Final = 2  # clear border of a sprite, so that its edge blends when it is turned
+_MARGIN_PX: Final = 2  # transparent border of a sprite, for smooth edges when it is turned
 
 
 @dataclass(frozen=True)
-class Stage:
+class FrameSize:
     """A frame's size in pixels."""
 
     width: int
@@ -48,23 +48,23 @@ class Stage:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A thing's look: premultiplied RGBA at full size and at halves of it, each `(n, n, 4)`.
+    """An image pyramid: premultiplied RGBA at full size and repeatedly halved, each `(n, n, 4)`.
 
-    `side` is the pixels that the thing's longer side spans at full size.
+    `side` is the length of the object's longer side at full size, in pixels.
     """
 
     levels: tuple[Image, ...]
     side: float
 
     def level_for(self, size_px: float) -> tuple[Image, float]:
-        """The smallest level that need not be enlarged, and the scale it is to be drawn at."""
+        """The smallest level that is at least as large as needed, and the scale to draw it at."""
         scale = size_px / self.side
         index = min(max(0, math.floor(-math.log2(max(scale, 1e-3)))), len(self.levels) - 1)
         return self.levels[index], scale * 2**index
 
 
 def fill_mask(outline: Outline, side_px: int, union: bool = False) -> npt.NDArray[np.float32]:
-    """Coverage 0..1 of an outline whose longer side spans `side_px`, on a square with a small margin.
+    """Rasterize an outline whose longer side is `side_px` to coverage in 0..1, with a small margin.
 
     Contours are filled by the even-odd rule, or as a `union`.
     """
@@ -79,7 +79,7 @@ def fill_mask(outline: Outline, side_px: int, union: bool = False) -> npt.NDArra
 
 
 def sprite(colour: Image, mask: npt.NDArray[np.float32]) -> Sprite:
-    """A sprite from colours `(n, n, 3)` and coverage `(n, n)`."""
+    """Make a sprite of colours `(n, n, 3)` and coverage `(n, n)`."""
     level = np.dstack([colour * mask[..., None], mask]).astype(np.float32)
     levels = [level]
     while level.shape[0] >= 24:
@@ -89,19 +89,30 @@ def sprite(colour: Image, mask: npt.NDArray[np.float32]) -> Sprite:
 
 
 class Painter:
-    """Draws on one frame, float32 `(H, W, 3)`, seen by a camera that is off by `(camera_x, camera_y)`."""
+    """Draws on one frame, float32 `(H, W, 3)`, with the camera displaced by `(camera_x, camera_y)`.
 
-    def __init__(self, canvas: Image, stage: Stage, camera_x: float = 0.0, camera_y: float = 0.0) -> None:
+    `zoom` scales what is drawn about the frame's centre.
+    """
+
+    def __init__(
+        self,
+        canvas: Image,
+        frame_size: FrameSize,
+        camera_x: float = 0.0,
+        camera_y: float = 0.0,
+        zoom: float = 1.0,
+    ) -> None:
         self.canvas = canvas
-        self.stage = stage
-        self._origin = np.array([stage.width / 2, stage.height / 2])
+        self.frame_size = frame_size
+        self._origin = np.array([frame_size.width / 2, frame_size.height / 2])
         self._camera = np.array([camera_x, camera_y])
+        self._zoom = zoom
 
     def put(
         self, look: Sprite, x: float, y: float, size: float, angle: float = 0.0, alpha: float = 1.0
     ) -> None:
-        """Draw a sprite with its centre at `(x, y)`, its longer side `size`, turned clockwise by degrees."""
-        level, scale = look.level_for(size * self.stage.unit)
+        """Draw a sprite centred at `(x, y)` with longer side `size`, turned clockwise by `angle` degrees."""
+        level, scale = look.level_for(size * self._zoom * self.frame_size.unit)
         centre = self._to_pixels(np.array([x, y]))
         turn, middle = math.radians(angle), (level.shape[0] - 1) / 2
         cos, sin = scale * math.cos(turn), scale * math.sin(turn)
@@ -116,7 +127,7 @@ class Painter:
         self._blend(np.asarray(cv2.warpAffine(level, matrix, (x1 - x0, y1 - y0)), np.float32), x0, y0, alpha)
 
     def quad(self, image: Image, corners: Sequence[tuple[float, float]]) -> None:
-        """Draw an RGBA image stretched over four corners, clockwise from its top left."""
+        """Draw an RGBA image warped to four corners, given clockwise from its top left."""
         target = np.array([self._to_pixels(np.array(corner)) for corner in corners])
         window = self._window(*target.min(axis=0) - 1, *target.max(axis=0) + 1)
         if window is None or _area(target) < 1.0:
@@ -130,12 +141,12 @@ class Painter:
         )
 
     def _to_pixels(self, point: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.asarray((point + self._camera) * self.stage.unit + self._origin)
+        return np.asarray((point * self._zoom + self._camera) * self.frame_size.unit + self._origin)
 
     def _window(self, x0: float, y0: float, x1: float, y1: float) -> tuple[int, int, int, int] | None:
-        """The whole pixels of the frame that a box touches, or None."""
+        """The pixels of the frame that a box touches; None if it is outside."""
         left, top = max(0, math.floor(x0)), max(0, math.floor(y0))
-        right, bottom = min(self.stage.width, math.ceil(x1)), min(self.stage.height, math.ceil(y1))
+        right, bottom = min(self.frame_size.width, math.ceil(x1)), min(self.frame_size.height, math.ceil(y1))
         return (left, top, right, bottom) if left < right and top < bottom else None
 
     def _blend(self, layer: Image, x: int, y: int, alpha: float) -> None:

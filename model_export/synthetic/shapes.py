@@ -1,4 +1,4 @@
-"""Outlines of things: closed polygons in the square [-1, 1] x [-1, 1], y pointing down.
+"""Outlines of objects: closed polygons in the square [-1, 1] x [-1, 1], y pointing down.
 
 An outline is a list of contours, float64 `(points, 2)`, filled by the even-odd rule (so a second contour
 inside the first is a hole), and scaled so that its longer side is 2 and its bounding box is centred on 0.
@@ -17,12 +17,12 @@ import numpy.typing as npt
 Contour = npt.NDArray[np.float64]
 Outline = list[Contour]
 
-ROUND: Final = 99  # rotational order of shapes that look the same at any angle
+ROUND: Final = 99  # order of shapes that look the same at any angle
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A named outline; `order` is how many times in a full turn it looks the same."""
+    """A named outline; `order` is its rotational symmetry, the times it looks the same in a full turn."""
 
     name: str
     order: int
@@ -83,18 +83,18 @@ def ring(name: str, inner: float) -> Shape:
 
 
 def crescent(name: str) -> Shape:
-    """A thick moon, open to the right."""
+    """A thick crescent, open to the right."""
     hollow = _arc(0.08, 0.42, radius=0.75) * np.array([0.35, 1.0]) + np.array([0.12, 0.0])
     return _shape(name, 1, np.concatenate([_arc(0.52, 0.98), hollow]))
 
 
 def drop(name: str) -> Shape:
-    """A tear drop, its tip up."""
+    """A tear drop with its tip up."""
     return _shape(name, 1, np.concatenate([_arc(0.22, 0.78), _points((0.0, -2.0))]))
 
 
 def heart(name: str) -> Shape:
-    """A heart, its tip down."""
+    """A heart with its tip down."""
     t = np.linspace(0, 2 * math.pi, 64, endpoint=False)
     x = 16 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
@@ -102,7 +102,7 @@ def heart(name: str) -> Shape:
 
 
 def lens(name: str) -> Shape:
-    """Two arcs meeting in two tips."""
+    """Two arcs that meet in two tips."""
     right = _arc(0.085, 0.415) - np.array([0.55, 0.0])
     return _shape(name, 2, np.concatenate([right, -right]))
 
@@ -118,9 +118,9 @@ def polygon(name: str, order: int, *pairs: tuple[float, float]) -> Shape:
 
 
 def cells(name: str, order: int, rows: str) -> Shape:
-    """A letter-like shape of square cells: rows parted by `/`, `#` is a filled cell.
+    """A letter-like shape of square cells: rows separated by `/`, `#` is a filled cell.
 
-    Each cell is its own contour, a little larger than the cell's grid so that no seam shows.
+    Each cell is its own contour, a little larger than the cell's grid so that no seams appear.
     """
     contours = []
     for y, row in enumerate(rows.split("/")):
@@ -131,13 +131,13 @@ def cells(name: str, order: int, rows: str) -> Shape:
 
 
 def blob(seed: int) -> Shape:
-    """A smooth, lopsided random shape."""
+    """A smooth, irregular random shape."""
     rng = np.random.default_rng([7919, seed])
     angle = np.linspace(0, 2 * math.pi, 64, endpoint=False)
     radius = np.ones(64)
     for harmonic, size in ((2, 0.24), (3, 0.20), (4, 0.12), (5, 0.06)):
         radius += rng.uniform(0.5, 1.0) * size * np.cos(harmonic * angle + rng.uniform(0, 2 * math.pi))
-    # From afar some of them look the same every third of a turn, hence the order.
+    # Some of them look nearly the same after a third of a turn, hence the order.
     return _shape(f"blob-{seed}", 3, _polar(np.maximum(radius, 0.25), angle))
 
 

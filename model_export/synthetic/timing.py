@@ -1,4 +1,4 @@
-"""When a motion starts and stops within a clip, and how its speed changes between."""
+"""When a motion starts and stops within a video, and how its speed changes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from model_export.synthetic.fields import Rng
+from model_export.synthetic.textures import Rng
 
-_SAMPLED = 16  # frames that a network usually sees of a clip
+_SAMPLED = 16  # frames that networks usually sample
 
 
 @dataclass(frozen=True)
-class Timing:
-    """The phase of a motion at every frame: float64 `(frames,)`, 0 before it starts, 1 after it has ended."""
+class MotionTiming:
+    """The phase of a motion at every frame: float64 `(frames,)`, 0 before its start, 1 after its end."""
 
     phase: npt.NDArray[np.float64]
 
     @cached_property
     def steepest(self) -> float:
-        """The largest advance of the phase between two of the frames that a network sees."""
+        """The largest advance of the phase between two sampled frames."""
         count = len(self.phase)
         seen = np.floor(count / _SAMPLED * (np.arange(_SAMPLED) + 0.5)).astype(np.int64)
         return float(np.diff(self.phase[seen]).max())
 
 
-def draw_timing(rng: Rng, frames: int) -> Timing:
-    """Onset in the first 20 %, end in the last 20 % (at times 30); even, eased or uneven speed between."""
+def draw_timing(rng: Rng, frames: int) -> MotionTiming:
+    """Draw the start in the first 20 % and the end in the last 20 % (sometimes 30), and the speed between."""
     time = np.linspace(0, 1, frames)
     slack = 0.3 if rng.random() < 0.12 else 0.2
     start = 0.0 if rng.random() < 0.25 else rng.uniform(0, slack)
     stop = 1.0 if rng.random() < 0.25 else rng.uniform(1 - slack, 1.0)
-    return Timing(_profile(rng, np.clip((time - start) / (stop - start), 0, 1)))
+    return MotionTiming(_profile(rng, np.clip((time - start) / (stop - start), 0, 1)))
 
 
 def _profile(rng: Rng, line: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

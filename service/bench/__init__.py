@@ -1,1 +1,1 @@
-"""Measuring inference side by side: contenders in processes of their own, taking turns."""
+"""Side-by-side measurements of inference: workloads in separate processes, run in alternating repeats."""

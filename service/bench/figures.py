@@ -1,123 +1,136 @@
-"""From what was measured to what is reported: rates, multiples of the matrix product, agreement."""
+"""Figures of measurements: rates, multiples of the matrix product, agreement of outputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.bench.race import Result
-from service.bench.spread import Spread
-from service.contenders.contender import Arrays
+from service.bench.measurement import Result
+from service.subprocesses.workload import Arrays
+
+DIGITS = 6  # more than any measurement here resolves
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The right answer to a question, whose it is, and how far from it is still right; None: not known."""
+class ExpectedOutputs:
+    """Outputs to compare with, where they come from, and the largest difference allowed; None is unknown."""
 
     source: str | None
     outputs: Arrays | None = None
     bound: float | None = None
 
 
-def entry(result: Result, product: Result, reference: Reference) -> dict[str, Any]:
-    """All that is reported of a contender.
+@dataclass(frozen=True)
+class Spread:
+    """Distribution of `count` measured values, in their unit."""
+
+    count: int
+    minimum: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of at least one value."""
+        return cls(len(values), *(float(value) for value in np.percentile(values, (0, 25, 50, 75, 100))))
+
+    def to_json(self) -> dict[str, float]:
+        """Rounded to `DIGITS` significant digits."""
+        return {
+            name: value if name == "count" else float(f"{value:.{DIGITS}g}")
+            for name, value in asdict(self).items()
+        }
+
+
+def entry(result: Result, product: Result, expected: ExpectedOutputs) -> dict[str, Any]:
+    """The report of a workload.
 
     Args:
-        result: of the contender.
-        product: of the matrix product that ran in its heat.
-        reference: the right answer to the question that it was asked.
+        result: Measurements of the workload.
+        product: Measurements of the matrix product in the same group.
+        expected: What the workload should have computed for the sample.
     """
+    compared: dict[str, Any] | None = None
+    if expected.outputs is not None and result.outputs is not None:
+        compared = agreement(result.outputs, expected.outputs)
+        bound, difference = expected.bound, compared["difference"]
+        agrees = None if bound is None else difference is not None and difference <= bound
+        compared |= {"bound": bound, "agrees": agrees}
     return {
-        "contender": result.contender.name,
-        "threads": result.contender.threads,
+        "contender": result.workload.name,
+        "threads": result.workload.threads,
         "load_s": rounded(Spread.of(result.load_s).median if result.load_s else None),
-        "agreement": _held_against(reference, result.outputs),
+        "agreement": compared,
         "error": result.failure,
         "batches": list(rows(result, product)),
     }
 
 
 def product_entry(product: Result) -> dict[str, Any]:
-    """All that is reported of the matrix product in a heat."""
-    return {"threads": product.contender.threads, "gflops": rate_spread(product), "error": product.failure}
+    """The report of the matrix product of a group."""
+    return {
+        "threads": product.workload.threads,
+        "gflops": rate_spread(product),
+        "error": product.failure,
+    }
 
 
 def rate(result: Result, batch: int) -> float | None:
-    """GFLOP/s by the median run; None where the operations of a clip are not known."""
-    gflop = result.contender.gflop
+    """GFLOP/s of the median run; None if the operations of a clip are unknown."""
+    gflop = result.workload.gflop
     return None if gflop is None else gflop * batch / Spread.of(result.runs_s[batch]).median
 
 
 def rate_spread(result: Result, batch: int = 1) -> dict[str, float] | None:
-    """The spread of the rate in GFLOP/s over all runs; None where there is none."""
-    gflop, runs_s = result.contender.gflop, result.runs_s.get(batch)
+    """Spread of GFLOP/s over all runs; None if unknown."""
+    gflop, runs_s = result.workload.gflop, result.runs_s.get(batch)
     if gflop is None or not runs_s:
         return None
     return Spread.of([gflop * batch / run_s for run_s in runs_s]).to_json()
 
 
 def rows(result: Result, product: Result) -> Iterator[dict[str, Any]]:
-    """A row for each batch size that was measured.
-
-    Args:
-        result: of the contender.
-        product: of the matrix product that ran against it, with as many threads.
-    """
+    """A row of figures for each measured batch size; `product` as in `entry`."""
     for batch, runs_s in result.runs_s.items():
         if not runs_s:
             continue
         latency = Spread.of(runs_s)
-        gflops = rate(result, batch)
         yield {
             "batch": batch,
             "latency_s": latency.to_json(),
             "clips_per_s": rounded(batch / latency.median),
-            "gflops": rounded(gflops),
+            "gflops": rounded(rate(result, batch)),
             "times_matrix_product": rounded(multiple(result, batch, product)),
             "peak_memory_bytes": result.peak_bytes[batch],
         }
 
 
 def multiple(result: Result, batch: int, product: Result) -> float | None:
-    """The rate as a multiple of the matrix product's; None where one of them is not known."""
-    if result.contender.gflop is None or not product.runs_s.get(1):
+    """The rate as a multiple of the matrix product's; None if one of them is unknown."""
+    if result.workload.gflop is None or not product.runs_s.get(1):
         return None
-    mine, its = rate(result, batch), rate(product, 1)
-    return None if mine is None or its is None else mine / its
+    own, reference = rate(result, batch), rate(product, 1)
+    return None if own is None or reference is None else own / reference
 
 
-def agreement(outputs: Arrays, reference: Arrays) -> dict[str, Any]:
-    """How near outputs are to the reference's, over all clips.
+def agreement(outputs: Arrays, expected: Arrays) -> dict[str, Any]:
+    """Compare logits over all clips.
 
-    `difference` is the largest one of a logit, relative to the reference's largest magnitude; `same_top1` the
-    share of clips with the same best label.
+    `difference` is the largest difference relative to the largest expected magnitude, `same_top1` the share
+    of clips with the same top label.
     """
-    found, wanted = outputs["logits"], reference["logits"]
-    difference = _relative(found.astype(np.float64), wanted.astype(np.float64))
-    same = float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)))
+    actual, wanted = outputs["logits"].astype(np.float64), expected["logits"].astype(np.float64)
+    difference = float(np.abs(actual - wanted).max()) / (float(np.abs(wanted).max()) or 1.0)
+    same = float(np.mean(actual.argmax(axis=1) == wanted.argmax(axis=1)))
     return {"difference": rounded(difference, 3), "same_top1": same, "clips": len(wanted)}
 
 
-def rounded(value: float | None, digits: int = 6) -> float | None:
-    """To so many figures; None for what is no finite number, which JSON does not have."""
+def rounded(value: float | None, digits: int = DIGITS) -> float | None:
+    """Round to significant digits; None for values that are not finite, which JSON cannot represent."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
-
-
-def _held_against(reference: Reference, outputs: Arrays | None) -> dict[str, Any] | None:
-    """How near the answer is, and whether that `agrees`."""
-    if reference.outputs is None or outputs is None:
-        return None
-    found = agreement(outputs, reference.outputs)
-    bound, difference = reference.bound, found["difference"]
-    agrees = None if bound is None else difference is not None and difference <= bound
-    return found | {"bound": bound, "agrees": agrees}
-
-
-def _relative(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
-    largest = float(np.abs(wanted).max())
-    return float(np.abs(found - wanted).max()) / (largest or 1.0)

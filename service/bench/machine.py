@@ -1,4 +1,4 @@
-"""What figures were measured on."""
+"""The machine that figures were measured on, and the rate of its matrix product as a measure of its speed."""
 
 from __future__ import annotations
 
@@ -6,45 +6,58 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from service.pipeline.cores import usable_cores
+import numpy as np
+
+from service.machine.cores import usable_cores
+from service.subprocesses.workload import Arrays, RunBatch, Workload
 
 CPUINFO = Path("/proc/cpuinfo")
+SIZE = 2048  # 17 GFLOP on 50 MB: too large for caches, and long enough for start-up costs not to matter
+GFLOP = 2 * SIZE**3 / 1e9
 
 
 def machine(libraries: Iterable[str]) -> dict[str, Any]:
-    """The processor, its usable cores, a GPU, and the versions of Python and of those libraries."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": usable_cores(),
-        **({"gpu": gpu} if (gpu := _gpu_model()) else {}),
-        "python": platform.python_version(),
-        **{name: found for name in libraries if (found := _version(name)) is not None},
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _gpu_model() -> str | None:
-    """Name and driver of the first NVIDIA GPU."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    command = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - nothing of a caller's
-    lines = found.stdout.splitlines()
-    return f"{lines[0].replace(', ', ', driver ')}" if found.returncode == 0 and lines else None
-
-
-def _cpu_model() -> str:
+    """CPU model, usable cores, first NVIDIA GPU, and versions of Python and installed `libraries`."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    cpus = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    cpu = next(cpus, platform.processor() or platform.machine())
+    described: dict[str, Any] = {"cpu": cpu, "cores": usable_cores()}
+    if tool := shutil.which("nvidia-smi"):
+        command = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed command
+        if done.returncode == 0 and done.stdout:
+            described["gpu"] = done.stdout.splitlines()[0].replace(", ", ", driver ")
+    described["python"] = platform.python_version()
+    for name in libraries:
+        with suppress(PackageNotFoundError):
+            described[name] = version(name)
+    return described
+
+
+def matrix_product(threads: int) -> Workload:
+    """The product of two square float32 matrices in numpy. A batch is one product."""
+    return Workload(
+        name="matrix product",
+        factory="service.bench.machine:load_matrix_product",
+        options={},
+        threads=threads,
+        gflop=GFLOP,
+    )
+
+
+def load_matrix_product() -> RunBatch:
+    """Create the matrices."""
+    generator = np.random.default_rng(0)
+    left, right = (generator.random((SIZE, SIZE), dtype=np.float32) for _ in range(2))
+    product = np.empty_like(left)
+
+    def run(_: Arrays) -> Arrays:
+        np.matmul(left, right, out=product)
+        return {}
+
+    return run

@@ -1,130 +1,135 @@
-"""A package on every engine that is installed, side by side."""
+"""Measurement of a package on every installed engine, side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from service.bench.figures import Reference, entry, product_entry
-from service.bench.machine import machine
-from service.bench.matrix_product import matrix_product
-from service.bench.race import Plan, Result, Watch, race
-from service.clip.probe import PROBE, PROBE_CLIPS, probe_clips
-from service.contenders.contender import Arrays, Contender, Workload
-from service.errors import PackageError
-from service.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_graph
-from service.packages import find_packages
-from service.runtime.batches import repeated
-from service.runtime.config import RuntimeConfig
-from service.runtime.providers import (
+from service.bench.figures import ExpectedOutputs, entry, product_entry
+from service.bench.machine import machine, matrix_product
+from service.bench.measurement import OnStep, Plan, Result, measure_groups
+from service.engines.batch_sizes import repeated
+from service.engines.providers import (
     Candidate,
+    EngineConfig,
     arithmetics,
     installed_providers,
     open_candidate,
     open_session,
 )
-from service.runtime.session import Session
+from service.engines.session import Session
+from service.errors import PackageError
+from service.packages.folders import scan_packages
+from service.packages.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_graph
+from service.packages.probe_clips import PROBE, PROBE_CLIPS, probe_clips
+from service.subprocesses.workload import Arrays, RunBatch, Workload
 
 LIBRARIES = ("blvnet-serve", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to measure.
+def measure_package(
+    path: Path,
+    providers: Sequence[str],
+    threads: Sequence[int],
+    batches: Sequence[int],
+    plan: Plan,
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """Measure a package and return the document of `blvnet bench --json`.
 
-    Attributes:
-        folder: of the package, `MODELS/NAME/VERSION`.
-        providers: which of them; empty for all that are installed.
-        threads: with so many threads each, one heat after the other.
-        batches: in batches of so many clips, ascending.
-        plan: how long to look.
-    """
-
-    folder: Path
-    providers: Sequence[str]
-    threads: Sequence[int]
-    batches: Sequence[int]
-    plan: Plan
-
-
-def measure(request: Request, watch: Watch) -> dict[str, Any]:
-    """Measure a package; the document of `blvnet bench --json`.
+    Args:
+        path: Folder of the package, or of the model for its highest version.
+        providers: Providers to measure; empty for all installed ones.
+        threads: Numbers of threads, measured one after the other.
+        batches: Batch sizes, ascending.
+        plan: How long to measure.
+        on_step: Called at the beginning of each step.
 
     Raises:
         PackageError: the package cannot be read.
     """
-    folder = find_package(request.folder)
+    folder = find_package(path)
     manifest = read_manifest(folder)
     verify_graph(manifest, folder)
-    heats = [
-        [matrix_product(threads), *contenders(folder, request.providers, threads, request.batches)]
-        for threads in request.threads
+    groups = [
+        [matrix_product(count), *package_workloads(folder, providers, count, batches)] for count in threads
     ]
-    question = probe_clips(manifest.clip)
-    results = race(heats, repeated(question, max(request.batches)), request.plan, watch, question)
-    reference = _reference(manifest, results)
+    sample = probe_clips(manifest.clip)
+    results = measure_groups(groups, repeated(sample, max(batches)), plan, on_step, sample)
+    expected = _expected_outputs(manifest, results)
+    entries = []
+    for product, *group in results:
+        for result in group:
+            candidate: Candidate = result.workload.options["candidate"]
+            about = {"provider": candidate.provider, "arithmetic": candidate.arithmetic.value}
+            entries.append(about | entry(result, product, expected))
     return {
-        "package": _described(manifest),
+        "package": {
+            "name": manifest.name,
+            "version": manifest.version,
+            "architecture": manifest.architecture,
+            "precision": manifest.precision,
+            "sha256": manifest.sha256,
+            "gmacs": manifest.gmacs,
+        },
         "machine": machine(LIBRARIES),
-        "plan": asdict(request.plan),
-        "reference": reference.source,
+        "plan": plan.to_json(),
+        "reference": expected.source,
         "matrix_product": [product_entry(product) for product, *_ in results],
-        "results": [_entry(result, product, reference) for product, *heat in results for result in heat],
+        "results": entries,
     }
 
 
 def find_package(path: Path) -> Path:
-    """The folder of the package that `path` means: itself, or the highest version in it.
+    """The folder of a package: `path`, or the highest version in it.
 
     Raises:
-        PackageError: it is neither.
+        PackageError: there is no package.
     """
     folder = path.resolve()
     if (folder / MANIFEST_FILE).is_file():
         return folder
     if any((version / MANIFEST_FILE).is_file() for version in path.glob("*/")):
-        return next(package.folder for package in find_packages(folder.parent) if package.name == folder.name)
+        packages = scan_packages(folder.parent).packages
+        return next(package.folder for package in packages if package.name == folder.name)
     raise PackageError(f"{path}: there is no model package ({MANIFEST_FILE}) in it")
 
 
-def contenders(
+def package_workloads(
     folder: Path, providers: Sequence[str], threads: int, batches: Sequence[int]
-) -> list[Contender]:
-    """A package on each of the providers, or on all that are installed where none is named.
-
-    Where a provider may compute it in several arithmetics, each competes.
+) -> list[Workload]:
+    """A package on each provider, or on all installed ones if `providers` is empty, in each arithmetic.
 
     Raises:
         PackageError: its manifest cannot be read.
     """
     manifest = read_manifest(folder)
     gflop = None if manifest.gmacs is None else 2 * manifest.gmacs
-    found = []
+    workloads = []
     for provider in providers or installed_providers():
-        choices = arithmetics(provider, manifest.precision)
-        for arithmetic in choices:
+        allowed = arithmetics(provider, manifest.precision)
+        for arithmetic in allowed:
             options = {"folder": folder, "candidate": Candidate(provider, arithmetic), "threads": threads}
-            name = provider if len(choices) == 1 else f"{provider} {arithmetic}"
+            name = provider if len(allowed) == 1 else f"{provider} {arithmetic}"
             factory = "service.bench.package:load_package"
-            found.append(Contender(name, factory, options, threads, tuple(batches), gflop))
-    return found
+            workloads.append(Workload(name, factory, options, threads, tuple(batches), gflop))
+    return workloads
 
 
-def load_package(folder: Path, candidate: Candidate, threads: int) -> Workload:
-    """A package as a workload, loaded as a server loads it."""
-    return _workload(open_candidate(candidate, folder, read_manifest(folder), RuntimeConfig(threads=threads)))
+def load_package(folder: Path, candidate: Candidate, threads: int) -> RunBatch:
+    """Load a package like a server does."""
+    return _runner(open_candidate(candidate, folder, read_manifest(folder), EngineConfig(threads=threads)))
 
 
-def load_graph(graph: Path, provider: str, threads: int) -> Workload:
-    """A graph as a workload."""
-    return _workload(open_session(graph, provider, threads))
+def load_graph(graph: Path, provider: str, threads: int) -> RunBatch:
+    """Load a graph without a package."""
+    return _runner(open_session(graph, provider, threads))
 
 
-def _workload(session: Session) -> Workload:
+def _runner(session: Session) -> RunBatch:
     def run(clips: Arrays) -> Arrays:
         outputs = session.run(clips)
         return {"logits": outputs.logits, "evidence": outputs.evidence}
@@ -132,30 +137,13 @@ def _workload(session: Session) -> Workload:
     return run
 
 
-def _entry(result: Result, product: Result, reference: Reference) -> dict[str, Any]:
-    candidate: Candidate = result.contender.options["candidate"]
-    about = {"provider": candidate.provider, "arithmetic": candidate.arithmetic.value}
-    return about | entry(result, product, reference)
-
-
-def _described(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "architecture": manifest.architecture,
-        "precision": manifest.precision,
-        "sha256": manifest.sha256,
-        "gmacs": manifest.gmacs,
-    }
-
-
-def _reference(manifest: Manifest, heats: Sequence[Sequence[Result]]) -> Reference:
-    """The package's own, which is PyTorch's; in packages without one the first contender's."""
+def _expected_outputs(manifest: Manifest, groups: Sequence[Sequence[Result]]) -> ExpectedOutputs:
+    """The package's reference, which PyTorch computed; without one, the outputs of the first workload."""
     stored = manifest.reference
     if stored is not None and stored.probe == PROBE and len(stored.logits) == PROBE_CLIPS:
         logits = np.array(stored.logits, np.float32)
-        return Reference("the package's reference", {"logits": logits}, stored.bound)
-    for result in (result for heat in heats for result in heat):
+        return ExpectedOutputs("the package's reference", {"logits": logits}, stored.bound)
+    for result in (result for group in groups for result in group):
         if result.outputs:
-            return Reference(result.contender.title, result.outputs)
-    return Reference(None)
+            return ExpectedOutputs(result.workload.title, result.outputs)
+    return ExpectedOutputs(None)

@@ -1,4 +1,4 @@
-"""How far a race is: a bar with an estimate on a terminal, a line now and then elsewhere."""
+"""Progress of a measurement: a bar on a terminal, some plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from service.bench.race import Step, Watch
+from service.bench.measurement import OnStep, Step
 
-PLAIN_LINES = 10  # that a race prints where there is no terminal
+PLAIN_LINES = 10  # printed in total where there is no terminal
 
 
 @contextmanager
-def watching(console: Console) -> Iterator[Watch]:
-    """Show the steps of a race that are told to what this yields."""
+def show_steps(console: Console) -> Iterator[OnStep]:
+    """Yield a callback that shows each step on `console`."""
     if not console.is_terminal:
-        yield _lines(console)
+        yield _print_lines(console)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=None)
-        yield lambda step: progress.update(task, description=step.what, completed=step.done, total=step.total)
+        yield lambda step: progress.update(
+            task, description=step.description, completed=step.done, total=step.total
+        )
 
 
-def _lines(console: Console) -> Watch:
-    begin, shown = 0.0, -1
+def _print_lines(console: Console) -> OnStep:
+    begin, printed = 0.0, -1
 
-    def watch(step: Step) -> None:
-        nonlocal begin, shown
+    def on_step(step: Step) -> None:
+        nonlocal begin, printed
         begin = begin or time.monotonic()
-        before, shown = shown, PLAIN_LINES * step.done // step.total
-        if shown > before:
-            left = _left(time.monotonic() - begin, step)
-            console.print(f"{step.done} of {step.total}{left}: {step.what}", highlight=False, soft_wrap=True)
+        due = PLAIN_LINES * step.done // step.total
+        if due <= printed:
+            return
+        printed = due
+        estimate = ""
+        if step.done:
+            left_s = (time.monotonic() - begin) * (step.total - step.done) / step.done
+            estimate = f", about {left_s:.0f} s left"
+        line = f"{step.done} of {step.total}{estimate}: {step.description}"
+        console.print(line, highlight=False, soft_wrap=True)
 
-    return watch
-
-
-def _left(gone_s: float, step: Step) -> str:
-    """An estimate, if the steps to come are like those before."""
-    if not step.done:
-        return ""
-    return f", about {gone_s * (step.total - step.done) / step.done:.0f} s left"
+    return on_step

@@ -1,6 +1,6 @@
-"""Where the pixels of an input come from: scaled size, crops, orientation. Pure functions on integers.
+"""Scaled size, crops and orientation of frames. Pure functions on integers.
 
-A frame is scaled whole as it is coded, then turned upright, then cropped.
+A coded frame is scaled as a whole, then rotated upright, then cropped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CROP_COUNTS = (1, 3, 5, 10)
 
 @dataclass(frozen=True)
 class Crop:
-    """Where a square is cut out of an upright frame, in pixels; mirrored left to right after cutting."""
+    """Position of a square crop in an upright frame, in pixels; mirrored horizontally after cropping."""
 
     left: int
     top: int
@@ -22,7 +22,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a coded frame is brought upright: mirrored left to right first, then turned clockwise.
+    """How to make a coded frame upright: first mirror it horizontally, then rotate it clockwise.
 
     `rotation` is 0, 90, 180 or 270 degrees.
     """
@@ -37,7 +37,7 @@ UPRIGHT = Orientation()
 def scaled_size(width: int, height: int, scale: int) -> tuple[int, int]:
     """Width and height after scaling the shorter side to `scale` pixels; the longer side rounds down.
 
-    Rounding down is what torchvision's Resize does, which the published models were evaluated with.
+    torchvision's Resize, with which the published models were evaluated, rounds down.
     """
     if width <= height:
         return scale, max(scale, scale * height // width)
@@ -45,13 +45,13 @@ def scaled_size(width: int, height: int, scale: int) -> tuple[int, int]:
 
 
 def crop_boxes(width: int, height: int, size: int, crops: int) -> tuple[Crop, ...]:
-    """The crops of `size` x `size` pixels that are taken of a scaled, upright frame.
+    """The crops of `size` x `size` pixels of a scaled, upright frame.
 
-    1 is the centre; 3 are evenly spaced along the longer side; 5 are the four corners (top left, top right,
-    bottom left, bottom right) and the centre; 10 are those five, then their mirror images.
+    One crop is the centre; three are evenly spaced along the longer side; five are the four corners (top
+    left, top right, bottom left, bottom right) and the centre; ten are those five, then their mirror images.
 
     Raises:
-        ValueError: `crops` is another number, or the frame is smaller than the crop.
+        ValueError: `crops` is not in `CROP_COUNTS`, or the frame is smaller than the crop.
     """
     if width < size or height < size:
         raise ValueError(f"a crop of {size} does not fit into {width}x{height}")
@@ -70,19 +70,19 @@ def crop_boxes(width: int, height: int, size: int, crops: int) -> tuple[Crop, ..
         case 10:
             return five + tuple(Crop(crop.left, crop.top, mirrored=True) for crop in five)
         case _:
-            raise ValueError(f"crops must be one of {CROP_COUNTS}, it is {crops}")
+            raise ValueError(f"crops must be one of {CROP_COUNTS}, not {crops}")
 
 
 def orientation_of(matrix: Sequence[int]) -> Orientation:
-    """The orientation that a display matrix asks for, to the nearest quarter turn.
+    """The orientation of a display matrix, rounded to quarter turns.
 
     `matrix` is the 3x3 matrix of ISO/IEC 14496-12 in row order `(a, b, u, c, d, v, x, y, w)`: a point (p, q)
-    of the coded frame, q counting downwards, is shown at (a p + c q, b p + d q). A matrix without a
-    direction (all zeros) counts as upright.
+    of the coded frame, with q pointing down, is displayed at (a p + c q, b p + d q). A matrix without a
+    direction (all zeros) means upright.
     """
     a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
     mirrored = a * d - b * c < 0
-    if mirrored:  # undo the mirror, which comes first, so that a pure rotation is left
+    if mirrored:  # remove the mirroring, which comes first, so that a pure rotation remains
         a, b = -a, -b
     cosine, sine = a + d, b - c
     if abs(cosine) >= abs(sine):
@@ -91,5 +91,5 @@ def orientation_of(matrix: Sequence[int]) -> Orientation:
 
 
 def _half(distance: int) -> int:
-    """Half of it, ties to even: torchvision's CenterCrop rounds so, and published figures rest on it."""
+    """Half of `distance`, with ties to even like torchvision's CenterCrop, which published results use."""
     return round(distance / 2)

@@ -1,17 +1,21 @@
-"""Which frames of a video a clip is made of. Pure functions on integers; frames count from 0.
+"""Frame indices of clips. Pure functions on integers; frames count from 0.
 
-Both rules give exactly T indices for every video of at least one frame, and the same ones on every
-machine: the arithmetic is in integers, where `floor(n / T * (k + 0.5))` in floats would now and then
-land one frame early.
+Both rules return exactly T indices for every video with at least one frame. Integer arithmetic gives the same
+indices on every machine, whereas `floor(n / T * (k + 0.5))` in floats is sometimes off by one.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from service.clip.spec import ClipSpec, Sampling
+
+Indices = tuple[tuple[int, ...], ...]
+"""The frame numbers of each clip."""
 
 
 def sample_indices(spec: ClipSpec, frame_count: int, clips: int = 1) -> tuple[tuple[int, ...], ...]:
-    """The T indices of each of `clips` temporal clips, by the spec's rule.
+    """The T indices of each of `clips` clips, according to the spec.
 
     Raises:
         ValueError: `frame_count` or `clips` is below 1.
@@ -26,13 +30,13 @@ def sample_indices(spec: ClipSpec, frame_count: int, clips: int = 1) -> tuple[tu
 
 
 def uniform_indices(frame_count: int, frames: int, clip: int = 0, clips: int = 1) -> tuple[int, ...]:
-    """One frame from each of T equal segments: `floor(n/T * (k + phase))`, k = 0..T-1.
+    """One frame of each of T equal segments: `floor(n/T * (k + phase))`, k = 0..T-1.
 
-    Clip c of C takes `phase = (c + 1/2) / C`, so one clip takes the middles of the segments and several
-    share each segment out evenly. A video shorter than T repeats frames.
+    Clip c of C uses `phase = (c + 1/2) / C`: a single clip uses the middle of each segment, and several clips
+    divide each segment evenly. Videos with fewer than T frames repeat frames.
 
     Raises:
-        ValueError: there is no frame to take, or no such clip.
+        ValueError: there are no frames, or the clip does not exist.
     """
     _check(frame_count, frames, clip, clips)
     return tuple(frame_count * (2 * clips * k + 2 * clip + 1) // (2 * clips * frames) for k in range(frames))
@@ -41,19 +45,18 @@ def uniform_indices(frame_count: int, frames: int, clip: int = 0, clips: int = 1
 def dense_indices(
     frame_count: int, frames: int, stride: int, clip: int = 0, clips: int = 1
 ) -> tuple[int, ...]:
-    """T frames at a fixed stride: the window of `frames * stride` frames of the Kinetics evaluation.
+    """T frames at a fixed stride, spanning `frames * stride` frames, as in the Kinetics evaluation.
 
-    The starts of C windows are spread evenly from the first frame to the last at which a window still
-    fits; a single window is centred. An index past the end wraps round to the beginning, as in the
-    authors' code: their networks were trained on short videos wrapped that way, so holding the last
-    frame instead would show them something new.
+    The starts of C clips are evenly spaced between the first frame and the last possible start; a single clip
+    is centred. Indices beyond the end wrap to the beginning, as in the authors' code, whose networks were
+    trained on short videos that way.
 
     Raises:
-        ValueError: there is no frame to take, no such clip, or `stride` is below 1.
+        ValueError: there are no frames, the clip does not exist, or `stride` is below 1.
     """
     _check(frame_count, frames, clip, clips)
     if stride < 1:
-        raise ValueError(f"stride must be at least 1, it is {stride}")
+        raise ValueError(f"stride must be at least 1, not {stride}")
     last_start = max(0, frame_count - frames * stride)
     start = last_start // 2 if clips == 1 else last_start * clip // (clips - 1)
     return tuple((start + k * stride) % frame_count for k in range(frames))
@@ -64,3 +67,18 @@ def _check(frame_count: int, frames: int, clip: int, clips: int) -> None:
         raise ValueError(f"cannot take {frames} frames of {frame_count}")
     if not 0 <= clip < clips:
         raise ValueError(f"there is no clip {clip} of {clips}")
+
+
+def replace_damaged(
+    indices: tuple[tuple[int, ...], ...], frame_count: int, damaged: frozenset[int]
+) -> tuple[tuple[int, ...], ...]:
+    """Return the indices with each damaged frame replaced by the nearest other one, the earlier of two."""
+    if not damaged:
+        return indices
+    undamaged = [index for index in range(frame_count) if index not in damaged]
+
+    def nearest(index: int) -> int:
+        after = bisect_left(undamaged, index)
+        return min(undamaged[max(0, after - 1) : after + 1], key=lambda other: abs(other - index))
+
+    return tuple(tuple(nearest(index) for index in sampled) for sampled in indices)

@@ -1,4 +1,4 @@
-"""Decoded frames to RGB at the network's sizes, by one pass of swscale from the decoder's own format."""
+"""Converts decoded frames to RGB at the network's sizes, in one pass of swscale."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from service.clip.geometry import UPRIGHT, Crop, Orientation, orientation_of, scaled_size
 from service.errors import Undecodable
 
-# The triangle filter, widened by the scale when shrinking (as PIL's antialiased BILINEAR), with chroma
-# interpolated and not repeated.
+# A triangle filter that widens when shrinking, like PIL's antialiased BILINEAR, with interpolated chroma.
 FILTER = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-# What swscale is asked for. With chroma interpolated it writes planes by vector instructions and packed RGB
-# pixel by pixel: a frame of 427x240 takes 0.14 ms to 398x224, and 0.04 more to pack a crop, and not 0.48.
-# The values are the same when shrinking; when enlarging one in 500 is another, by one level.
+# The output format of swscale. With interpolated chroma it writes planes with vector instructions, but packed
+# RGB pixel by pixel: scaling 427x240 to 398x224 takes 0.14 ms plus 0.04 ms for packing a crop, instead of
+# 0.48 ms. The values are identical when shrinking; when enlarging, one in 500 differs by one level.
 PLANAR = "gbrp"
 
-# AVColorSpace, as frames carry it -> the matrix as swscale numbers it.
+# AVColorSpace of a frame -> swscale's number of the matrix.
 UNSPECIFIED = 2
 MATRICES = {
     1: Colorspace.ITU709,
@@ -36,66 +35,73 @@ MATRICES = {
     9: Colorspace.BT2020,
     10: Colorspace.BT2020,
 }
-# Larger than standard definition in either direction: mpv's rule for streams that do not say, and other
+# Larger frames count as high definition if the stream does not state its matrix. This is mpv's rule; other
 # players differ only between 577 and 720 lines.
 SD_WIDTH, SD_HEIGHT = 1279, 576
 
 
 @dataclass(frozen=True)
 class ScaledFrame:
-    """A frame at the size of a network, upright.
+    """A scaled, upright frame.
 
     Attributes:
-        planes: Red, green and blue, `(H, W)` each; views of what swscale wrote, not always contiguous.
+        planes: red, green and blue, `(H, W)` each; views of swscale's output, not always contiguous.
     """
 
     planes: tuple[NDArray[np.uint8], ...]
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """The width in pixels."""
         return len(self.planes[0][0])
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """The height in pixels."""
         return len(self.planes[0])
 
     def copy_crop(self, crop: Crop, target: NDArray[np.uint8]) -> None:
-        """Put what lies at `crop` into `(h, w, 3)` RGB; what no crop wants is never packed."""
+        """Copy a crop into `target`, `(h, w, 3)` RGB; only cropped pixels are packed."""
         height, width, _ = target.shape
         for channel, plane in enumerate(self.planes):
             cut = plane[crop.top : crop.top + height, crop.left : crop.left + width]
             target[..., channel] = cut[:, ::-1] if crop.mirrored else cut
 
     def image(self) -> NDArray[np.uint8]:
-        """All of it, `(H, W, 3)` RGB."""
+        """The whole frame as RGB `(H, W, 3)`."""
         return np.stack(self.planes, axis=-1)
 
 
 class Scaler:
-    """Scales frames to one size; keeps swscale's tables from frame to frame."""
+    """Scales frames to one size and reuses swscale's tables."""
 
     def __init__(self, scale: int) -> None:
         self._scale = scale
         self._reformatter = VideoReformatter()
 
     def scaled(self, frame: VideoFrame) -> ScaledFrame:
-        """The frame with its shorter side `scale` long.
+        """Scale the shorter side of a frame to `scale` pixels.
 
         Raises:
-            Undecodable: swscale does not know the pixel format.
+            Undecodable: swscale does not support the pixel format.
         """
-        width, height = scaled_size(frame.width, frame.height, self._scale)
+        return self.resized(frame, *scaled_size(frame.width, frame.height, self._scale))
+
+    def resized(self, frame: VideoFrame, width: int, height: int) -> ScaledFrame:
+        """Scale a coded frame to a width and height, which its orientation may swap afterwards.
+
+        Raises:
+            Undecodable: swscale does not support the pixel format.
+        """
         try:
             planar = self._reformatter.reformat(
-                woven(frame) if frame.interlaced_frame else frame,
+                without_interlacing(frame) if frame.interlaced_frame else frame,
                 width=width,
                 height=height,
                 format=PLANAR,
                 src_colorspace=colour_matrix(frame.colorspace, frame.width, frame.height),
                 interpolation=FILTER,
-                threads=1,  # bit-identical from run to run, and one core is this worker's share
+                threads=1,  # deterministic, and one core is this worker's share
             )
         except FFmpegError as exc:
             raise Undecodable("the video's pixel format cannot be converted") from exc
@@ -104,7 +110,7 @@ class Scaler:
 
 
 def colour_matrix(colorspace: int, width: int, height: int) -> Colorspace:
-    """The YUV matrix of a frame; where the stream does not say, BT.709 for high definition, else BT.601."""
+    """The YUV matrix of a frame; by default BT.709 for high definition and BT.601 otherwise."""
     stated = MATRICES.get(colorspace)
     if stated is not None:
         return stated
@@ -112,15 +118,14 @@ def colour_matrix(colorspace: int, width: int, height: int) -> Colorspace:
 
 
 def frame_orientation(frame: VideoFrame) -> Orientation:
-    """How the frame's display matrix wants it shown."""
+    """The orientation in the display matrix of a frame."""
     try:
-        # Not `frame.side_data`, which the frame would keep: the two refer to one another, and a frame of 4K
-        # is 14 MB that wait for the collector of garbage. PyAV's stub knows no such call, and calls the
-        # elements str; at run time they are SideData.
+        # `frame.side_data` would create a reference cycle, so that 14 MB of a 4K frame wait for garbage
+        # collection. PyAV's stub lacks this constructor and declares the elements as str; they are SideData.
         side_data = cast("Iterable[SideData]", SideDataContainer(frame))  # type: ignore[call-arg]
     except ValueError:
-        # PyAV knows fewer kinds than its FFmpeg makes (Exif in Motion JPEG, for one), and then lists none at
-        # all. The angle it has a way of its own to, counter-clockwise; a mirror is lost.
+        # PyAV fails to list side data if it does not know one of the types, such as Exif in Motion JPEG.
+        # `rotation` still has the angle, counter-clockwise; mirroring is lost.
         return Orientation(-round(frame.rotation / 90) % 4 * 90)
     for item in side_data:
         if item.type is Type.DISPLAYMATRIX:
@@ -129,18 +134,17 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
 
 
 def turned(plane: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.uint8]:
-    """A view of `(H, W)` mirrored left to right if asked, then turned clockwise."""
+    """A view of a plane `(H, W)`, mirrored horizontally if necessary, then rotated clockwise."""
     if orientation.mirrored:
         plane = plane[:, ::-1]
     return np.rot90(plane, -orientation.rotation // 90)
 
 
-def woven(frame: VideoFrame) -> VideoFrame:
-    """A copy of an interlaced frame that passes for one picture.
+def without_interlacing(frame: VideoFrame) -> VideoFrame:
+    """Copy an interlaced frame into a frame that is not marked as interlaced.
 
-    swscale scales the fields of a frame so marked each by itself and puts them back line by line, combs and
-    all: four levels of 255 away from a frame that was extracted with ffmpeg and scaled by PIL. PyAV has no
-    way to take the mark off.
+    swscale scales the fields of an interlaced frame separately, which differs by four levels of 255 from a
+    frame that was extracted with ffmpeg and scaled by PIL. PyAV cannot remove the mark.
     """
     copy = VideoFrame(frame.width, frame.height, frame.format.name)
     for source, target in zip(frame.planes, copy.planes, strict=True):
@@ -151,7 +155,7 @@ def woven(frame: VideoFrame) -> VideoFrame:
 
 
 def rgb_planes(frame: VideoFrame) -> tuple[NDArray[np.uint8], ...]:
-    """Red, green and blue of a frame in `PLANAR`, `(H, W)` each, without the padding at the end of rows."""
+    """Red, green and blue planes `(H, W)` of a frame in `PLANAR`, without row padding."""
     green, blue, red = (_rows(plane)[:, : frame.width] for plane in frame.planes)
     return red, green, blue
 

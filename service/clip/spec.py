@@ -1,6 +1,6 @@
-"""What a network wants of a clip: how many frames, which, and at which sizes.
+"""The input format of a network: number of frames, sampling and sizes.
 
-The manifest of a package carries a `ClipSpec`; decoding, training, calibration and serving all read it.
+The manifest of a package contains a `ClipSpec`, which decoding, training, calibration and serving use.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from enum import StrEnum
 
 
 class Sampling(StrEnum):
-    """How the T frames of a clip are spread over the video."""
+    """How the T frames of a clip are distributed over the video."""
 
-    UNIFORM = "uniform"  # one frame from the middle of each of T equal segments
-    DENSE = "dense"  # T frames at a fixed stride, as the published Kinetics evaluation takes them
+    UNIFORM = "uniform"  # the middle frame of each of T equal segments
+    DENSE = "dense"  # T frames at a fixed stride, as in the published Kinetics evaluation
 
 
 class Frames(StrEnum):
@@ -21,15 +21,15 @@ class Frames(StrEnum):
 
     EVEN = "even"  # k = 0, 2, 4, ...: the little branch
     ODD = "odd"  # k = 1, 3, 5, ...: the big branch
-    ALL = "all"  # networks with one stream
+    ALL = "all"  # networks with a single input
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of the graph, uint8 `(N, T_branch, size, size, 3)` RGB.
+    """An input of the graph, uint8 `(N, T_branch, size, size, 3)` RGB.
 
-    `scale` is the length in pixels that the frame's shorter side is scaled to, `size` the side of the square
-    that is cropped from it.
+    `scale` is the length in pixels to which the shorter side of a frame is scaled, and `size` the side of the
+    square crop.
     """
 
     name: str
@@ -54,9 +54,10 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """T sampled frames and the inputs that they are made into.
+    """The number of sampled frames and the inputs of a network.
 
-    `stride` is the distance of two sampled frames with dense sampling, in frames; uniform ignores it.
+    `stride` is the distance between sampled frames for dense sampling, in frames; uniform sampling ignores
+    it.
     """
 
     frames: int

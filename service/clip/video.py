@@ -1,38 +1,44 @@
-"""What a video may ask for, and what was found of it: plain values, which load no decoder.
+"""Limits on a video and the results of decoding one.
 
-The process that serves knows these alone; FFmpeg is loaded in the decode workers only.
+These are plain values that load no decoder: the serving process uses them, and only decode workers load
+FFmpeg. A worker sends `VideoSample`, `WindowSample` and `DecodedWindows` to the service as they are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isqrt
+from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from service.clip.windowing import Window
 from service.errors import OverLimit
 
-# Decoders round the sides of a frame up to at most so many pixels, and FFmpeg's `max_pixels` counts them.
+# Decoders pad each side of a frame by at most this many pixels, and FFmpeg's `max_pixels` counts them.
 DECODER_PADDING = 64
 # FFmpeg's MPEG-4 decoder needs 60,000 for a frame of 16x16.
-LEAST_DECODER_PIXELS = 2**18
+MIN_DECODER_PIXELS = 2**18
 
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What a video may ask for. Beyond any of them decoding raises `OverLimit`, naming the field.
+    """Limits on a video. Decoding raises `OverLimit` beyond any of them, naming the field.
 
     Attributes:
-        max_pixels: Width times height of a frame; the default takes 4K of either kind.
-        max_duration_s: From the first frame to the last.
-        max_frames: Frames to decode, whether or not they are sampled; ten minutes at 60 a second.
-        max_decoded_pixels: Pixels of a frame times frames to decode: the work that a clip may be, or each
-            window of a timeline on the average. Frames that need not be decoded do not count; the default is
-            some ten seconds of two cores.
-        max_streams: Tracks in the file; cameras write up to eight, fonts attached to Matroska count as well.
-        max_edits: Entries in an mp4's edit list; one of 240 kB plays 48 frames 20,000 times.
+        max_pixels: Width times height of a frame. The default allows 4K of either kind.
+        max_duration_s: Time between the first frame and the last.
+        max_frames: Frames to decode, sampled or not. The default is ten minutes at 60 frames a second.
+        max_decoded_pixels: Pixels of a frame times frames to decode: the work for a video, or for each window
+            on average. Frames that need not be decoded do not count. The default is about ten seconds of two
+            cores.
+        max_streams: Tracks in the file. Cameras write up to eight; fonts attached to Matroska count as well.
+        max_edits: Entries in an mp4's edit list. One of 240 kB shows 48 frames 20,000 times.
         max_aspect_ratio: Longer side over shorter side, because a frame is scaled before it is cropped.
         max_windows: Windows of a timeline.
-        probe_bytes: How far into a file FFmpeg looks for what its header leaves open, such as the tracks of a
-            transport stream. What it has not found by then is not there: this one is not told of.
+        probe_bytes: How far into a file FFmpeg searches for what the header leaves open, such as the tracks
+            of a transport stream. Tracks that appear later are ignored; this is not an error.
     """
 
     max_pixels: int = 4096 * 2304
@@ -47,13 +53,13 @@ class DecodeLimits:
 
     @property
     def padded_pixels(self) -> int:
-        """The pixels of the largest frame that passes `check_size`, padded as decoders pad each side."""
+        """Pixels of the largest frame that passes `check_size`, with the decoder's padding."""
         longest_side = isqrt(int(self.max_pixels * self.max_aspect_ratio))
         padded = self.max_pixels + 2 * DECODER_PADDING * longest_side + DECODER_PADDING**2
-        return max(padded, LEAST_DECODER_PIXELS)
+        return max(padded, MIN_DECODER_PIXELS)
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise `OverLimit` for a frame of too many pixels, or too long and thin."""
+        """Raise `OverLimit` if a frame has too many pixels or is too elongated."""
         if width * height > self.max_pixels:
             raise OverLimit("pixels", width * height, self.max_pixels)
         aspect_ratio = max(width, height) / max(1, min(width, height))
@@ -61,33 +67,43 @@ class DecodeLimits:
             raise OverLimit("aspect_ratio", aspect_ratio, self.max_aspect_ratio)
 
     def check_frames(self, frames: int) -> None:
-        """Raise `OverLimit` for too many frames."""
+        """Raise `OverLimit` if there are too many frames."""
         if frames > self.max_frames:
             raise OverLimit("frames", frames, self.max_frames)
 
     def check_decoded_pixels(self, pixels: int) -> None:
-        """Raise `OverLimit` for more pixels to decode than a clip may have."""
+        """Raise `OverLimit` if there are too many pixels to decode."""
         if pixels > self.max_decoded_pixels:
             raise OverLimit("decoded_pixels", pixels, self.max_decoded_pixels)
 
     def check_windows(self, windows: int) -> None:
-        """Raise `OverLimit` for too many windows."""
+        """Raise `OverLimit` if there are too many windows."""
         if windows > self.max_windows:
             raise OverLimit("windows", windows, self.max_windows)
 
     def check_duration(self, duration_s: float) -> None:
-        """Raise `OverLimit` for too long a video."""
+        """Raise `OverLimit` if the video is too long."""
         if duration_s > self.max_duration_s:
             raise OverLimit("duration_s", duration_s, self.max_duration_s)
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What was found. Width and height are as coded; `rotation` is what brings them upright.
+    """Properties of a video.
 
-    `rotation` is in degrees clockwise, 0, 90, 180 or 270; `frames` counts those that decode; `fps` is their
-    mean rate; `broken_packets` counts those of the packets given to the decoder that it refused, or made a
-    damaged frame of.
+    Attributes:
+        container: Name of the container.
+        codec: Name of the codec.
+        width: Width as coded.
+        height: Height as coded.
+        rotation: Degrees clockwise that bring the frames upright: 0, 90, 180 or 270.
+        frames: Number of frames that decode.
+        fps: Mean frames per second.
+        duration_s: End of the last frame.
+        broken_packets: Packets that the decoder was given and refused, or returned a damaged frame for.
+        timestamps: `exact` if every frame's time is the one in the file; `estimated` if the file states no
+            times, or some that cannot be right, so that some or all were computed.
+        track: Index of the track in the container.
     """
 
     container: str
@@ -99,3 +115,75 @@ class VideoInfo:
     fps: float
     duration_s: float
     broken_packets: int = 0
+    timestamps: Literal["exact", "estimated"] = "exact"
+    track: int = 0
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of a video was decoded.
+
+    Attributes:
+        packets: Packets of the video.
+        decoded: Packets given to a decoder, in the pass that gave the frames.
+        full_because: Why every packet was decoded; None if a plan held.
+    """
+
+    packets: int
+    decoded: int
+    full_because: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSample:
+    """The frames sampled from a video, without their pixels.
+
+    Attributes:
+        video: Properties of the video.
+        indices: The T frame numbers of each temporal clip, counted from 0 in display order.
+        timestamps_s: Their times in seconds from the first frame of the video.
+        effort: How much was decoded.
+    """
+
+    video: VideoInfo
+    indices: tuple[tuple[int, ...], ...]
+    timestamps_s: tuple[tuple[float, ...], ...]
+    effort: Effort
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedVideo(VideoSample):
+    """The frames sampled from a video, as the network takes them.
+
+    Attributes:
+        inputs: Input name -> uint8 `(V, T_branch, size, size, 3)` RGB; V = clips * crops views, all crops of
+            the first clip first.
+    """
+
+    inputs: dict[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class WindowSample:
+    """The frames sampled from one window, without their pixels.
+
+    Attributes:
+        window: The window's number, time span and frames.
+        windows: Number of windows of the video, as far as known.
+        indices: The T frame numbers, counted from 0 in display order of the whole video.
+        timestamps_s: Their times in seconds from the first frame of the video.
+    """
+
+    window: Window
+    windows: int
+    indices: tuple[int, ...]
+    timestamps_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DecodedWindows:
+    """Properties of a video whose windows were all handed out, and their number."""
+
+    video: VideoInfo
+    windows: int
+    effort: Effort

@@ -1,109 +1,156 @@
-"""The network's inputs, filled as frames come by."""
+"""Fill the network's input arrays with scaled and cropped frames."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import local
 
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from service.clip.geometry import crop_boxes
+from service.clip.geometry import CROP_COUNTS, crop_boxes
+from service.clip.sampling import Indices, sample_indices
 from service.clip.scaling import ScaledFrame, Scaler
 from service.clip.spec import ClipSpec, InputSpec
+from service.errors import InvalidParameter
 
 Take = Callable[[int, VideoFrame], None]
-"""What becomes of a frame: called with its number."""
+"""Receives a frame and its number."""
 
-# Frames that may wait to be scaled; each holds on to a buffer of the decoder's.
-MOST_PENDING = 4
+# Frames that may wait for the scaling thread; each keeps a buffer of the decoder.
+MAX_PENDING = 4
+
+
+class FrameScaler:
+    """Scales frames to several sizes, each frame once per size. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._scalers = local()  # swscale's tables serve one thread at a time
+
+    def scaled(self, frame: VideoFrame, scales: Iterable[int]) -> dict[int, ScaledFrame]:
+        """Return the frame with its shorter side at each of `scales` pixels."""
+        scalers: dict[str, Scaler] = self._scalers.__dict__
+        scaled: dict[int, ScaledFrame] = {}
+        for scale in set(scales):
+            if str(scale) not in scalers:
+                scalers[str(scale)] = Scaler(scale)
+            scaled[scale] = scalers[str(scale)].scaled(frame)
+        return scaled
 
 
 class Views:
-    """Takes the frames that some input wants, scaled and cropped; others are not even converted.
+    """The inputs of all views; `take` fills in the sampled frames and ignores the others.
 
-    Several threads may hand in different frames at once.
+    Several threads may pass in different frames at once.
 
     Args:
-        spec: what the network wants.
-        indices: for each temporal clip the numbers of its T frames.
-        crops: views over space of each.
-        out: arrays to fill; they are made if not given.
+        spec: Inputs of the network.
+        indices: The T frame numbers of each temporal clip.
+        crops: Crops of each frame.
+        out: Arrays to fill; new ones by default.
     """
 
     def __init__(
         self,
         spec: ClipSpec,
-        indices: tuple[tuple[int, ...], ...],
+        indices: Indices,
         crops: int,
         out: Mapping[str, NDArray[np.uint8]] | None = None,
     ) -> None:
         self._crops = crops
-        self._scalers = local()  # swscale's tables serve one thread at a time
-        self._places: dict[int, list[tuple[InputSpec, int, int]]] = {}
-        self.inputs = dict(out) if out else _empty(spec, len(indices) * crops)
+        self._scaler = FrameScaler()
+        self._uses: dict[int, list[tuple[InputSpec, int, int]]] = {}
+        self.inputs = dict(out) if out else {
+            item.name: np.empty((len(indices) * crops, *item.shape(spec.frames)), np.uint8)
+            for item in spec.inputs
+        }  # fmt: skip
         for item in spec.inputs:
-            for clip, taken in enumerate(indices):
-                for moment, index in enumerate(taken[item.of(spec.frames)]):
-                    self._places.setdefault(index, []).append((item, clip, moment))
+            for clip, sampled in enumerate(indices):
+                for moment, index in enumerate(sampled[item.of(spec.frames)]):
+                    self._uses.setdefault(index, []).append((item, clip, moment))
 
     @property
     def wanted(self) -> frozenset[int]:
-        """The numbers of the frames that are taken."""
-        return frozenset(self._places)
+        """Numbers of the sampled frames."""
+        return frozenset(self._uses)
 
     @property
     def scalings(self) -> int:
-        """How often frames will be scaled, all in all."""
-        return sum(len({item.scale for item, *_ in places}) for places in self._places.values())
+        """How often frames are scaled in total."""
+        return sum(len({item.scale for item, *_ in uses}) for uses in self._uses.values())
 
     def take(self, index: int, frame: VideoFrame) -> None:
-        """Put frame `index` of the video wherever it belongs; scaled once for each scale that is wanted."""
-        scaled: dict[int, ScaledFrame] = {}
-        for item, clip, moment in self._places.get(index, ()):
-            if item.scale not in scaled:
-                scaled[item.scale] = self._scaler(item.scale).scaled(frame)
+        """Put frame `index` of the video into every input that samples it."""
+        uses = self._uses.get(index)
+        if not uses:
+            return
+        scaled = self._scaler.scaled(frame, (item.scale for item, *_ in uses))
+        for item, clip, moment in uses:
             image = scaled[item.scale]
             views = self.inputs[item.name][clip * self._crops : (clip + 1) * self._crops, moment]
             crops = crop_boxes(image.width, image.height, item.size, self._crops)
             for view, crop in zip(views, crops, strict=True):
                 image.copy_crop(crop, view)
 
-    def _scaler(self, scale: int) -> Scaler:
-        """This thread's scaler to that size."""
-        scalers: dict[str, Scaler] = self._scalers.__dict__
-        if str(scale) not in scalers:
-            scalers[str(scale)] = Scaler(scale)
-        return scalers[str(scale)]
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Chooses the views of a video: `crops` crops of each of `clips` clips, or of clip number `only`.
+
+    Training subclasses it to choose at random.
+
+    Raises:
+        InvalidParameter: A value is out of range.
+    """
+
+    clips: int = 1
+    crops: int = 1
+    only: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.clips < 1:
+            raise InvalidParameter("clips must be at least 1")
+        if self.crops not in CROP_COUNTS:
+            raise InvalidParameter(f"crops must be one of {', '.join(map(str, CROP_COUNTS))}")
+        if self.only is not None and not 0 <= self.only < self.clips:
+            raise InvalidParameter(f"there is no clip {self.only} of {self.clips}")
+
+    def sample(self, spec: ClipSpec, frame_count: int) -> Indices:
+        """Return the frame numbers of each clip of a video with `frame_count` frames."""
+        indices = sample_indices(spec, frame_count, self.clips)
+        return indices if self.only is None else (indices[self.only],)
+
+    def views(
+        self, spec: ClipSpec, indices: Indices, out: Mapping[str, NDArray[np.uint8]] | None = None
+    ) -> Views:
+        """Return the views to fill with the sampled frames."""
+        return Views(spec, indices, self.crops, out)
 
 
 @contextmanager
-def aside(take: Take) -> Iterator[Take]:
-    """`take`, but done in a thread of its own while the caller goes on; all is done when the context ends.
+def in_own_thread(take: Take) -> Iterator[Take]:
+    """Provide `take` running in a thread of its own; all calls are done when the context ends.
 
     Raises:
-        RequestError: what `take` raised, with the next frame or at the end.
+        RequestError: What `take` raised, with a later frame or at the end.
     """
     with ThreadPoolExecutor(1) as thread:
         pending: deque[Future[None]] = deque()
 
-        def hand_over(which: int, frame: VideoFrame) -> None:
-            pending.append(thread.submit(take, which, frame))
-            if len(pending) > MOST_PENDING:
+        def submit(index: int, frame: VideoFrame) -> None:
+            pending.append(thread.submit(take, index, frame))
+            if len(pending) > MAX_PENDING:
                 pending.popleft().result()
 
         try:
-            yield hand_over
+            yield submit
             for task in pending:
                 task.result()
         finally:
             for task in pending:
                 task.cancel()
-
-
-def _empty(spec: ClipSpec, views: int) -> dict[str, NDArray[np.uint8]]:
-    return {item.name: np.empty((views, *item.shape(spec.frames)), np.uint8) for item in spec.inputs}

@@ -1,4 +1,4 @@
-"""`blvnet bench`: how fast is this package here, on which engine, and are its answers right?"""
+"""`blvnet bench`: speed and accuracy of a package on each engine of this machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.pipeline.cores import usable_cores
-from service.settings import Provider
+from service.engines.providers import Provider
+from service.machine.cores import usable_cores
 
 MEGA = 1e6
 MS = 1e3
@@ -30,48 +30,52 @@ def bench(
     ],
     provider: Annotated[
         list[Provider] | None,
-        typer.Option(
-            metavar="NAME", help="Only this one; can be repeated. All that are installed if not given."
-        ),
+        typer.Option(metavar="NAME", help="Provider to measure; repeatable; default: all installed."),
     ] = None,
-    batches: Annotated[str, typer.Option(metavar="N,...", help="Clips in one run.")] = "1,2,4,8",
+    batches: Annotated[str, typer.Option(metavar="N,...", help="Batch sizes.")] = "1,2,4,8",
     threads: Annotated[
-        str | None, typer.Option(metavar="N,...", help="Threads of a run; 1 and all cores if not given.")
+        str | None, typer.Option(metavar="N,...", help="Threads per run; default: 1 and all cores.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Turns of each contender.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Repeats of each workload.")] = 5,
     turn: Annotated[
-        float, typer.Option(min=0, max=3600, metavar="SECONDS", help="Shortest length of a turn.")
+        float, typer.Option(min=0, max=3600, metavar="SECONDS", help="Minimum duration of a repeat.")
     ] = 0.5,
-    loads: Annotated[int, typer.Option(min=1, max=100, help="How often each is loaded.")] = 1,
+    loads: Annotated[
+        int, typer.Option(min=1, max=100, help="Number of times that each workload is loaded.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure a package on every installed engine, side by side.
 
-    Each contender has a process of its own, which is stopped while others run; they take turns, round after
-    round. Speed is also given as a multiple of this machine's own float32 matrix product, which takes part.
+    Each engine runs in a process of its own, which is stopped while the others run; they alternate in rounds.
+    Speed is also given as a multiple of this machine's float32 matrix product, which is measured in between.
+
+    Example: blvnet bench models/mine --batches 1,4
     """
     batch_sizes = _numbers("--batches", batches, MAX_BATCH)
     cores = usable_cores()
     thread_counts = _numbers("--threads", threads, cores) if threads else sorted({1, cores})
-    from service.bench.package import Request, measure
-    from service.bench.progress import watching
-    from service.bench.race import Plan
+    from service.bench.measurement import Plan
+    from service.bench.package import measure_package
+    from service.bench.progress import show_steps
 
-    request = Request(package, tuple(provider or ()), thread_counts, batch_sizes, Plan(rounds, turn, loads))
-    with watching(Console(stderr=True)) as watch:
-        document = measure(request, watch)
+    chosen = () if provider is None or Provider.AUTO in provider else tuple(provider)
+    with show_steps(Console(stderr=True)) as on_step:
+        document = measure_package(
+            package, chosen, thread_counts, batch_sizes, Plan(rounds, turn, loads), on_step
+        )
     if as_json:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         _print_tables(document)
     failures = [bool(result["error"]) for result in document["results"]]
-    # What was not asked for and cannot be had, as an arithmetic that this processor lacks, is no failure.
-    if all(failures) or (provider and any(failures)):
+    # Only requested providers must work; others may need a CPU with other instructions.
+    if all(failures) or (chosen and any(failures)):
         raise typer.Exit(1)
 
 
 def _numbers(option: str, text: str, highest: int) -> list[int]:
-    """`1,2,4` -> [1, 2, 4], sorted, each once."""
+    """Parse `1,2,4` into sorted unique numbers."""
     words = text.split(",")
     if not all(word.strip().isdecimal() and 1 <= int(word) <= highest for word in words):
         raise typer.BadParameter(f"{option} must be numbers from 1 to {highest} with commas, it is {text!r}.")
@@ -93,7 +97,7 @@ def _print_tables(document: dict[str, Any]) -> None:
 
 
 def _speeds(document: dict[str, Any]) -> Table:
-    """A row for each contender and batch size, the matrix product first."""
+    """A row for the matrix product, then one for each workload and batch size."""
     heads = ("threads", "batch", "ms", "quartiles", "clips/s", "GFLOP/s", "x product")
     table = Table("engine", *(Column(head, justify="right", no_wrap=True) for head in heads), box=SIMPLE_HEAD)
     for product in document["matrix_product"]:
@@ -118,7 +122,7 @@ def _figures(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def _qualities(document: dict[str, Any]) -> Table:
-    """A row for each contender: what does not depend on the batch, and its memory at the largest."""
+    """A row for each workload: figures that do not depend on the batch size, and memory at the largest."""
     heads = ("threads", "first answer s", "peak MB", "difference", "same top-1", "agrees")
     table = Table("engine", *(Column(head, justify="right", no_wrap=True) for head in heads), box=SIMPLE_HEAD)
     table.caption = f"difference, same top-1: from {document['reference']}"

@@ -1,128 +1,163 @@
-"""`blvnet classify`: what is happening in these clips? Asks a server, or does without one."""
+"""`blvnet classify`: label video files, with a server or without."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.progress import track
-from rich.table import Column, Table
-from rich.text import Text
 
-from service.errors import RequestError
+from service.clip.geometry import CROP_COUNTS
+from service.commands.clips import NamedClip, Pipes, copied_pipes, find_clips
+from service.commands.options import ApiKeyOption, ModelOption, ModelsOption, ServerOption
+from service.commands.progress import reporting
+from service.commands.recognition import ClipError, Outcome, classify_here, classify_on_server
+from service.commands.remote import connected
+from service.commands.result_writers import (
+    BadOutput,
+    OutputFormat,
+    ResultWriter,
+    file_writer,
+    finished_clips,
+    stdout_writer,
+)
+from service.errors import InvalidParameter
+from service.pipeline.classification import MAX_CLIPS, MAX_TOP_K, Query
+from service.settings import load_settings
 
-if TYPE_CHECKING:
-    from service.http.schemas import Classification
-
-CROPS = (1, 3, 5, 10)
+INTERRUPTED = 130  # the exit status that shells report for Ctrl-C
+FORMATS_BY_SUFFIX = {".jsonl": OutputFormat.JSONL, ".ndjson": OutputFormat.JSONL, ".csv": OutputFormat.CSV}
 
 
 def classify(
-    paths: Annotated[list[Path], typer.Argument(metavar="CLIP", help="Video files.", show_default=False)],
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask this server; if not given, no server is needed.")
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CLIP",
+            help="Video files, folders, patterns such as 'clips/**/*.mp4', or - for standard input.",
+            show_default=False,
+        ),
+    ],
+    server: ServerOption = None,
+    models: ModelsOption = None,
+    model: ModelOption = None,
+    top_k: Annotated[
+        int, typer.Option(min=1, max=MAX_TOP_K, metavar="K", help="Number of labels for each file.")
+    ] = 5,
+    clips: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MAX_CLIPS, metavar="N", help="Clips sampled from each file; their scores are averaged."
+        ),
+    ] = 1,
+    crops: Annotated[
+        int,
+        typer.Option(
+            metavar="|".join(map(str, CROP_COUNTS)), help="Crops of each frame; their scores are averaged."
+        ),
+    ] = 1,
+    api_key: ApiKeyOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document at the end.")] = False,
+    as_jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print a line of JSON for each file as soon as it is ready.")
+    ] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print a line of CSV for each file as soon as it is ready.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Append results to this .jsonl or .csv file, and skip the files that it already has.",
+        ),
     ] = None,
-    models: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of packages; if not given, the bundled ones.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Which model.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, max=100, metavar="K", help="Labels for each clip.")] = 5,
-    clips: Annotated[int, typer.Option(min=1, max=10, metavar="N", help="Samplings in time, averaged.")] = 1,
-    crops: Annotated[int, typer.Option(metavar="1|3|5|10", help="Crops of each frame, averaged.")] = 1,
-    api_key: Annotated[
-        str | None, typer.Option(metavar="KEY", envvar="BLVNET_API_KEY", help="For a server that wants one.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Label clips: what is happening in them?
+    """Label video files.
 
-    A clip that cannot be labelled does not stop the others; the exit status is then 1.
+    A file that cannot be labelled does not stop the others; the exit status is then 1. Ctrl-C keeps the
+    results that are ready.
+
+    Example: blvnet classify clips/ --out labels.csv
     """
     if server is not None and models is not None:
-        raise typer.BadParameter("--server and --models exclude each other: a server has models of its own.")
-    if crops not in CROPS:
-        raise typer.BadParameter(f"--crops must be one of {', '.join(map(str, CROPS))}, it is {crops}.")
-    query = {"model": model, "top_k": top_k, "clips": clips, "crops": crops}
-    answers = _remote(paths, server, api_key, query) if server else _local(paths, models, query)
-    results = list(_watched(answers, len(paths)))
-    if as_json:
-        typer.echo(json.dumps({"results": [_document(*result) for result in results]}, ensure_ascii=False))
-    else:
-        _print_table(results)
-    if any(isinstance(answer, RequestError) for _, answer in results):
-        raise typer.Exit(1)
-
-
-Answer = tuple[Path, "Classification | RequestError"]
-
-
-def _remote(
-    paths: Iterable[Path], server: str, api_key: str | None, query: dict[str, Any]
-) -> Iterator[Answer]:
-    """Ask a server, one clip after the other."""
-    from service.client import Client
-
-    with Client(server, api_key) as client:
-        for path in paths:
-            try:
-                yield path, client.classify(path, **query)
-            except RequestError as exc:
-                yield path, exc
-
-
-def _local(paths: Iterable[Path], models: Path | None, query: dict[str, Any]) -> Iterator[Answer]:
-    """Do in this process what a server does."""
-    from service.http.schemas import Classification
-    from service.offline import recognize_files
-    from service.pipeline.recognition import Query
-    from service.settings import load_settings
-
-    config = load_settings({"models": models}).core_config()
-    for path, answer in recognize_files(config, paths, Query(**query)):
-        if isinstance(answer, RequestError):
-            yield path, answer
+        raise typer.BadParameter("--server and --models cannot be combined: a server has its own models.")
+    query = Query(model, top_k, clips, crops)
+    try:
+        query.check()
+    except InvalidParameter as exc:
+        raise typer.BadParameter(exc.message) from exc
+    kind = _chosen_format(as_json=as_json, as_jsonl=as_jsonl, as_csv=as_csv, out=out)
+    named = find_clips(arguments)
+    if out is not None:
+        finished = finished_clips(out, kind, top_k)
+        named = [clip for clip in named if clip.name not in finished]
+        if finished:
+            typer.echo(f"{out} has {len(finished)} results; {len(named)} files are left", err=True)
+    with ExitStack() as stack:
+        if out is None:
+            writer = stdout_writer(kind, top_k)
         else:
-            timing = answer.timing
-            total_ms = timing.queue_ms + timing.decode_ms + timing.inference_ms
-            yield path, Classification.of(answer, receive_ms=0.0, total_ms=total_ms)
+            writer = stack.enter_context(file_writer(out, kind, top_k))
+        if named:
+            pipes = stack.enter_context(copied_pipes())
+            outcomes = stack.enter_context(_outcomes(named, pipes, query, server, api_key, models))
+            status = _write_all(outcomes, len(named), writer, to_file=out is not None)
+        else:
+            status = 0
+            writer.finish()
+    if status:
+        raise typer.Exit(status)
 
 
-def _watched(answers: Iterator[Answer], total: int) -> Iterator[Answer]:
-    """Show on standard error how far it is: a bar on a terminal, plain lines elsewhere."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        yield from track(answers, "classifying", total, console=console, transient=True)
-        return
-    for done, answer in enumerate(answers, start=1):
-        if total > 1:
-            console.print(f"classified {done} of {total}", highlight=False)
-        yield answer
+def _chosen_format(*, as_json: bool, as_jsonl: bool, as_csv: bool, out: Path | None) -> OutputFormat:
+    flags = {OutputFormat.JSON: as_json, OutputFormat.JSONL: as_jsonl, OutputFormat.CSV: as_csv}
+    asked = [kind for kind, is_set in flags.items() if is_set]
+    if len(asked) > 1:
+        raise typer.BadParameter("--json, --jsonl and --csv cannot be combined.")
+    if out is None:
+        return asked[0] if asked else OutputFormat.TEXT
+    kind = asked[0] if asked else FORMATS_BY_SUFFIX.get(out.suffix.lower())
+    if kind is None or kind is OutputFormat.JSON:
+        raise BadOutput(f"{out}: files of results are .jsonl or .csv; results are appended to them")
+    return kind
 
 
-def _document(path: Path, answer: Classification | RequestError) -> dict[str, Any]:
-    if isinstance(answer, RequestError):
-        return {"clip": str(path), "error": {"code": answer.code, "detail": answer.message}}
-    return {"clip": str(path)} | answer.model_dump(exclude={"request_id"})
+@contextmanager
+def _outcomes(
+    clips: Sequence[NamedClip],
+    pipes: Pipes,
+    query: Query,
+    server: str | None,
+    api_key: str | None,
+    models: Path | None,
+) -> Iterator[Generator[tuple[NamedClip, Outcome]]]:
+    if server is not None:
+        with connected(server, api_key) as client:
+            yield classify_on_server(client, clips, pipes, query)
+    else:
+        yield classify_here(load_settings({"models": models}), clips, pipes, query)
 
 
-def _print_table(results: list[Answer]) -> None:
-    table = Table(
-        "clip", "label", Column("score", justify="right"), Column("ms", justify="right"), box=box.SIMPLE_HEAD
-    )
-    for path, answer in results:
-        name = Text(str(path))
-        if isinstance(answer, RequestError):
-            table.add_row(name, Text(f"{answer.code}: {answer.message}", style="red"), end_section=True)
-            continue
-        total = f"{answer.timing_ms.total:.0f}"
-        for rank, prediction in enumerate(answer.predictions):
-            first = rank == 0
-            label = Text(prediction.label, style="bold" if first else "")
-            table.add_row(name if first else "", label, f"{prediction.score:.3f}", total if first else "")
-        table.add_section()
-    Console().print(table)
+def _write_all(
+    outcomes: Generator[tuple[NamedClip, Outcome]], total: int, writer: ResultWriter, *, to_file: bool
+) -> int:
+    """Write each result when it is ready; return the exit status."""
+    failed = done = 0
+    try:
+        with closing(outcomes), reporting("classified", "") as report:
+            for done, (clip, outcome) in enumerate(outcomes, start=1):
+                failed += isinstance(outcome, ClipError)
+                if isinstance(outcome, ClipError) and to_file:
+                    typer.echo(f"{clip.name}: {outcome.code}: {outcome.detail}", err=True)
+                else:
+                    writer.write(clip.name, outcome)
+                report(done, total, "")
+    except KeyboardInterrupt:
+        typer.echo(f"blvnet: interrupted; {done} of {total} files are done", err=True)
+        return INTERRUPTED
+    finally:
+        if done:
+            writer.finish()
+    return 1 if failed else 0

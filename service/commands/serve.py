@@ -1,4 +1,4 @@
-"""`blvnet serve`: the service as a process. Its options are the settings, each by its own name."""
+"""`blvnet serve`: run the HTTP service. Its options are the settings."""
 
 from __future__ import annotations
 
@@ -14,26 +14,43 @@ from pydantic_core import PydanticUndefined
 
 from service.settings import Settings, load_settings
 
+# Setting that begins each group of the help, in the order of the settings.
+GROUPS = {
+    "models": "Models",
+    "provider": "Inference",
+    "queue_limit": "Queue and time limits",
+    "decode_workers": "Decoding",
+    "host": "Network and keys",
+    "max_upload_mb": "Uploads and shutdown",
+    "log_format": "Logging",
+}
+
 
 def serve(**options: str | None) -> None:
-    """Serve the models over HTTP until SIGTERM or Ctrl-C.
+    """Serve models over HTTP until SIGTERM or Ctrl-C.
 
     Every option can also be set as an environment variable: --max-batch as BLVNET_MAX_BATCH. The option wins.
+
+    Example: blvnet serve --models models --port 9000
     """
-    settings = load_settings(options)  # a wrong one is told before the slow imports
+    settings = load_settings(options)  # reports invalid settings before the slow imports
     from service.server import run
 
     run(settings)
 
 
 def _parameters() -> Iterator[inspect.Parameter]:
-    """An option for every setting; values are checked by the settings alone, so they stay text here."""
+    """One option for each setting. Values stay text here because the settings validate them."""
+    group = None
     for name, field in Settings.model_fields.items():
+        group = GROUPS.get(name, group)
+        default = "" if field.default in (None, (), PydanticUndefined) else f" Default: {field.default}."
         option = typer.Option(
             f"--{name.replace('_', '-')}",
             metavar=_metavar(field),
-            help=_help(field),
+            help=f"{field.description}{default}",
             show_default=False,
+            rich_help_panel=group,
         )
         yield inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
@@ -41,18 +58,12 @@ def _parameters() -> Iterator[inspect.Parameter]:
 
 
 def _metavar(field: FieldInfo) -> str:
-    kind = field.annotation
+    kind: Any = field.annotation
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return "|".join(kind)
-    if kind is Path:
-        return "DIR"
+    if kind in (Path, Path | None):
+        return "PATH"
     return "NUMBER" if kind in (int, float, int | None) else "TEXT"
-
-
-def _help(field: FieldInfo) -> str:
-    default: Any = field.default
-    shown = "" if default in (None, (), PydanticUndefined) else f" Default: {default}."
-    return f"{field.description}{shown}"
 
 
 serve.__signature__ = inspect.Signature(list(_parameters()))  # type: ignore[attr-defined]

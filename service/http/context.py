@@ -1,4 +1,4 @@
-"""What is known of one HTTP request while it is answered: opened by the middleware, filled in on the way."""
+"""Record of one HTTP request: created by the middleware, filled in while the request is answered."""
 
 from __future__ import annotations
 
@@ -9,47 +9,69 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from service.tracing import record_stages
+
 REQUEST_ID_HEADER = "X-Request-ID"
-# What is taken over from a caller goes into logs and headers, so it is kept short and plain.
+# A client's request id appears in logs and headers, so it is kept short and plain.
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# W3C Trace Context, version 00; the ids are not zero.
+TRACEPARENT_HEADER = "traceparent"
+TRACEPARENT_PATTERN = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SCOPE_KEY = "blvnet.record"
 
 
 @dataclass
 class RequestRecord:
-    """One request; `started` is a monotonic time in seconds, `stages_ms` the stages that it got through.
+    """What logs and metrics say about a request.
 
-    `left` says that the caller had gone, or took no more, before all of an answer that had begun was sent.
+    Attributes:
+        request_id: The client's `X-Request-ID`, or a new id.
+        started: Time of arrival, in seconds of `time.monotonic`.
+        caller: First digits of the SHA-256 digest of the API key.
+        upload_bytes: Size of the received video or body.
+        model: Name of the model that the request uses.
+        problem: Problem code of the answer, if it is an error.
+        client_gone: Whether the client disconnected or stopped reading in the middle of the answer.
+        stages_ms: Duration of each completed stage in milliseconds.
     """
 
     request_id: str
     started: float = field(default_factory=time.monotonic)
+    caller: str | None = None
     upload_bytes: int | None = None
     model: str | None = None
     problem: str | None = None
-    left: bool = False
+    client_gone: bool = False
     stages_ms: dict[str, float] = field(default_factory=dict)
 
     def elapsed_ms(self) -> float:
-        """Milliseconds since the request came in."""
+        """Milliseconds since the request arrived."""
         return (time.monotonic() - self.started) * 1000
 
     def received(self, size_bytes: int) -> None:
-        """The upload is there; everything up to now was the stage `receive`."""
+        """Record a complete upload; the time so far is the stage `receive`."""
         self.upload_bytes = size_bytes
         self.stages_ms["receive"] = self.elapsed_ms()
+        record_stages(("receive", self.stages_ms["receive"]))
 
 
 def open_record(connection: HTTPConnection) -> RequestRecord:
-    """Start the record of a request, with the caller's request id where it is one that can be repeated."""
+    """Create the record of a request; the client's request id is used if it is well-formed."""
     given = connection.headers.get(REQUEST_ID_HEADER, "")
     record = RequestRecord(given if REQUEST_ID_PATTERN.fullmatch(given) else uuid.uuid4().hex)
     connection.scope[SCOPE_KEY] = record
     return record
 
 
+def log_context(connection: HTTPConnection) -> dict[str, str]:
+    """The fields of all log lines of a request: its id, and the trace of the caller if there is one."""
+    given = connection.headers.get(TRACEPARENT_HEADER, "")
+    trace = {TRACEPARENT_HEADER: given} if TRACEPARENT_PATTERN.fullmatch(given) else {}
+    return {"request_id": record_of(connection).request_id} | trace
+
+
 def record_of(connection: HTTPConnection) -> RequestRecord:
-    """The record that the middleware opened for this request."""
+    """The record that the middleware created for this request."""
     record = connection.scope[SCOPE_KEY]
     assert isinstance(record, RequestRecord)
     return record

@@ -1,4 +1,4 @@
-"""What `/openapi.json` says beyond what FastAPI finds out by itself: bodies, problem answers, examples."""
+"""Additions to the OpenAPI document that FastAPI generates: request bodies, problem answers and examples."""
 
 from __future__ import annotations
 
@@ -6,188 +6,192 @@ from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.http.model_control import IndexRequest, LoadRequest, UnloadRequest
-from service.http.open_inference import InferenceRequest
-from service.http.problems import KINDS, MEDIA_TYPE
-from service.http.schemas import InferenceResponse, Problem
-from service.http.timeline_schemas import TimelineEnd, TimelineError, TimelineWindow
+from service.http.ndjson import NDJSON_TYPE
+from service.http.open_inference.model_control import IndexRequest, LoadRequest, UnloadRequest
+from service.http.open_inference.schemas import InferenceError, InferenceRequest, InferenceResponse
+from service.http.problems import MEDIA_TYPE, PROBLEM_TYPES, PROTOCOL_PATHS, problem_document
+from service.http.schemas.common import Problem, VideoForm
+from service.http.schemas.timeline import TimelineEnd, TimelineError, TimelineWindow
 
 DESCRIPTION = """\
-What is happening in this clip? Post a video file to `/v1/classify` and get action labels back, with the time
-that every stage took. Errors are problem documents (RFC 9457); programs should look at their `code`.
+Video action recognition. Post a video file to `/v1/classify` to get action labels, with the duration of every
+processing stage. Errors are problem documents (RFC 9457); programs should branch on their `code`.
 """
 
 SCHEMA_REFERENCE = "#/components/schemas/{model}"
-API_KEY = "HTTPBearer"  # FastAPI's name for the scheme of `service.http.deps.require_key`
-FASTAPIS_ERRORS = ("HTTPValidationError", "ValidationError")
-READ_AND_WRITTEN_BY_HAND: tuple[tuple[type[BaseModel], Literal["validation", "serialization"]], ...] = (
+API_KEY_SCHEME = "HTTPBearer"  # FastAPI's name for the scheme of `service.http.dependencies.require_key`
+FASTAPI_ERROR_SCHEMAS = ("HTTPValidationError", "ValidationError")
+# Schemas of documents that routes parse or write without FastAPI.
+ADDITIONAL_SCHEMAS: tuple[tuple[type[BaseModel], Literal["validation", "serialization"]], ...] = (
     (Problem, "serialization"),
     (IndexRequest, "validation"),
     (LoadRequest, "validation"),
     (UnloadRequest, "validation"),
     (InferenceRequest, "validation"),
     (InferenceResponse, "serialization"),
+    (InferenceError, "serialization"),
+    (VideoForm, "validation"),
     (TimelineWindow, "serialization"),
     (TimelineEnd, "serialization"),
     (TimelineError, "serialization"),
 )
 
-LINES_TYPE = "application/x-ndjson"
+# Relative to the address of the document, so it is right behind a proxy with a prefix too.
+SERVERS: list[dict[str, str | Any]] = [{"url": ".", "description": "The service with this document."}]
+
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
-CLIP_BODY: dict[str, Any] = {
+VIDEO_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The clip: mp4, mov, webm, mkv, avi and other common containers.",
+        "description": "The video: mp4, mov, webm, mkv, avi or another common container.",
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "The clip."}
-                    },
-                }
-            },
+            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/VideoForm"}},
             "video/*": _BINARY,
             "application/octet-stream": _BINARY,
         },
     }
 }
 
-_DETAILS = {
+# What every route that receives a video may answer, and every route that also decodes it.
+UPLOAD_PROBLEMS = (
+    "bad_request", "unauthorized", "model_not_found", "too_large", "not_a_video", "invalid_parameter",
+    "rate_limited", "overloaded", "storage_full", "not_ready", "deadline_exceeded",
+)  # fmt: skip
+VIDEO_PROBLEMS = (*UPLOAD_PROBLEMS, "undecodable", "over_limit")
+
+EXAMPLE_DETAILS = {
     "bad_request": "The form has no field 'file'.",
     "unauthorized": "Send a valid API key: Authorization: Bearer KEY.",
-    "model_not_found": "There is no model 'nonesuch'; /v1/models lists them.",
-    "forbidden": "No admin key is set, so models cannot be changed over HTTP.",
-    "model_refused": "walk/2 is refused: there is no model.json; served: 1.",
-    "too_large": "The upload has more than 100000000 bytes, which is the limit.",
-    "not_a_video": "The bytes are not a video container that the service takes.",
+    "model_not_found": "There is no model 'nonesuch'; /v1/models lists the models.",
+    "forbidden": "Models cannot be changed over HTTP: no admin key is set (BLVNET_ADMIN_KEY).",
+    "model_refused": "walk/2 is refused: model.json is missing; still served: 1.",
+    "jobs_off": "Jobs are disabled: no folder for them is set (BLVNET_JOBS_DIR).",
+    "teaching_off": "Teaching is disabled: the folder for it (BLVNET_TEACH_DIR) is not set.",
+    "example_not_found": "gestures has no example 0f3c2b1a.",
+    "label_conflict": "This clip is an example of 'left' already; delete that one to change its label.",
+    "base_changed": "The examples of gestures are features of blvnet-tam-mini/3, which is not loaded.",
+    "name_taken": "walk is a model of the models folder; choose another name.",
+    "training": "gestures is being trained; wait for the result.",
+    "teaching_full": "gestures has 10000 examples, the limit.",
+    "too_few_examples": "each label needs at least 2 clips; add clips of 'left'",
+    "training_failed": "The training of gestures was ended by SIGKILL; the examples are kept.",
+    "job_not_found": "There is no job 0f3c2b1a; finished jobs are deleted after 24 h.",
+    "idempotency_mismatch": "This Idempotency-Key was used for a job with other parameters or another video.",
+    "too_large": "The upload exceeds the limit of 100000000 bytes.",
+    "not_a_video": "The file is not a supported video container.",
     "undecodable": "No frame of the video can be decoded.",
     "invalid_parameter": "top_k: should be greater than or equal to 1",
     "over_limit": "pixels is 3.5389e+07, the limit is 9437184",
-    "rate_limited": "60 requests with this key within a minute, the limit.",
-    "overloaded": "64 requests are in work, the limit.",
-    "not_ready": "models are being loaded",
+    "rate_limited": "Request limit for this key reached (60 per minute).",
+    "overloaded": "The queue is full (64 requests in progress).",
+    "storage_full": "The disk for uploads is full.",
+    "not_ready": "Models are being loaded.",
     "deadline_exceeded": "The request was not answered within 30 s.",
 }
 
 
+def operation_id(route: APIRoute) -> str:
+    """Name of an operation in generated clients: the function's name, after `v2_` in the protocol's part."""
+    return f"v2_{route.name}" if PROTOCOL_PATHS.match(route.path_format) else route.name
+
+
 def install(app: FastAPI) -> None:
-    """Let `/openapi.json` of `app` be complete."""
+    """Make `/openapi.json` of `app` complete."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                servers=SERVERS,
             )
-            app.openapi_schema = _complete(document, open_to_all=app.state.service.keys.open)
+            app.openapi_schema = _completed(document, open_to_all=app.state.service.keys.open)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
 
 
-def _complete(document: dict[str, Any], *, open_to_all: bool) -> dict[str, Any]:
-    """Add what FastAPI does not know, and take out what it says that does not hold."""
+def _completed(document: dict[str, Any], *, open_to_all: bool) -> dict[str, Any]:
+    """Add the missing schemas, and remove what FastAPI generates but this service never answers."""
     schemas = document["components"]["schemas"]
-    for name in FASTAPIS_ERRORS:
+    for name in FASTAPI_ERROR_SCHEMAS:
         schemas.pop(name, None)
-    _, definitions = models_json_schema(READ_AND_WRITTEN_BY_HAND, ref_template=SCHEMA_REFERENCE)
+    _, definitions = models_json_schema(ADDITIONAL_SCHEMAS, ref_template=SCHEMA_REFERENCE)
     schemas.update(definitions["$defs"])
     for path in document["paths"].values():
         for operation in path.values():
-            if _is_fastapis(operation["responses"].get("422", {})):
+            validation_error = operation["responses"].get("422", {})
+            schema = validation_error.get("content", {}).get("application/json", {}).get("schema", {})
+            if schema.get("$ref", "").endswith(FASTAPI_ERROR_SCHEMAS):
                 del operation["responses"]["422"]
             for parameter in operation.get("parameters", []):
                 parameter["schema"] = _without_null(parameter["schema"])
-            if open_to_all and operation.get("security") == [{API_KEY: []}]:
+            if open_to_all and operation.get("security") == [{API_KEY_SCHEME: []}]:
                 del operation["security"]
     return document
 
 
-def _is_fastapis(response: dict[str, Any]) -> bool:
-    """Whether it is FastAPI's own shape of errors, which is never answered."""
-    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
-    return bool(schema.get("$ref", "").endswith(FASTAPIS_ERRORS))
-
-
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter that is left out has no value: there is no way to write null into a URL or a header."""
-    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    """Drop null from a parameter's types: URLs and headers cannot hold null."""
+    types = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    return rest | kinds[0] if len(kinds) == 1 else schema
+    return rest | types[0] if len(types) == 1 else schema
 
 
 def schema_of(kind: type[BaseModel]) -> dict[str, Any]:
-    """A reference to the schema of one of `READ_AND_WRITTEN_BY_HAND`."""
+    """Reference to one of `ADDITIONAL_SCHEMAS`."""
     return {"$ref": SCHEMA_REFERENCE.format(model=kind.__name__)}
 
 
 def json_body(kind: type[BaseModel]) -> dict[str, Any]:
-    """The `openapi_extra` of a route that reads its body by hand, as clients send it without a type."""
+    """The `openapi_extra` of a route that parses its body itself, because clients send no content type."""
     return {"requestBody": {"content": {"application/json": {"schema": schema_of(kind)}}}}
 
 
-def json_lines(*kinds: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that answers in lines of JSON, each of one of these kinds."""
+def ndjson(*kinds: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that streams these documents as NDJSON."""
     schema = {
-        "description": "A JSON document in each line; the last one is a summary, or an error.",
+        "description": "The schema of one line: a JSON document with a line break. The last line is "
+        "a summary or an error.",
         "anyOf": [schema_of(kind) for kind in kinds],
     }
-    return {200: {"description": "Lines", "content": {LINES_TYPE: {"schema": schema}}}}
+    return {200: {"description": "NDJSON", "content": {NDJSON_TYPE: {"schema": schema}}}}
 
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that can answer with these problems, an example for each."""
+    """The `responses` of a route that can answer with these problems, with an example of each."""
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
-        status, title = KINDS[code]
-        response = responses.setdefault(status, _problem_response(status))
-        response["content"][MEDIA_TYPE]["examples"][code] = {"summary": title, "value": _example(code)}
-        response["description"] = " / ".join(filter(None, [response["description"], title]))
+        status, title = PROBLEM_TYPES[code]
+        if status not in responses:
+            content = {MEDIA_TYPE: {"schema": schema_of(Problem), "examples": {}}}
+            responses[status] = {"description": title, "content": content}
+            if status in (429, 503):
+                seconds = {"type": "integer", "minimum": 1}
+                header = {"description": "Seconds to wait before the next attempt.", "schema": seconds}
+                responses[status]["headers"] = {"Retry-After": header}
+        else:
+            responses[status]["description"] += f" / {title}"
+        example = problem_document(code, EXAMPLE_DETAILS[code], "6f1f9f0c2f8e4b0f9c59ad0c9bfa0a3c")
+        responses[status]["content"][MEDIA_TYPE]["examples"][code] = {"summary": title, "value": example}
     return responses
 
 
 def protocol_errors() -> dict[int | str, dict[str, Any]]:
-    """The `responses` of the Open Inference Protocol's routes, whose errors have the protocol's own shape."""
-    schema = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "string"}},
-    }
-    statuses = sorted({kind.status for kind in KINDS.values()})
+    """The `responses` of the Open Inference Protocol's routes, whose errors have their own format."""
+    schema = schema_of(InferenceError)
+    statuses = sorted({kind.status for kind in PROBLEM_TYPES.values()})
     return {
         status: {
-            "description": " / ".join(kind.title for kind in KINDS.values() if kind.status == status),
+            "description": " / ".join(kind.title for kind in PROBLEM_TYPES.values() if kind.status == status),
             "content": {"application/json": {"schema": schema}},
         }
         for status in statuses
     }
-
-
-def _problem_response(status: int) -> dict[str, Any]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}}
-    response: dict[str, Any] = {"description": "", "content": content}
-    if status in (429, 503):
-        schema = {"type": "integer", "minimum": 1}
-        response["headers"] = {
-            "Retry-After": {"description": "Seconds until it is worth a try.", "schema": schema}
-        }
-    return response
-
-
-def _example(code: str) -> dict[str, Any]:
-    status, title = KINDS[code]
-    example = Problem(
-        type=f"urn:blvnet:problem:{code}",
-        title=title,
-        status=status,
-        detail=_DETAILS[code],
-        code=code,
-        request_id="6f1f9f0c2f8e4b0f9c59ad0c9bfa0a3c",
-    )
-    return example.model_dump(exclude_none=True)

@@ -1,145 +1,262 @@
-"""A clip on its way in: read from the request as it arrives, capped, and gone when the request is over.
+"""Receives request bodies: bounded in size and in time, and deleted when the request ends.
 
-Small clips stay in memory. Larger ones go to a file that has no name: it cannot be reached from outside and
-is gone with the process, however that ends. The caller's own file name is never looked at. Writing happens in
-a thread, in pieces of a megabyte, so that a slow disk stops nobody else.
+Small bodies stay in memory. Larger ones go to a file without a name, which disappears with the process
+however that ends; the client's file name is never used. Threads do the writing, about a megabyte at a time,
+so a slow disk does not block the event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import tempfile
+import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from service.errors import BadRequest, NotAVideo, Overloaded, TooLarge
-
-FIELD = "file"
-MEMORY_BYTES = 1_000_000  # clips up to this size never touch the disk
-FORM_OVERHEAD_BYTES = 16_384  # boundaries and part headers around a clip in a form
-RETRY_FULL_DISK_S = 10.0
+from service.errors import BadRequest, DeadlineExceeded, NotAVideo, Overloaded, StorageFull, TooLarge
+from service.pipeline.limits.admission import IDLE_UPLOAD_S, SHORTEST_RETRY_S, Ticket
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+FIELD = "file"
+MEMORY_BYTES = 1_000_000  # larger bodies go to a file
+FORM_OVERHEAD_BYTES = 16_384  # for preamble, boundaries and part headers of a form
+RETRY_FULL_DISK_S = 10.0
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# A client that sends a request head and then nothing would occupy an upload slot until the request times out.
+PAUSE_TIMEOUT_S = 10.0
+MIN_BYTES_PER_S = 10_000
+MIN_RATE_AFTER_S = 10.0
+DECOMPRESSED_PIECE_BYTES = 1_000_000
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Upload:
-    """A received clip: its bytes, or an open file without a name, until the request ends."""
+class UploadLimits:
+    """Bounds of one upload: its size in bytes, and the time from the start of receiving to its end."""
 
-    clip: bytes | BinaryIO
+    max_bytes: int
+    timeout_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The bounds of a video."""
+        return cls(settings.max_upload_bytes, settings.request_timeout_s)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A received body: its bytes, or an open file without a name. Valid until the request ends."""
+
+    content: bytes | BinaryIO
     size_bytes: int
 
     async def read(self) -> bytes:
-        """All bytes, in memory."""
-        return self.clip if isinstance(self.clip, bytes) else await run_in_threadpool(_read_all, self.clip)
+        """The whole body, in memory."""
+        if isinstance(self.content, bytes):
+            return self.content
+        return await run_in_threadpool(_read_all, self.content)
 
 
 @asynccontextmanager
-async def received_clip(request: Request, limit_bytes: int) -> AsyncIterator[Upload]:
-    """The clip of a request, from a form field `file` or from the body itself.
+async def received_video(
+    request: Request, limits: UploadLimits, ticket: Ticket | None = None
+) -> AsyncIterator[Upload]:
+    """Receive the video of a request: the form field `file`, or the body itself.
+
+    With a ticket, an upload that pauses gives its place to another request when no place is free.
 
     Raises:
-        BadRequest: an empty body, a broken form, or one without exactly the field `file`.
-        TooLarge: the clip is larger than `limit_bytes`; said as soon as it is known.
-        NotAVideo: the content type is none that carries a clip.
-        Overloaded: there is no room on the disk.
-        starlette.requests.ClientDisconnect: the caller went away.
+        BadRequest: the body is empty, or a malformed form, or a form without exactly the field `file`.
+        TooLarge: the video exceeds the limit; raised as soon as that is known.
+        NotAVideo: the content type is neither a form nor a video's.
+        DeadlineExceeded: the upload is slower than allowed.
+        StorageFull: the disk is full.
+        Overloaded: no file can be made for another reason, such as too many open ones, or the place of the
+            upload went to another one.
+        starlette.requests.ClientDisconnect: the client disconnected.
     """
     boundary = _boundary(request)
-    _check_announced_size(request, limit_bytes + (0 if boundary is None else FORM_OVERHEAD_BYTES))
-    spool = Spool(limit_bytes)
+    body_limit_bytes = limits.max_bytes + (0 if boundary is None else FORM_OVERHEAD_BYTES)
+    _check_content_length(request, body_limit_bytes, limits.max_bytes)
+    chunks = _chunks(request, limits.timeout_s, ticket)
+    spool = Spool(limits.max_bytes)
     try:
         if boundary is None:
-            await _read_raw(request, spool)
+            async for chunk in chunks:
+                await spool.write(chunk)
         else:
-            await _read_form(request, spool, boundary, limit_bytes + FORM_OVERHEAD_BYTES)
+            await _receive_form(chunks, spool, boundary, body_limit_bytes)
         if spool.size_bytes == 0:
-            raise BadRequest("The clip is empty: no bytes were sent.")
+            raise BadRequest("The upload is empty.")
         yield Upload(await spool.finish(), spool.size_bytes)
     finally:
         spool.close()
 
 
 @asynccontextmanager
-async def received_body(request: Request, limit_bytes: int) -> AsyncIterator[Upload]:
-    """The body of a request, whatever its type, kept as a clip is.
+async def received_body(
+    request: Request, limits: UploadLimits, ticket: Ticket | None = None
+) -> AsyncIterator[Upload]:
+    """Receive a body of any type; one that is compressed with gzip or deflate is decompressed.
+
+    `ticket` has the same effect as for `received_video`.
 
     Raises:
-        BadRequest: it is encoded.
-        TooLarge, Overloaded, starlette.requests.ClientDisconnect: as `received_clip`.
+        BadRequest: the body has another encoding, or is not validly compressed.
+        TooLarge: the body exceeds the limit, compressed or decompressed.
+        DeadlineExceeded, StorageFull, Overloaded, starlette.requests.ClientDisconnect: see `received_video`.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise BadRequest("Content-Encoding is not supported: send the body as it is.")
-    _check_announced_size(request, limit_bytes)
-    spool = Spool(limit_bytes)
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding not in ("identity", "gzip", "deflate"):
+        raise BadRequest(f"Unsupported Content-Encoding {encoding[:100]}; use gzip, deflate or none.")
+    _check_content_length(request, limits.max_bytes, limits.max_bytes)
+    chunks = _chunks(request, limits.timeout_s, ticket)
+    spool = Spool(limits.max_bytes)
     try:
-        await _read_raw(request, spool)
+        async for chunk in chunks if encoding == "identity" else _decompressed(chunks):
+            await spool.write(chunk)
         yield Upload(await spool.finish(), spool.size_bytes)
     finally:
         spool.close()
 
 
 def _boundary(request: Request) -> bytes | None:
-    """The form's boundary, or None when the body itself is the clip."""
+    """The boundary of a form, or None if the body itself is the video."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise NotAVideo("Content-Encoding is not supported: send the clip as it is.")
+        raise NotAVideo("Content-Encoding is not supported for videos; send the file uncompressed.")
     media_type, options = parse_options_header(
         request.headers.get("content-type", "application/octet-stream")
     )
     if media_type == b"multipart/form-data":
         if not options.get(b"boundary"):
-            raise BadRequest("The multipart body has no boundary in its Content-Type.")
+            raise BadRequest("The Content-Type of the form has no boundary.")
         return options[b"boundary"]
     if media_type == b"application/octet-stream" or media_type.startswith(b"video/"):
         return None
     if request.headers.get("content-length") == "0":
-        raise BadRequest("The body is empty: no clip was sent.")
-    shown = media_type.decode("ascii", "replace")[:100]
+        raise BadRequest("The upload is empty.")
     raise NotAVideo(
-        f"Content-Type {shown} carries no clip: send a form with the field '{FIELD}', "
-        "or the clip as the body with Content-Type video/mp4, another video/*, or application/octet-stream."
+        f"Unsupported Content-Type {media_type.decode('ascii', 'replace')[:100]}; send a form with the field "
+        f"'{FIELD}', or the file as the body with Content-Type video/mp4, another video type, or "
+        "application/octet-stream."
     )
 
 
-def _check_announced_size(request: Request, limit_bytes: int) -> None:
-    """Refuse what says itself that it is too large, before any of it is read."""
+def _check_content_length(request: Request, body_limit_bytes: int, limit_bytes: int) -> None:
+    """Refuse an upload that announces itself as too large, before any of it is read."""
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit_bytes:
+    if announced.isdecimal() and int(announced) > body_limit_bytes:
         raise _too_large(limit_bytes)
 
 
 def _too_large(limit_bytes: int) -> TooLarge:
-    return TooLarge(f"The upload has more than {limit_bytes} bytes, which is the limit.")
+    return TooLarge(f"The upload exceeds the limit of {limit_bytes} bytes.")
 
 
-async def _read_raw(request: Request, spool: Spool) -> None:
-    async for chunk in request.stream():
-        await spool.write(chunk)
+async def _chunks(request: Request, timeout_s: float, ticket: Ticket | None) -> AsyncIterator[bytes]:
+    """The body in pieces as they arrive; raises `DeadlineExceeded` for a client that sends too slowly."""
+    clock = asyncio.get_running_loop().time
+    stream = request.stream()
+    start = clock()
+    received_bytes = 0
+    while True:
+        deadlines = {
+            f"The upload took longer than {timeout_s:g} s.": start + timeout_s,
+            f"The upload paused for more than {PAUSE_TIMEOUT_S:g} s.": clock() + PAUSE_TIMEOUT_S,
+            f"The upload is slower than {MIN_BYTES_PER_S} bytes per second.": start
+            + MIN_RATE_AFTER_S
+            + received_bytes / MIN_BYTES_PER_S,
+        }
+        message = min(deadlines, key=deadlines.__getitem__)
+        try:
+            async with asyncio.timeout_at(deadlines[message]) as timeout:
+                place = _Place(timeout)
+                with nullcontext() if ticket is None else ticket.waiting_for_data(place.lose):
+                    chunk = await anext(stream, None)
+        except TimeoutError:
+            if place.lost:
+                raise Overloaded(
+                    f"The upload paused for more than {IDLE_UPLOAD_S:g} s while others waited for its place.",
+                    SHORTEST_RETRY_S,
+                ) from None
+            raise DeadlineExceeded(message) from None
+        if chunk is None:
+            return
+        received_bytes += len(chunk)
+        yield chunk
 
 
-async def _read_form(request: Request, spool: Spool, boundary: bytes, body_limit_bytes: int) -> None:
+class _Place:
+    """The place of an upload that waits for data; `lose` ends the wait."""
+
+    def __init__(self, timeout: asyncio.Timeout) -> None:
+        self._timeout = timeout
+        self.lost = False
+
+    def lose(self) -> None:
+        self.lost = True
+        self._timeout.reschedule(asyncio.get_running_loop().time())
+
+
+async def _decompressed(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Decompress gzip or zlib data in bounded pieces, in threads."""
+    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects the header of either format
+    try:
+        async for chunk in chunks:
+            if chunk and decompressor.eof:
+                raise BadRequest("The compressed body is followed by other data.")
+            piece, data = b"", chunk
+            # A full piece may leave output inside the decompressor, even if all input is consumed.
+            while (data or len(piece) == DECOMPRESSED_PIECE_BYTES) and not decompressor.eof:
+                piece = await run_in_threadpool(decompressor.decompress, data, DECOMPRESSED_PIECE_BYTES)
+                yield piece
+                data = decompressor.unconsumed_tail
+    except zlib.error as exc:
+        raise BadRequest("The compressed body is invalid.") from exc
+    if not decompressor.eof or decompressor.unused_data:
+        raise BadRequest("The compressed body is incomplete or followed by other data.")
+
+
+async def _receive_form(
+    chunks: AsyncIterator[bytes], spool: Spool, boundary: bytes, body_limit_bytes: int
+) -> None:
     form = _Form()
     received_bytes = 0
+    preamble: bytes | None = b""  # None from the first boundary on
+    opening = b"\r\n--" + boundary
     try:
         parser = MultipartParser(boundary, form.callbacks())
-        async for chunk in request.stream():
+        async for chunk in chunks:
             received_bytes += len(chunk)
             if received_bytes > body_limit_bytes:
                 raise _too_large(spool.limit_bytes)
+            if preamble is not None:
+                # The parser accepts no text before the first boundary, RFC 2046 (5.1.1) does.
+                preamble += chunk
+                start = (b"\r\n" + preamble).find(opening)
+                if start < 0:
+                    continue
+                chunk = preamble[start:]
+                preamble = None
             parser.write(chunk)
-            await spool.write(form.taken())
+            await spool.write(form.take())
     except FormParserError as exc:
         raise BadRequest("The multipart body is malformed.") from exc
+    if preamble is not None:
+        raise BadRequest("The multipart body is malformed: it contains no boundary.")
     if not form.ended:
         raise BadRequest("The multipart body ends before its last boundary.")
     if not form.found:
@@ -147,7 +264,7 @@ async def _read_form(request: Request, spool: Spool, boundary: bytes, body_limit
 
 
 class _Form:
-    """Follows the parser through a form with exactly one part, the clip, and collects the clip's bytes."""
+    """Parser callbacks for a form with exactly one part, the video, whose bytes it collects."""
 
     def __init__(self) -> None:
         self.found = False
@@ -155,7 +272,7 @@ class _Form:
         self._header = bytearray()
         self._value = bytearray()
         self._name: str | None = None
-        self._clip = bytearray()
+        self._content = bytearray()
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -168,10 +285,10 @@ class _Form:
             "on_end": self._on_end,
         }
 
-    def taken(self) -> bytes:
-        """The clip's bytes since the last call."""
-        taken = bytes(self._clip)
-        self._clip.clear()
+    def take(self) -> bytes:
+        """The video's bytes since the last call."""
+        taken = bytes(self._content)
+        self._content.clear()
         return taken
 
     def _on_part_begin(self) -> None:
@@ -193,22 +310,22 @@ class _Form:
     def _on_headers_finished(self) -> None:
         if self._name != FIELD:
             raise BadRequest(
-                f"The form has a field {(self._name or '')[:100]!r}: it takes the field '{FIELD}' alone, "
-                "parameters go into the query."
+                f"Unexpected form field {(self._name or '')[:100]!r}; send only '{FIELD}'. "
+                "Parameters go into the query string."
             )
         if self.found:
-            raise BadRequest(f"The form has the field '{FIELD}' more than once: send one clip a request.")
+            raise BadRequest(f"The form has the field '{FIELD}' more than once; send one video per request.")
         self.found = True
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._clip += data[start:end]
+        self._content += data[start:end]
 
     def _on_end(self) -> None:
         self.ended = True
 
 
 class Spool:
-    """Bytes in memory until there are many, then in a file without a name; `close` leaves nothing behind."""
+    """Buffer that moves to a file without a name when it grows large."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.size_bytes = 0
@@ -217,47 +334,47 @@ class Spool:
         self._file: BinaryIO | None = None
 
     async def write(self, data: bytes) -> None:
-        """Add bytes.
+        """Append bytes.
 
         Raises:
-            TooLarge: there are now more than the limit.
-            Overloaded: there is no room on the disk.
+            TooLarge: the limit is exceeded.
+            StorageFull: the disk is full.
+            Overloaded: no file can be made for another reason, such as too many open ones.
         """
         self.size_bytes += len(data)
         if self.size_bytes > self.limit_bytes:
             raise _too_large(self.limit_bytes)
         self._memory += data
         if len(self._memory) > MEMORY_BYTES:
-            await self._spill()
+            await self._flush()
 
     async def finish(self) -> bytes | BinaryIO:
-        """The bytes, or the file that holds all of them."""
+        """The bytes, or the file that contains all of them."""
         if self._file is None:
             return bytes(self._memory)
-        await self._spill()
+        await self._flush()
         return self._file
 
-    async def _spill(self) -> None:
-        """Move what is in memory to the file.
+    def close(self) -> None:
+        """Discard everything; may be called at any time and more than once."""
+        self._memory.clear()
+        if self._file is not None:
+            with suppress(OSError):  # closing flushes, which fails if the disk is full
+                self._file.close()
 
-        The file is made here and not in the thread: a request that is cancelled meanwhile still knows it. The
-        lock of a buffered file makes `close` wait for a write that is under way.
-        """
+    async def _flush(self) -> None:
+        # The file is created here rather than in the thread, so that `close` finds it if the request is
+        # cancelled meanwhile. The lock of a buffered file makes `close` wait for a write in progress.
         data, self._memory = self._memory, bytearray()
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - `close` does it
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
             await run_in_threadpool(_write_through, self._file, data)
         except OSError as exc:
-            logger.exception("an upload cannot be written")
-            raise Overloaded("There is no room for the upload at the moment.", RETRY_FULL_DISK_S) from exc
-
-    def close(self) -> None:
-        """Drop everything; safe at any time and more than once."""
-        self._memory.clear()
-        if self._file is not None:
-            with suppress(OSError):  # bytes for which the disk had no room, of a clip that is dropped anyway
-                self._file.close()
+            logger.error("an upload cannot be written to %s: %s", tempfile.gettempdir(), exc.strerror)
+            if exc.errno in FULL_DISK:
+                raise StorageFull("The disk for uploads is full.", RETRY_FULL_DISK_S) from exc
+            raise Overloaded("The upload cannot be stored.", RETRY_FULL_DISK_S) from exc
 
 
 def _read_all(file: BinaryIO) -> bytes:

@@ -1,85 +1,206 @@
-"""What the core wants to know, as one frozen dataclass; where the values come from is not its business."""
+"""Settings of the core, each with its default, range and help text. `service.settings` adds the server's."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
 from service.clip.video import DecodeLimits
-from service.runtime.batches import MOST, Batches
-from service.runtime.config import RuntimeConfig
+from service.engines.batch_sizes import MAX_BATCH, BatchSizes
+from service.engines.providers import EngineConfig, Provider
+from service.models.selection_cache import default_cache_dir
+from service.packages.folders import bundled_models
 
-# On cores a batch carries no more than its clips one by one, whose activations fill the caches as it is:
-# `python -m benchmarks.inference --full` shows it.
-BATCH_ON_CORES = 1
+BYTES_PER_MB = 1_000_000
+# On CPUs a batch is no faster than its clips one after the other, whose activations already fill the caches:
+# see `python -m benchmarks.inference --full`.
+BATCH_ON_CPU = 1
 
 
-@dataclass(frozen=True)
-class CoreConfig:
-    """Settings of a `Recognizer`.
+class CoreConfig(BaseModel):
+    """Settings of a `Recognizer`."""
 
-    Attributes:
-        models: Folder of packages, `MODELS/NAME/VERSION`.
-        provider: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`.
-        default_model: Served to requests that name none; the alphabetically first, if None.
-        versions_kept: Versions of a model that serve side by side, the highest good ones.
-        inference_threads: Threads of inference in all; as many as there are cores, if None.
-        cores: Cores that it was given; as many as the process may use, if None.
-        max_batch: Most views in one run; if None, one on cores, and as many as pay on a device.
-        batch_wait_ms: Longest wait for other requests that are on their way.
-        queue_limit: Most requests accepted and not finished.
-        latency_target_s: Requests are accepted while they should be answered within so many seconds.
-        decode_workers: Processes that decode; as many as there are cores, if None.
-        decode_timeout_s: Longest time for the decoding of one clip.
-        decode_memory_mb: Address space that decoding may take in a worker, in MB of 10^6 bytes.
-        timelines_at_once: Most timelines in work; each has a decode worker of its own.
-        timeline_timeout_s: Longest that a timeline may take.
-        self_test_s: A model that has run nothing for so long is tested with a black clip.
-        inference_limit_s: Longest that a run may take, and that none may end while there are some to do.
-        cache_dir: Folder for what takes long to find out or to build; nothing is kept, if None.
-        limits: What a video may ask for.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    models: Path
-    provider: str = "auto"
-    default_model: str | None = None
-    versions_kept: int = 1
-    inference_threads: int | None = None
-    cores: int | None = None
-    max_batch: int | None = None
-    batch_wait_ms: float = 2.0
-    queue_limit: int = 64
-    latency_target_s: float = math.inf
-    decode_workers: int | None = None
-    decode_timeout_s: float = 8.0
-    decode_memory_mb: int = 1024
-    timelines_at_once: int = 2
-    timeline_timeout_s: float = 600.0
-    self_test_s: float = 20.0
-    inference_limit_s: float = 30.0
-    cache_dir: Path | None = None
-    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    models: Path = Field(
+        default_factory=bundled_models,
+        description="Folder of model packages, MODELS/NAME/VERSION; the bundled demo model by default.",
+    )
+    default_model: str | None = Field(
+        default=None, description="Model for requests that do not name one; the first by name by default."
+    )
+    versions_kept: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Versions of each model that serve at the same time, the highest first.",
+    )
+    teach_dir: Path | None = Field(
+        default=None,
+        description="Folder for examples and taught models; without one, models cannot be taught over HTTP.",
+    )
+    teach_max_examples: int = Field(
+        default=10_000, ge=4, le=1_000_000, description="Maximum examples of a taught model."
+    )
+    teach_max_mb: float = Field(
+        default=1000.0, gt=0, le=1_000_000, description="Maximum size of all examples, in MB of 10^6 bytes."
+    )
+    teach_max_models: int = Field(
+        default=200, ge=1, le=10_000, description="Maximum number of taught models."
+    )
+    cache_dir: Path | None = Field(
+        default_factory=default_cache_dir,
+        description="Folder for engine measurements and TensorRT engines.",
+    )
 
-    def threads(self, cores: int) -> int:
-        """Threads of inference in all, on a machine of so many cores."""
-        return self.inference_threads or cores
+    provider: Provider = Field(default=Provider.AUTO, description="Where inference runs.")
+    inference_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Inference threads; one for each CPU of the process by default. A single clip uses "
+        "all of them, concurrent clips use one each.",
+    )
+    max_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Maximum clips in one inference run; by default 1 on CPUs, where more gain nothing, and "
+        "on a GPU as many as measurements show to be worthwhile.",
+    )
+    batch_wait_ms: float = Field(
+        default=2.0, ge=0, le=10_000, description="How long a clip waits for others to join its batch."
+    )
+    self_test_s: float = Field(
+        default=20.0,
+        ge=0.1,
+        le=3600,
+        description="Run a test inference on a model that has been idle this long; the result determines "
+        "/readyz.",
+    )
+
+    queue_limit: int = Field(
+        default=64, ge=1, le=100_000, description="Maximum requests waiting or in progress; above it 503."
+    )
+    latency_target_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=3600,
+        description="Requests are accepted while they are expected to finish within this time; otherwise "
+        "503. Up to 8 requests for each CPU are always accepted.",
+    )
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, description="Time limit for a request including its upload; then 504."
+    )
+    timelines_at_once: int = Field(
+        default=2,
+        ge=1,
+        le=1024,
+        description="Maximum concurrent timelines, each with its own decode process; above it 503.",
+    )
+    timeline_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        le=86_400,
+        description="Time limit for a timeline including its upload; then 504.",
+    )
+
+    decode_workers: int | None = Field(
+        default=None, ge=1, le=1024, description="Number of decode processes; one for each CPU by default."
+    )
+    decode_timeout_s: float = Field(
+        default=8.0, gt=0, le=3600, description="Time limit for decoding one video."
+    )
+    decode_memory_mb: int = Field(
+        default=1024,
+        ge=128,
+        le=1_000_000,
+        description="Memory limit of a decode process, in MB of 10^6 bytes.",
+    )
+    max_pixels: int = Field(
+        default=DecodeLimits.max_pixels,
+        ge=1,
+        le=2**31 - 1,
+        description="Maximum pixels in a frame of a video, width x height.",
+    )
+    max_duration_s: float = Field(
+        default=DecodeLimits.max_duration_s, gt=0, le=864_000, description="Maximum duration of a video."
+    )
+    max_frames: int = Field(
+        default=DecodeLimits.max_frames,
+        ge=1,
+        le=10_000_000,
+        description="Maximum number of frames in a video.",
+    )
+    max_decoded_pixels: int = Field(
+        default=DecodeLimits.max_decoded_pixels,
+        ge=1,
+        le=10**15,
+        description="Maximum pixels decoded for a video, frames x width x height.",
+    )
+    max_streams: int = Field(
+        default=DecodeLimits.max_streams,
+        ge=1,
+        le=1000,
+        description="Maximum number of tracks in a video's file.",
+    )
+    max_edits: int = Field(
+        default=DecodeLimits.max_edits,
+        ge=1,
+        le=1_000_000,
+        description="Maximum entries in an mp4's edit list.",
+    )
+    max_windows: int = Field(
+        default=DecodeLimits.max_windows, ge=1, le=1_000_000, description="Maximum windows of a timeline."
+    )
+    probe_mb: float = Field(
+        default=DecodeLimits.probe_bytes / BYTES_PER_MB,
+        ge=0.01,
+        le=1000,
+        description="How far into a file to search for its tracks, in MB of 10^6 bytes.",
+    )
+
+    @field_validator("provider", mode="before")
+    @classmethod
+    def _lower_provider(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @cached_property
+    def limits(self) -> DecodeLimits:
+        """Limits of a video."""
+        return DecodeLimits(
+            max_pixels=self.max_pixels,
+            max_duration_s=self.max_duration_s,
+            max_frames=self.max_frames,
+            max_decoded_pixels=self.max_decoded_pixels,
+            max_streams=self.max_streams,
+            max_edits=self.max_edits,
+            max_windows=self.max_windows,
+            probe_bytes=round(self.probe_mb * BYTES_PER_MB),
+        )
 
     @property
-    def most_rows(self) -> int:
-        """Most views that any model may ever have in one run."""
-        return self.max_batch or MOST
+    def taught_models(self) -> Path | None:
+        """Folder of the packages that are taught over HTTP; None if that is off."""
+        return None if self.teach_dir is None else self.teach_dir / "models"
 
-    def batch_sizes(self, prepared: Batches | None) -> Sequence[int]:
-        """Views that a run may have, ascending: what a device was prepared for, or any number on cores."""
-        return range(1, (self.max_batch or BATCH_ON_CORES) + 1) if prepared is None else prepared.sizes
+    @property
+    def max_rows(self) -> int:
+        """Largest number of views that any model may run at once."""
+        return self.max_batch or MAX_BATCH
 
-    def runtime(self, cores: int) -> RuntimeConfig:
-        """How to run graphs, with so many cores to run them on."""
-        return RuntimeConfig(
+    def batch_sizes(self, prepared: BatchSizes | None) -> Sequence[int]:
+        """Allowed views of a run, ascending: the sizes prepared on a device, any number on CPUs."""
+        return range(1, (self.max_batch or BATCH_ON_CPU) + 1) if prepared is None else prepared.sizes
+
+    def engine_config(self, cores: int) -> EngineConfig:
+        """How to load and run graphs on a machine with `cores` cores."""
+        return EngineConfig(
             provider=self.provider,
-            threads=self.threads(cores),
+            threads=self.inference_threads or cores,
             max_batch=self.max_batch,
             cache_dir=self.cache_dir,
         )

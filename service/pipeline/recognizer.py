@@ -1,367 +1,334 @@
-"""From a clip to an answer: the life of a request, in order, without HTTP.
+"""The pipeline behind every request, without HTTP.
 
-    admitted ──> decoded ──> batched and run ──> scored
+    accepted ──> decoded ──> batched and run ──> scored
 
-The service calls it on its event loop; `offline` labels files with it. What is asked and answered is in
-`recognition`.
+The service runs it on its event loop; `service.offline` labels files with it.
+
+    NEW ──start()──> STARTING ──> SERVING ──drain()──> DRAINING ──close()──> STOPPED
+                         └── start failed ──> FAILED
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from enum import StrEnum
 from functools import partial
 
-from service.clip.windows import WindowRule
-from service.errors import DeadlineExceeded, NotReady, Overloaded
+from service.errors import BlvnetError, NotReady
+from service.machine.cores import usable_cores
+from service.models.engine_selection import open_package
+from service.models.loading import Model
 from service.observer import Observer
-from service.packages import Model, VersionPolicy
-from service.pipeline.admission import Admission
-from service.pipeline.batcher import Batcher, Inference
+from service.pipeline.accepted_request import AcceptedRequest
+from service.pipeline.batching.batcher import Batcher
+from service.pipeline.batching.health import InferenceHealth
+from service.pipeline.batching.slots import Slots
 from service.pipeline.core_config import CoreConfig
-from service.pipeline.cores import usable_cores
-from service.pipeline.model_repository import ModelEntry, ModelRepository
-from service.pipeline.recognition import Inferred, Query, Recognition, answer, timings
-from service.pipeline.self_test import WatchedBatcher
-from service.pipeline.serving import Serving
-from service.pipeline.slots import Slots
-from service.pipeline.window_stream import WindowStream, windows_of
-from service.runtime.choice import open_package
-from service.runtime.session import Inputs, rows_of
-from service.runtime.signature import black_clip
-from service.workers.decode_pool import Decoded, DecodePool
-from service.workers.shared_files import Clip
+from service.pipeline.limits.admission import Admission, Ticket, TimelinePlaces
+from service.pipeline.limits.deadline import Deadline
+from service.pipeline.limits.memory_budget import MemoryBudget
+from service.pipeline.models.repository import ModelRepository
+from service.pipeline.models.served_model import ServedHead, ServedModel, ServedVersion
+from service.workers.decode_pool import DecodePool
 
-RETRY_TIMELINE_S = 10.0
-# Callers who come at once, or keep a few requests open, are not turned away for a slow model.
+# Callers that come together, or keep a few requests open, are not rejected because a model is slow.
 BURST_PER_CORE = 8
-INFERENCE = "inference"  # what its threads' names begin with
+# For the frames of all requests that are decoded or run: 150 MB for 100 views at 224 x 224.
+FRAMES_MEMORY_BYTES = 1_000_000_000
+INFERENCE = "inference"  # start of the names of the threads
 
 logger = logging.getLogger(__name__)
 
 
 class RecognizerState(StrEnum):
-    """The life of a recognizer; a `DRAINING` one finishes what it accepted and takes nothing new."""
+    """The life of a recognizer; while `DRAINING` it finishes what it accepted, and accepts nothing new."""
 
     NEW = "new"
     STARTING = "starting"
-    READY = "ready"
+    SERVING = "serving"
     DRAINING = "draining"
-    CLOSED = "closed"
-
-
-class Recognizer:
-    """Models, decode workers and the queues between them."""
-
-    def __init__(self, config: CoreConfig, observer: Observer | None = None) -> None:
-        cores = config.cores or usable_cores()
-        self._config = config
-        self._observer = observer or Observer()
-        self._state = RecognizerState.NEW
-        self._admission = Admission(config.queue_limit, config.latency_target_s, BURST_PER_CORE * cores)
-        self._workers_started = threading.Event()
-        self._models = ModelRepository(
-            config.models,
-            partial(open_package, config=config.runtime(cores), before_measuring=self._workers_started.wait),
-            self._batcher,
-            default=config.default_model,
-            versions_kept=config.versions_kept,
-        )
-        self._decoding = DecodePool(
-            workers=config.decode_workers or cores,
-            timeout_s=config.decode_timeout_s,
-            memory_mb=config.decode_memory_mb,
-            cores=cores,
-            observer=self._observer,
-        )
-        self._slots = Slots(config.threads(cores))
-        self._inference = ThreadPoolExecutor(self._slots.total, thread_name_prefix=INFERENCE)
-        self._closing = asyncio.Lock()
-        self._timelines = 0
-
-    @property
-    def state(self) -> RecognizerState:
-        """Where in its life it is."""
-        return self._state
-
-    @property
-    def ready(self) -> bool:
-        """Whether the next request would be accepted."""
-        return self.readiness()[0]
-
-    def check_room(self, clips: int = 1, deadline: float | None = None) -> None:
-        """Raise `Overloaded` if a request of so many views would be refused for want of room or time."""
-        if self._state is RecognizerState.READY:
-            self._admission.check(clips, deadline)
-
-    def check_timeline_room(self, deadline: float | None = None) -> None:
-        """Raise `Overloaded` if a timeline would be refused; see `timeline_place`."""
-        if self._timelines >= self._config.timelines_at_once:
-            raise Overloaded(f"{self._timelines} timelines are in work, the limit.", RETRY_TIMELINE_S)
-        self.check_room(1, deadline)
-
-    @property
-    def inflight(self) -> int:
-        """Requests accepted and not finished."""
-        return self._admission.inflight
-
-    @property
-    def queue_depth(self) -> int:
-        """Requests accepted that wait: for a decode worker, or for a batch."""
-        return self._decoding.waiting + sum(item.batcher.waiting for item in self._models.serving())
-
-    @property
-    def decode_workers(self) -> int:
-        """Decode workers that are alive and ready."""
-        return self._decoding.workers
-
-    @property
-    def decode_pids(self) -> frozenset[int]:
-        """Process ids of the decode workers."""
-        return self._decoding.pids
-
-    @property
-    def timeline_pids(self) -> frozenset[int]:
-        """Process ids of the workers that decode timelines."""
-        return self._decoding.hired_pids
-
-    @property
-    def decode_sandbox(self) -> tuple[str, ...]:
-        """The kernel's fences around the decode workers: of `seccomp` and `landlock` those that it has."""
-        return self._decoding.fences
-
-    def readiness(self) -> tuple[bool, str]:
-        """Whether the next request would be accepted, and if not, why."""
-        works, reason = self.health()
-        if works and self._admission.full:
-            return False, "The queue is full."
-        return works, reason
-
-    def health(self) -> tuple[bool, str]:
-        """Whether requests can be answered, were there room for them, and if not, why."""
-        if self._state is not RecognizerState.READY:
-            return False, NOT_READY[self._state]
-        if self._decoding.failing and not self._decoding.workers:
-            return False, "No decode worker starts."
-        return self._models.readiness()
-
-    def models(self) -> tuple[ModelEntry, ...]:
-        """All packages: those that serve, were refused, or are not loaded."""
-        return self._models.entries()
-
-    def versions(self, name: str) -> list[int]:
-        """The versions of a model that serve, ascending."""
-        return self._models.versions(name)
-
-    def model(self, name: str | None = None, version: int | None = None) -> Serving:
-        """What answers requests for a model: its highest version that serves; the default model for None.
-
-        Whoever uses it beyond the next `await` has to hold it.
-
-        Raises:
-            NotReady: the models are not loaded yet, or closed, or there are none.
-            ModelNotFound: no such model serves, or not that version of it.
-        """
-        if self._state not in (RecognizerState.READY, RecognizerState.DRAINING):
-            raise NotReady(NOT_READY[self._state])
-        return self._models.get(name, version)
-
-    async def rescan(self) -> None:
-        """Serve what is in the folder of packages by now; see `ModelRepository`."""
-        await self._models.rescan()
-
-    async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
-        """Serve a model as it is in the folder by now; see `ModelRepository`."""
-        await self._models.load(name, policy)
-
-    async def unload(self, name: str) -> None:
-        """Serve a model no longer; see `ModelRepository`."""
-        await self._models.unload(name)
-
-    async def start(self) -> None:
-        """Load and warm up the models, and start the workers; ready when it returns.
-
-        Raises:
-            PackageError: no model can be served.
-            ProviderUnavailable: the provider that was asked for cannot be had.
-            BlvnetError: the decode workers do not start.
-        """
-        self._enter(RecognizerState.STARTING)
-        try:
-            await self._load()
-        except BaseException:
-            await self.close(0)
-            raise
-        self._expect_pace()
-        self._enter(RecognizerState.READY)
-
-    async def recognize(
-        self, clip: Clip, query: Query, deadline: float | None = None, model: Serving | None = None
-    ) -> Recognition:
-        """Label one clip. Cancelling drops what has not been done of it.
-
-        Args:
-            clip: the file's path, bytes, or an open file that has a descriptor.
-            query: what is asked.
-            deadline: time on the clock of `time.monotonic` by which to be done.
-            model: what to ask, where the caller holds it already; else it goes by the query.
-
-        Raises:
-            RequestError: the leaf says why; `service.errors` lists them.
-        """
-        query.check()
-        async with self._admitted(query.views, deadline):
-            with (model or self.model(query.model)).held() as held:
-                decoded, inference = await self._run_clip(clip, held, clips=query.clips, crops=query.crops)
-            return answer(query, held.model, decoded, inference)
-
-    async def infer_clip(self, clip: Clip, model: Serving, deadline: float) -> Inferred:
-        """Run a model, held, on one clip; see `recognize`. The answer is what the graph gave."""
-        async with self._admitted(1, deadline):
-            decoded, inference = await self._run_clip(clip, model, clips=1, crops=1)
-            return Inferred(model.manifest, inference.outputs, timings(decoded, inference))
-
-    async def infer(self, inputs: Inputs, model: Serving, deadline: float) -> Inferred:
-        """Run a model, held, on clips decoded already, uint8 `(N, T_branch, size, size, 3)` for each input.
-
-        Raises:
-            RequestError: the leaf says why; `service.errors` lists them.
-        """
-        async with self._admitted(rows_of(inputs), deadline):
-            inference = await model.batcher.infer(inputs)
-            return Inferred(model.manifest, inference.outputs, timings(None, inference))
-
-    async def close(self, grace_s: float) -> None:
-        """Refuse new requests, give the accepted ones `grace_s` seconds, then stop everything."""
-        async with self._closing:  # whoever asks a second time waits for the first
-            if self._state is RecognizerState.CLOSED:
-                return
-            self._enter(RecognizerState.DRAINING)
-            try:
-                async with asyncio.timeout(grace_s):
-                    await self._admission.idle()
-            except TimeoutError:
-                logger.warning("%d requests were not finished in %g s", self.inflight, grace_s)
-            await self._decoding.close()
-            await self._models.close()
-            self._inference.shutdown(wait=False)  # a run that does not end would hold the event loop
-            self._enter(RecognizerState.CLOSED)
-
-    @contextmanager
-    def timeline_place(self, deadline: float | None) -> Iterator[None]:
-        """Hold a place for a timeline, whose first window is wanted by the deadline.
-
-        Raises:
-            NotReady: nothing is taken.
-            Overloaded: there are enough timelines, or requests.
-        """
-        if self._state is not RecognizerState.READY:
-            raise NotReady(NOT_READY[self._state])
-        self.check_timeline_room(deadline)
-        with self._admission.admit_long(deadline):
-            self._timelines += 1
-            try:
-                yield
-            finally:
-                self._timelines -= 1
-
-    def windows(
-        self, clip: Clip, model: Serving, rule: WindowRule
-    ) -> AbstractAsyncContextManager[WindowStream]:
-        """The windows of a video for a model, held; to be had within `timeline_place`."""
-        config = self._config
-        return windows_of(
-            self._decoding, clip, model.manifest.clip, rule, config.limits, config.timeline_timeout_s
-        )
-
-    @asynccontextmanager
-    async def _admitted(self, clips: int, deadline: float | None) -> AsyncIterator[None]:
-        """Hold a place for one request of so many views, up to its deadline."""
-        if self._state is not RecognizerState.READY:
-            raise NotReady(NOT_READY[self._state])
-        with self._admission.admit(clips, deadline):
-            try:
-                async with asyncio.timeout_at(deadline):
-                    yield
-            except TimeoutError as exc:
-                raise DeadlineExceeded("The request could not be answered in its time.") from exc
-
-    async def _run_clip(
-        self, clip: Clip, model: Serving, *, clips: int, crops: int
-    ) -> tuple[Decoded, Inference]:
-        with model.batcher.on_the_way(clips * crops):
-            decoded = await self._decoding.decode(
-                clip, model.manifest.clip, self._config.limits, clips=clips, crops=crops
-            )
-        return decoded, await model.batcher.infer(decoded.inputs)
-
-    async def _load(self) -> None:
-        """Start workers and load models, side by side; engines are compared once the workers are there."""
-        started, loaded = await asyncio.gather(
-            self._start_workers(), self._models.start(), return_exceptions=True
-        )
-        for failure in (loaded, started):
-            if isinstance(failure, BaseException):
-                raise failure
-
-    def _expect_pace(self) -> None:
-        """Begin with the rate of the slowest model, where it was measured."""
-        rates = [serving.model.opened.clips_per_s for serving in self._models.serving()]
-        if rates := [rate for rate in rates if rate is not None]:
-            self._admission.throughput.expect(min(rates))
-
-    async def _start_workers(self) -> None:
-        try:
-            await self._decoding.start()
-        finally:
-            self._workers_started.set()
-
-    def _batcher(self, model: Model) -> WatchedBatcher:
-        name = model.manifest.name
-        batcher = WatchedBatcher(
-            Batcher(
-                model.session,
-                model.opened.streams,
-                self._slots,
-                self._inference,
-                sizes=self._config.batch_sizes(model.opened.batches),
-                wait_s=self._config.batch_wait_ms / 1e3,
-                on_batch=partial(self._observer.batch_size, name),
-            ),
-            name=name,
-            black_clip=black_clip(model.manifest.clip),
-            idle_s=self._config.self_test_s,
-            limit_s=self._config.inference_limit_s,
-            on_failure=partial(self._observer.self_test_failure, name),
-        )
-        self._observer.model_watched(name)
-        batcher.start()
-        return batcher
-
-    def _enter(self, state: RecognizerState) -> None:
-        logger.info("the recognizer is %s", state.value)
-        self._state = state
+    STOPPED = "stopped"
+    FAILED = "failed"
 
 
 NOT_READY = {
     RecognizerState.NEW: "The service is not started.",
     RecognizerState.STARTING: "The models are being loaded.",
     RecognizerState.DRAINING: "The service is shutting down.",
-    RecognizerState.CLOSED: "The service is shut down.",
+    RecognizerState.STOPPED: "The service is shut down.",
 }
 
 
+class Recognizer:
+    """Models, decode workers, and the requests in progress.
+
+    Args:
+        config: the settings.
+        observer: gets the events.
+        cores: number of cores to use; detected, if None.
+
+    Attributes:
+        state: Where in its life it is.
+        models: The model packages, loaded or not.
+        decoding: The decode workers.
+    """
+
+    def __init__(
+        self, config: CoreConfig, observer: Observer | None = None, *, cores: int | None = None
+    ) -> None:
+        cores = cores or usable_cores()
+        engine_config = config.engine_config(cores)
+        self._config = config
+        self._observer = observer or Observer()
+        self._slots = Slots(engine_config.threads)
+        self._workers_started = threading.Event()
+        self._timelines = TimelinePlaces(config.timelines_at_once)
+        self._accepted: set[asyncio.Task[object]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._cut = False
+        self._closing = asyncio.Lock()
+        self._failure: BlvnetError | None = None
+        self.state = RecognizerState.NEW
+        self.admission = Admission(config.queue_limit, config.latency_target_s, BURST_PER_CORE * cores)
+        self.frames_memory = MemoryBudget(FRAMES_MEMORY_BYTES, FRAMES_MEMORY_BYTES // 16)
+        self.models = ModelRepository(
+            config.models,
+            partial(open_package, config=engine_config, before_measuring=self._workers_started.wait),
+            self._serve,
+            self._serve_taught,
+            taught=config.taught_models,
+            default=config.default_model,
+            versions_kept=config.versions_kept,
+        )
+        self.decoding = DecodePool(
+            workers=config.decode_workers or cores,
+            timeout_s=config.decode_timeout_s,
+            memory_mb=config.decode_memory_mb,
+            cores=cores,
+            observer=self._observer,
+        )
+
+    @property
+    def queue_depth(self) -> int:
+        """Requests that wait for a decode worker or for a batch."""
+        registry = self.models.registry
+        graphs = {model.graph for model in (*registry.ready(), *registry.unloading())}
+        return self.decoding.waiting + sum(model.batcher.waiting for model in graphs)
+
+    def problem(self) -> str | None:
+        """Why no request can be answered, or None; load alone is no problem."""
+        if self._failure is not None:
+            return str(self._failure)
+        if self.state is not RecognizerState.SERVING:
+            return NOT_READY[self.state]
+        if (problem := self.decoding.problem()) is not None:
+            return problem
+        return self.models.registry.problem()
+
+    def model(self, name: str | None = None, version: int | None = None) -> ServedVersion:
+        """The model that serves, as `ModelRegistry.get`, once the recognizer has started.
+
+        Raises:
+            NotReady: it has not, or no model serves.
+            ModelNotFound: no such model serves, or not that version of it.
+        """
+        if self.state not in (RecognizerState.SERVING, RecognizerState.DRAINING):
+            raise NotReady(self.problem() or "")
+        return self.models.registry.get(name, version)
+
+    async def start(self) -> None:
+        """Load and warm up the models, and start the workers.
+
+        Raises:
+            PackageError: no model can be served.
+            ProviderUnavailable: the requested provider is not available.
+            BlvnetError: the decode workers do not start.
+        """
+        self._enter(RecognizerState.STARTING)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.close)
+            # Both at once; engines are compared when the workers have started, and take no time any more.
+            started, loaded = await asyncio.gather(
+                self._start_workers(), self.models.start(), return_exceptions=True
+            )
+            for failure in (loaded, started):
+                if isinstance(failure, BlvnetError):
+                    self._failure = failure
+                if isinstance(failure, BaseException):
+                    raise failure
+            undo.pop_all()
+        if self.state is RecognizerState.STARTING:
+            self._enter(RecognizerState.SERVING)
+
+    @asynccontextmanager
+    async def accept(
+        self,
+        model: str | None = None,
+        version: int | None = None,
+        *,
+        views: int = 1,
+        deadline: Deadline | None = None,
+        ticket: Ticket | None = None,
+        timeline: bool = False,
+        served: ServedVersion | None = None,
+    ) -> AsyncIterator[AcceptedRequest]:
+        """Accept a request before its upload is received, and hold its model until the block ends.
+
+        Args:
+            model: its name; the default model, if None.
+            version: its version; the highest one, if None.
+            views: number of views, as far as known.
+            deadline: ends the block.
+            ticket: its admission, if it is admitted already.
+            timeline: it decodes in a worker of its own.
+            served: a loaded model to use instead of `model` and `version`.
+
+        Raises:
+            NotReady: nothing is accepted, the model does not work, or the service stopped before the answer.
+            ModelNotFound: no such model serves.
+            Overloaded: there are too many requests, or it could not be answered in time.
+            DeadlineExceeded: the block did not end by the deadline.
+        """
+        with self.tracked():
+            served = served or self.models.registry.get(model, version)
+            if (problem := served.problem()) is not None:
+                raise NotReady(problem)
+            if timeline:
+                self._timelines.check()
+            timeout_s = math.inf if deadline is None else deadline.limit_s
+            if ticket is None:
+                ticket = self.admission.admit(served.graph.manifest.name, views, timeout_s)
+            try:
+                ticket.require(views, timeout_s)
+                with served.held():
+                    async with deadline or nullcontext():
+                        yield AcceptedRequest(
+                            model=served,
+                            ticket=ticket,
+                            deadline=deadline,
+                            decoding=self.decoding,
+                            frames_memory=self.frames_memory,
+                            limits=self._config.limits,
+                            timelines=self._timelines,
+                            timeline_timeout_s=self._config.timeline_timeout_s,
+                        )
+            finally:
+                ticket.release()
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Let `drain` wait for the block, or cut it off.
+
+        Raises:
+            NotReady: nothing is accepted, or the block was cut off.
+        """
+        if self.state is not RecognizerState.SERVING:
+            raise NotReady(self.problem() or "")
+        task = asyncio.current_task()
+        assert task is not None
+        self._accepted.add(task)
+        self._idle.clear()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._cut or task.uncancel() > 0:
+                raise
+            raise NotReady("The service was stopped before it could answer.") from None
+        finally:
+            self._accepted.discard(task)
+            if not self._accepted:
+                self._idle.set()
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept nothing new, wait up to `grace_s` seconds for what was accepted, then cut it off."""
+        if self.state in (RecognizerState.STARTING, RecognizerState.SERVING):
+            self._enter(RecognizerState.DRAINING)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        except TimeoutError:
+            self.cut()
+            await self._idle.wait()
+
+    def cut(self) -> None:
+        """Answer the accepted requests with `not_ready` now."""
+        self._cut = True
+        if self._accepted:
+            logger.warning("accepted requests are cut off", extra={"requests": len(self._accepted)})
+        for task in self._accepted:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Stop everything; requests that are still in progress fail."""
+        async with self._closing:  # a second caller waits for the first
+            if self.state in (RecognizerState.STOPPED, RecognizerState.FAILED):
+                return
+            await self.decoding.close()
+            await self.models.close()
+            if self._failure is None:
+                self._enter(RecognizerState.STOPPED)
+            else:
+                self._enter(RecognizerState.FAILED, logging.ERROR, reason=self._failure.message)
+
+    async def _start_workers(self) -> None:
+        try:
+            await self.decoding.start()
+        finally:
+            self._workers_started.set()
+
+    def _serve(self, model: Model) -> ServedModel:
+        """Start serving a loaded model."""
+        name, config = model.manifest.name, self._config
+        on_failure = partial(self._observer.self_test_failure, name)
+        batcher = Batcher(
+            model.session,
+            model.opened.concurrent,
+            self._slots,
+            # One executor per model: a run that never ends keeps one of its model's threads, not of others.
+            ThreadPoolExecutor(self._slots.total, thread_name_prefix=INFERENCE),
+            sizes=config.batch_sizes(model.opened.batches),
+            wait_s=config.batch_wait_ms / 1e3,
+            on_batch=partial(self._observer.batch_size, name),
+            health=InferenceHealth(config.request_timeout_s),
+            on_failure=on_failure,
+        )
+        served = ServedModel(
+            model,
+            batcher,
+            idle_s=config.self_test_s,
+            limit_s=config.request_timeout_s,
+            on_failure=on_failure,
+        )
+        self._observer.model_watched(name)
+        if model.opened.clips_per_s is not None:
+            self.admission.throughput(name).expect(model.opened.clips_per_s)
+        served.start()
+        return served
+
+    def _serve_taught(self, model: Model, base: ServedModel) -> ServedHead:
+        """Start serving a loaded taught model."""
+        return ServedHead(model, base, partial(self._observer.taught_views, model.manifest.name))
+
+    def _enter(self, state: RecognizerState, level: int = logging.INFO, **details: str) -> None:
+        self.state = state
+        logger.log(level, "service is %s", state.value, extra={"state": state.value, **details})
+
+
 @asynccontextmanager
-async def running(config: CoreConfig, observer: Observer | None = None) -> AsyncIterator[Recognizer]:
-    """A recognizer that is ready, and closed at the end."""
-    recognizer = Recognizer(config, observer)
+async def running(
+    config: CoreConfig, observer: Observer | None = None, *, cores: int | None = None
+) -> AsyncIterator[Recognizer]:
+    """A recognizer that serves, and is closed at the end."""
+    recognizer = Recognizer(config, observer, cores=cores)
     await recognizer.start()
     try:
         yield recognizer
     finally:
-        await recognizer.close(0)
+        await recognizer.close()

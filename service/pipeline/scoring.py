@@ -1,4 +1,4 @@
-"""From logits to answers: averaging over views, probabilities, the best labels, evidence over time.
+"""From logits to answers: mirrored views, averaging over views, probabilities, evidence over time.
 
 Pure numpy. Views of one clip (several samplings in time, several crops) are averaged before the softmax: the
 published evaluation takes the mean of the logits over clips and crops and then the softmax (`eval_a_batch`
@@ -7,10 +7,14 @@ in the authors' test.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from service.clip.geometry import crop_boxes
+from service.engines.session import Outputs
 
 Floats = NDArray[np.floating]
 
@@ -21,6 +25,32 @@ class Ranked:
 
     indices: NDArray[np.int64]
     scores: NDArray[np.float64]
+
+
+def mirrored_crops(crops: int) -> NDArray[np.bool_]:
+    """Which of the `crops` views of a clip are mirrored left to right."""
+    return np.array([crop.mirrored for crop in crop_boxes(1, 1, 1, crops)])
+
+
+def unmirror(outputs: Outputs, crops: int, mirror: Sequence[int] | None) -> Outputs:
+    """Give the logits and evidence of mirrored views the labels of the original clip.
+
+    A network sees the mirror image of a clip of label `i` as label `mirror[i]`, as with "from left to right".
+    Without this, averaging over mirrored views would mix up such labels.
+
+    Args:
+        outputs: Outputs for the views of a video, `crops` for each clip.
+        crops: Views of each clip.
+        mirror: `Manifest.mirror`; may only be None if no view is mirrored.
+    """
+    mirrored = np.tile(mirrored_crops(crops), len(outputs.logits) // crops)
+    if not mirrored.any():
+        return outputs
+    labels = np.array(mirror)
+    logits, evidence = outputs.logits.copy(), outputs.evidence.copy()
+    logits[mirrored] = logits[mirrored][:, labels]
+    evidence[mirrored] = evidence[mirrored][:, :, labels]
+    return Outputs(logits, evidence, outputs.features)
 
 
 def softmax(logits: Floats) -> NDArray[np.float64]:
@@ -52,6 +82,25 @@ def evidence_scores(evidence: Floats, clips: int, indices: NDArray[np.int64]) ->
     views, moments, classes = evidence.shape
     per_clip = evidence.reshape(clips, views // clips, moments, classes).mean(axis=1)
     return softmax(per_clip.reshape(clips * moments, classes))[:, indices]
+
+
+def margins(evidence: Floats, clips: int, indices: NDArray[np.int64], runner_up: int) -> NDArray[np.float64]:
+    """How far the classes `indices` are ahead of `runner_up` at every moment, `(clips * T', k)`.
+
+    A margin is a difference of logits. The logits of a video are the mean of its evidence, so the mean of a
+    margin over the moments is `ln(score / score of runner_up)`: what is drawn adds up to the scores, which
+    `evidence_scores` does not, because a softmax of a mean is not the mean of softmaxes.
+
+    Args:
+        evidence: as for `evidence_scores`.
+        clips: samplings in time.
+        indices: `(k,)` classes.
+        runner_up: the class to compare with.
+    """
+    views, moments, classes = evidence.shape
+    per_clip = evidence.reshape(clips, views // clips, moments, classes).mean(axis=1, dtype=np.float64)
+    logits = per_clip.reshape(clips * moments, classes)
+    return np.asarray(logits[:, indices] - logits[:, [runner_up]], dtype=np.float64)
 
 
 def moment_times(timestamps_s: NDArray[np.float64], moments: int) -> NDArray[np.float64]:

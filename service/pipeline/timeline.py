@@ -1,48 +1,38 @@
-"""From a long video to what happens in it when, without HTTP: window by window, each as soon as it is known.
+"""The timeline of a long video: its windows one after the other, each as soon as its labels are known.
 
-    admitted ──> decoded ahead, a few windows ──> batched and run ──> scored ──> told ──> summed up
-                            ^                                                     │
-                            └──────────── goes on when they are taken ────────────┘
+    accepted ──> decoded ahead, a few windows ──> batched and run ──> scored ──> returned ──> summary
+                            ^                                                       │
+                            └──────────── continues when they are taken ────────────┘
 
-Whoever reads sets the pace: nothing is decoded or run for a reader who does not read, but for the few windows
-that wait. A timeline has one request in a model's queue at a time, of the windows that are ready by then, so
-it takes its turn among others as any clip does.
+The reader sets the pace: apart from the few windows that wait, nothing is decoded or run for a reader who
+does not read. A timeline has one request at a time in the model's queue, with the windows that are ready by
+then, so it takes turns with other requests as a single clip does.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
 from service.clip.video import VideoInfo
-from service.clip.windows import US_PER_S, WindowRule
-from service.errors import DeadlineExceeded, InvalidParameter
-from service.manifest import Manifest
-from service.packages import Model
-from service.pipeline import scoring
-from service.pipeline.batcher import Inference
-from service.pipeline.recognition import MAX_TOP_K, Prediction, Timings, predictions
-from service.pipeline.recognizer import Recognizer
-from service.pipeline.serving import Serving
-from service.pipeline.window_stream import DecodedWindow
-from service.runtime.session import Inputs
-from service.workers.shared_files import Clip
+from service.clip.windowing import US_PER_S, WindowRule
+from service.errors import InvalidParameter
+from service.packages.manifest import Manifest
+from service.pipeline.accepted_request import AcceptedRequest
+from service.pipeline.classification import Prediction, Sampled, Timings, check_top_k, is_unsure, predictions
+from service.workers.shared_memory import VideoFile
 
 DEFAULT_WINDOW_S = 4.0
 SHORTEST_S, LONGEST_S = 0.1, 3600.0
-# Windows that may lie over the same moment; the frames of all of them are kept meanwhile.
+# Windows that may overlap at one moment; a worker keeps the frames of all of them.
 MOST_OVERLAPPING = 16
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class TimelineQuery:
-    """What is asked of a long video; without a stride, windows follow one another without gap or overlap."""
+    """What to return for a long video; without a stride, windows neither overlap nor leave gaps."""
 
     model: str | None = None
     window_s: float = DEFAULT_WINDOW_S
@@ -51,13 +41,12 @@ class TimelineQuery:
 
     @property
     def rule(self) -> WindowRule:
-        """Where the windows lie."""
+        """The position of the windows."""
         return WindowRule.of(self.window_s, self.window_s if self.stride_s is None else self.stride_s)
 
     def check(self) -> None:
         """Raise `InvalidParameter` for a value that is out of range."""
-        if not 1 <= self.top_k <= MAX_TOP_K:
-            raise InvalidParameter(f"top_k must be from 1 to {MAX_TOP_K}, it is {self.top_k}.")
+        check_top_k(self.top_k)
         for name, value in (("window_s", self.window_s), ("stride_s", self.stride_s)):
             if value is not None and not SHORTEST_S <= value <= LONGEST_S:
                 raise InvalidParameter(
@@ -70,37 +59,25 @@ class TimelineQuery:
 
 
 @dataclass(frozen=True)
-class Deadlines:
-    """Times on the clock of `time.monotonic`: for the first window, and for all of them; None is no limit."""
+class WindowClassification:
+    """The labels of one window; `windows` is the number of windows as far as it is known.
 
-    first: float | None = None
-    last: float | None = None
-
-
-@dataclass(frozen=True)
-class WindowRecognition:
-    """What happens in a window, number `window` of `windows`, as far as is known.
-
-    `indices` and `timestamps_s` are those of the frames taken. The times of inference are the window's share
-    of the run that it was in.
+    The times of inference are the window's share of the run that it was part of.
     """
 
     window: int
     windows: int
     start_s: float
     end_s: float
-    indices: tuple[int, ...]
-    timestamps_s: tuple[float, ...]
+    sampled: Sampled
     predictions: tuple[Prediction, ...]
+    unsure: bool | None
     timing: Timings
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Windows in a row with the same best label: from the beginning of the first to the end of the last.
-
-    `score` is the mean of theirs.
-    """
+    """Consecutive windows with the same best label; `score` is the mean of their scores."""
 
     label: str
     index: int
@@ -111,7 +88,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class TimelineSummary:
-    """What was found, when all windows are told. Of `timing`, stages go on side by side."""
+    """The result of all windows. The stages of `timing` overlap in time."""
 
     manifest: Manifest
     provider: str
@@ -121,114 +98,60 @@ class TimelineSummary:
     timing: Timings
 
 
-async def recognize_timeline(
-    recognizer: Recognizer,
-    clip: Clip,
-    query: TimelineQuery,
-    deadlines: Deadlines = Deadlines(),
-    model: Serving | None = None,
-) -> AsyncGenerator[WindowRecognition | TimelineSummary]:
-    """Label the windows of a video one after the other; the summary comes last. To be closed if left early.
-
-    Args:
-        recognizer: what does it.
-        clip: the file's path, bytes, or an open file that has a descriptor.
-        query: what is asked.
-        deadlines: when to have what.
-        model: what to ask, where the caller holds it already; else it goes by the query.
+async def classify_windows(
+    request: AcceptedRequest, video: VideoFile, query: TimelineQuery
+) -> AsyncGenerator[WindowClassification | TimelineSummary]:
+    """Label the windows of a video one after the other; the summary comes last. Close it if you leave early.
 
     Raises:
-        RequestError: the leaf says why; `service.errors` lists them. What was told before holds.
+        RequestError: the leaf says why; `service.errors` lists them. Windows returned before are valid.
     """
     query.check()
-    limit = _earlier(deadlines.first, deadlines.last)
-    with recognizer.timeline_place(limit), (model or recognizer.model(query.model)).held() as held:
-        account = _Account(held.model, query.top_k)
-        async with recognizer.windows(clip, held, query.rule) as stream:
-            while decoded := await _by(limit, stream.take()):
-                inference = await _by(limit, held.batcher.infer(_stacked(decoded)))
-                for recognition in account.told(decoded, inference):
-                    yield recognition
-                limit = deadlines.last
-            assert stream.found is not None
-            yield account.summary(stream.found.windows, stream.found.video)
-
-
-def _earlier(one: float | None, other: float | None) -> float | None:
-    return min((deadline for deadline in (one, other) if deadline is not None), default=None)
-
-
-async def _by(deadline: float | None, awaited: Awaitable[Found]) -> Found:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await awaited
-    except TimeoutError as exc:
-        raise DeadlineExceeded("The timeline did not go on in its time.") from exc
-
-
-def _stacked(decoded: list[DecodedWindow]) -> Inputs:
-    """The windows as rows of one request."""
-    return {name: np.concatenate([one.inputs[name] for one in decoded]) for name in decoded[0].inputs}
-
-
-@dataclass
-class _Account:
-    """Scores windows, and remembers of them what the summary will say."""
-
-    model: Model
-    top_k: int
-    decode_ms: float = 0.0
-    queue_ms: float = 0.0
-    inference_ms: float = 0.0
-    segments: list[_OpenSegment] = field(default_factory=list)
-
-    def told(self, decoded: list[DecodedWindow], inference: Inference) -> Iterator[WindowRecognition]:
-        """What to tell of the windows of one run."""
-        for row, window in enumerate(decoded):
-            recognition = WindowRecognition(
-                window=window.found.number,
-                windows=window.found.windows,
-                start_s=window.found.start_us / US_PER_S,
-                end_s=window.found.end_us / US_PER_S,
-                indices=window.found.indices,
-                timestamps_s=window.found.timestamps_s,
-                predictions=predictions(
-                    self.model.manifest,
-                    scoring.rank(inference.outputs.logits[row : row + 1], self.top_k),
-                ),
-                timing=Timings(
-                    decode_ms=window.decode_ms,
-                    queue_ms=inference.queue_ms / len(decoded),
-                    inference_ms=inference.inference_ms / len(decoded),
-                ),
+    model = request.model.model
+    total = _Total()
+    with request.timelines.taken(), request.ticket.in_progress(measured=False):
+        async with request.windows(video, query.rule) as stream:
+            while decoded := await stream.take():
+                inference = await request.model.infer(
+                    {
+                        name: np.concatenate([one.inputs[name] for one in decoded])
+                        for name in decoded[0].inputs
+                    }
+                )
+                for row, window in enumerate(decoded):
+                    sample = window.sample
+                    logits = inference.outputs.logits[row : row + 1]
+                    best = predictions(model, logits, query.top_k)
+                    classification = WindowClassification(
+                        window=sample.window.number,
+                        windows=sample.windows,
+                        start_s=sample.window.start_us / US_PER_S,
+                        end_s=sample.window.end_us / US_PER_S,
+                        sampled=Sampled.of(sample.indices, sample.timestamps_s),
+                        predictions=best,
+                        unsure=is_unsure(model, best),
+                        timing=Timings(
+                            decode_ms=window.decode_ms,
+                            queue_ms=inference.queue_ms / len(decoded),
+                            inference_ms=inference.inference_ms / len(decoded),
+                        ),
+                    )
+                    total.add(classification)
+                    yield classification
+            assert stream.result is not None
+            yield TimelineSummary(
+                manifest=model.manifest,
+                provider=model.session.runtime.provider,
+                windows=stream.result.windows,
+                segments=tuple(segment.closed() for segment in total.segments),
+                video=stream.result.video,
+                timing=Timings(total.decode_ms, total.queue_ms, total.inference_ms),
             )
-            self._add(recognition)
-            yield recognition
-
-    def summary(self, windows: int, video: VideoInfo) -> TimelineSummary:
-        """What to tell at the end."""
-        return TimelineSummary(
-            manifest=self.model.manifest,
-            provider=self.model.session.runtime.provider,
-            windows=windows,
-            segments=tuple(segment.closed() for segment in self.segments),
-            video=video,
-            timing=Timings(self.decode_ms, self.queue_ms, self.inference_ms),
-        )
-
-    def _add(self, recognition: WindowRecognition) -> None:
-        self.decode_ms += recognition.timing.decode_ms
-        self.queue_ms += recognition.timing.queue_ms
-        self.inference_ms += recognition.timing.inference_ms
-        best = recognition.predictions[0]
-        if not self.segments or self.segments[-1].best.index != best.index:
-            self.segments.append(_OpenSegment(best, recognition.start_s))
-        self.segments[-1].add(best.score, recognition.end_s)
 
 
 @dataclass
 class _OpenSegment:
-    """A segment that may go on."""
+    """A segment that the next window may extend."""
 
     best: Prediction
     start_s: float
@@ -236,11 +159,28 @@ class _OpenSegment:
     windows: int = 0
     scores: float = 0.0
 
-    def add(self, score: float, end_s: float) -> None:
-        self.windows += 1
-        self.scores += score
-        self.end_s = end_s
-
     def closed(self) -> Segment:
         score = self.scores / self.windows
         return Segment(self.best.label, self.best.index, self.start_s, self.end_s, score)
+
+
+@dataclass
+class _Total:
+    """The sums over all windows, for the summary."""
+
+    decode_ms: float = 0.0
+    queue_ms: float = 0.0
+    inference_ms: float = 0.0
+    segments: list[_OpenSegment] = field(default_factory=list)
+
+    def add(self, window: WindowClassification) -> None:
+        self.decode_ms += window.timing.decode_ms
+        self.queue_ms += window.timing.queue_ms
+        self.inference_ms += window.timing.inference_ms
+        best = window.predictions[0]
+        if not self.segments or self.segments[-1].best.index != best.index:
+            self.segments.append(_OpenSegment(best, window.start_s))
+        segment = self.segments[-1]
+        segment.windows += 1
+        segment.scores += best.score
+        segment.end_s = window.end_s

@@ -1,1 +1,1 @@
-"""Decoding in processes of their own, which hostile bytes may end and cannot leave."""
+"""Decoding in sandboxed processes."""

@@ -1,74 +1,64 @@
-"""Worker processes that decode clips, and the queue in front of them.
+"""The pool of decode workers.
 
-    decode ──> idle worker ──> clip and shared memory, as descriptors ──> frames in the memory
-                   ^                                                          │
-                   └──── released when all went well, else replaced <─────────┘
+    decode ──> wait for a worker ──> send video and shared memory, as descriptors ──> frames in the memory
+                     ^                                                                      │
+                     └──────────────────── worker is idle again ────────────────────────────┘
 
-After anything out of the ordinary a worker is not repaired but replaced, so that no worker is ever in a
-state that a fresh one could not be in. A clip whose worker was killed from outside gets another one, once:
-that says nothing of the clip, unless it happens again. For what takes long, as a timeline does, a worker
-beside these is hired, so that no clip waits for it. `service.workers.pool_worker` has the life of one worker;
-here is what happens between them, all of it on the event loop.
+After anything unexpected a worker is not repaired but replaced, so a worker is only ever in states that a
+fresh one can be in. Three modules share the work: `pool_worker` is the life of one worker, `supervisor` keeps
+the workers running, `worker_queue` hands them out. All of it runs on the event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from service.clip.spec import ClipSpec
-from service.clip.threads import THREADS_PER_CORE
-from service.clip.video import DecodeLimits, VideoInfo
-from service.errors import BlvnetError, NotReady, OverLimit, RequestError, Undecodable
+from service.clip.video import DecodedVideo, DecodeLimits
+from service.errors import NotReady, OverLimit, Overloaded, RequestError, Undecodable
 from service.observer import Observer, RestartReason
-from service.workers.decode_worker import DecodeRequest, Found, Ready, places
-from service.workers.pool_worker import ALIVE, NeverBegun, PoolWorker, WorkerDied, WorkerState
-from service.workers.shared_files import Clip, opened_clip, shared_memory
+from service.workers.messages import DecodeRequest
+from service.workers.pool_worker import START_TIMEOUT_S, PoolWorker, WorkerDied, WorkerLost
+from service.workers.shared_memory import FrameLayout, VideoFile, opened_video, shared_memory
+from service.workers.supervisor import RESTART_PAUSE_S, WorkerSupervisor
+from service.workers.worker_queue import WorkerQueue
 
-# A fork of the server costs some 10 ms, so workers can be short-lived: whatever a clip left behind in one
-# (memory that FFmpeg did not give back, or worse) does not stay.
-CLIPS_PER_WORKER = 200
-RESPAWN_PAUSE_S = 0.5
-# Nice value of a worker that is not one of the pool's: those of clips, whose callers wait, go first. To the
-# kernel it is a third of one of them, so that it gets on even where cores are never free.
-HIRED_NICENESS = 5
-# More cores than this gained nothing on any clip, and their threads take address space.
-MOST_THREADS = 4
-# A worker may be found dead when a clip is handed to it; the clip is then for the next one.
-HANDOVERS = 3
-Started = TypeVar("Started")
+# More cores than this made no video faster, and their threads take address space.
+MAX_CORES_PER_VIDEO = 4
+# A worker that has not used its processor time after this multiple of it lacks a processor, or hangs.
+WALL_TIME_FACTOR = 3.0
+# A worker may be dead when it is handed out, or be killed while it decodes; then another one gets the video.
+MAX_ATTEMPTS = 3
+# What kills decoders, such as other videos that fill the memory, should be over by then.
+RETRY_KILLED_S = 10.0
+
 logger = logging.getLogger(__name__)
 
 
 class PoolState(StrEnum):
-    """The life of a pool."""
+    """The states of a pool."""
 
     NEW = "new"
     RUNNING = "running"
     CLOSED = "closed"
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A clip's frames and what was found. See `service.clip.decode.DecodedClip` for the fields.
+@dataclass(frozen=True, kw_only=True)
+class Decoded(DecodedVideo):
+    """A decoded video, and how long it took.
 
-    `inputs` are views of memory that is given back when the last of them goes. `queue_ms` is the time for
-    which no worker was free, `decode_ms` the time that one took, hand-over included, and one that was killed.
+    `inputs` are read-only views of shared memory, which is freed with the last of them.
+
+    Attributes:
+        queue_ms: Time for which no worker was free.
+        decode_ms: Time on a worker, and on one that was killed before.
     """
 
-    inputs: Mapping[str, NDArray[np.uint8]]
-    video: VideoInfo
-    indices: tuple[tuple[int, ...], ...]
-    timestamps_s: tuple[tuple[float, ...], ...]
     queue_ms: float
     decode_ms: float
 
@@ -77,12 +67,13 @@ class DecodePool:
     """A fixed number of decode workers, and the queue in front of them.
 
     Args:
-        workers: processes.
-        timeout_s: longest time for one clip.
-        memory_mb: address space that decoding may take in a worker, in MB of 10^6 bytes.
-        cores: what the machine has, to give a lone clip more than one thread.
-        observer: told of every worker that is replaced.
-        clock: seconds, for the times that are told; time limits are the event loop's timers.
+        workers: number of processes.
+        timeout_s: maximum time to decode a video on an idle machine. It is enforced as processor time on all
+            cores that a lone video may use, so that a busy machine changes no verdict about a video.
+        memory_mb: address space for decoding, per worker, in MB of 10^6 bytes.
+        cores: cores of the machine, which few busy workers share.
+        observer: is notified of each worker that is replaced.
+        clock: seconds, for the measured times; timeouts use the event loop's clock.
     """
 
     def __init__(
@@ -95,55 +86,38 @@ class DecodePool:
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._size = workers
-        self._timeout_s = timeout_s
-        self._memory_mb = memory_mb
-        self._cores = cores
-        self._observer = observer
-        self._clock = clock
-        self._all: set[PoolWorker] = set()
-        self._hired: set[PoolWorker] = set()
-        self._idle: list[PoolWorker] = []
-        self._waiters: deque[asyncio.Future[PoolWorker]] = deque()
-        self._hiring: set[asyncio.Task[Any]] = set()
-        self._fences: tuple[str, ...] | None = None
         self.state = PoolState.NEW
-        self.failing = False  # the last worker that should have started did not
+        self.timeout_s = timeout_s
+        self._cores = cores
+        self._cpu_s = timeout_s * max(1, min(MAX_CORES_PER_VIDEO, cores))
+        # The kernel counts processor time in whole seconds, so it ends a worker up to a second late.
+        self._wall_s = WALL_TIME_FACTOR * (self._cpu_s + 1)
+        self._clock = clock
+        self._queue = WorkerQueue(clock)
+        self._supervisor = WorkerSupervisor(workers, memory_mb, observer, self._queue)
 
     @property
     def workers(self) -> int:
-        """Processes that are alive and ready."""
-        return len(self.pids)
-
-    @property
-    def pids(self) -> frozenset[int]:
-        """Process ids of the workers that are alive and ready."""
-        return frozenset(worker.pid for worker in self._all if worker.state in ALIVE)
-
-    @property
-    def busy_pids(self) -> frozenset[int]:
-        """Process ids of those that are decoding."""
-        return self.pids - {worker.pid for worker in self._idle}
-
-    @property
-    def hired_pids(self) -> frozenset[int]:
-        """Process ids of the workers that were hired beside the pool's own."""
-        return frozenset(worker.pid for worker in self._hired)
-
-    @property
-    def timeout_s(self) -> float:
-        """Longest time for one clip, and for a sign of life of a hired worker."""
-        return self._timeout_s
+        """Number of workers that are alive and ready, dedicated ones not counted."""
+        return len(self._supervisor.pooled)
 
     @property
     def waiting(self) -> int:
-        """Clips for which no worker is free."""
-        return len(self._waiters)
+        """Number of videos that wait for a worker."""
+        return self._queue.waiting
 
     @property
-    def fences(self) -> tuple[str, ...]:
-        """The kernel's fences around the workers: of `seccomp` and `landlock` those that it has."""
-        return self._fences or ()
+    def sandbox(self) -> tuple[str, ...]:
+        """The active mechanisms of the workers' sandbox: `seccomp`, `landlock`, or both."""
+        return self._supervisor.sandbox or ()
+
+    def problem(self) -> str | None:
+        """Why the pool decodes nothing, or None. Load alone is no problem: each video has a timeout."""
+        if self._supervisor.failing and not self.workers:
+            return "No decode worker starts."
+        if self._queue.stalled_s > self._wall_s + START_TIMEOUT_S:
+            return f"No decode worker has become idle for {self._queue.stalled_s:.0f} s."
+        return None
 
     async def start(self) -> None:
         """Start all workers and wait until they are ready.
@@ -152,268 +126,111 @@ class DecodePool:
             BlvnetError: one does not start; the log says why.
         """
         self._enter(PoolState.RUNNING)
-        hiring = [self._hire(self._adopt()) for _ in range(self._size)]
-        await asyncio.wait(hiring)
-        for failure in filter(None, (task.exception() for task in hiring)):
-            await self.close()
-            raise BlvnetError(f"decode workers do not start: {failure}") from failure
+        await self._supervisor.start()
 
     async def decode(
-        self, clip: Clip, spec: ClipSpec, limits: DecodeLimits, *, clips: int = 1, crops: int = 1
+        self, video: VideoFile, spec: ClipSpec, limits: DecodeLimits, *, clips: int = 1, crops: int = 1
     ) -> Decoded:
-        """Decode one clip. Cancelling frees the worker at once, in mid-clip if need be.
+        """Decode a video. On cancellation, the worker stops soon.
 
         Raises:
-            RequestError: as `service.clip.decode.decode_clip`; `OverLimit` (`decode_s`) past the time limit;
-                `Undecodable` if the worker died of the clip, or a second one was killed in the midst of it;
-                `NotReady` when the pool closes.
+            RequestError: as `service.clip.decoding.clips.decode_video`; `OverLimit` (`decode_s`) when the
+                processor time is used up; `Overloaded` if the machine is too busy to provide it in time, no
+                descriptors or memory are left, or two workers were killed from outside; `Undecodable` if the
+                worker crashed; `NotReady` if the pool closes.
         """
-        waited_s = lost_s = 0.0
-        for handover in range(HANDOVERS):
+        queue_s = lost_s = 0.0
+        for attempt in range(MAX_ATTEMPTS):
+            if self.state is not PoolState.RUNNING:
+                raise _shutting_down()
             asked_s = self._clock()
-            worker = await self._acquire(again=handover > 0)
-            began_s = self._clock()
-            waited_s += began_s - asked_s
-            request = self._request(spec, limits, clips, crops)
-            try:
-                found, inputs = await self._decode_on(worker, clip, request)
-            except NeverBegun:
-                continue
-            except WorkerDied as exc:
-                took_s = self._clock() - began_s
-                if exc.reason is not RestartReason.KILLED or lost_s:
-                    raise self.verdict(exc.reason, took_s) from exc
-                logger.warning("the clip of decode worker %d is tried once more", worker.pid)
-                lost_s = took_s
-                continue
-            return Decoded(
-                inputs=inputs,
-                video=found.video,
-                indices=found.indices,
-                timestamps_s=found.timestamps_s,
-                queue_ms=waited_s * 1e3,
-                decode_ms=(lost_s + self._clock() - began_s) * 1e3,
-            )
-        raise NotReady("The decode workers are being replaced.", RESPAWN_PAUSE_S)
+            async with self._queue.worker(first=attempt > 0) as worker:
+                began_s = self._clock()
+                queue_s += began_s - asked_s
+                try:
+                    decoded = await self._decode_on(worker, video, spec, limits, clips, crops)
+                except WorkerLost:
+                    continue
+                except WorkerDied as exc:
+                    # A kill from outside, perhaps for lack of memory, says nothing about the video unless it
+                    # happens again.
+                    if exc.reason is not RestartReason.KILLED or lost_s:
+                        raise self.verdict(exc.reason, self._cpu_s) from exc
+                    logger.warning("the video of decode worker %d is tried once more", worker.pid)
+                    lost_s = self._clock() - began_s
+                    continue
+                except (OSError, MemoryError) as exc:
+                    raise exhausted(exc) from exc
+                return Decoded(
+                    **vars(decoded),
+                    queue_ms=queue_s * 1e3,
+                    decode_ms=(lost_s + self._clock() - began_s) * 1e3,
+                )
+        raise NotReady("The decode workers are being replaced.", RESTART_PAUSE_S)
 
-    async def hire(self) -> PoolWorker:
-        """A worker beside the pool's own, reserved for work that takes long; it has to be dismissed.
+    async def acquire_dedicated(self) -> PoolWorker:
+        """Start an additional worker for a long task. The caller has to terminate it.
 
         Raises:
-            NotReady: the pool closes, or there is no process to be had.
+            NotReady: the pool closes, or no process can be started.
         """
         if self.state is not PoolState.RUNNING:
             raise _shutting_down()
-        starting = self._hire(self._start_hired())
-        try:
-            worker = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            starting.add_done_callback(_dismiss_started)
-            raise
-        except (OSError, WorkerDied) as exc:
-            logger.error("a decode worker does not start: %s", exc)
-            raise NotReady("No decode worker starts.", RESPAWN_PAUSE_S) from exc
-        if worker.state is not WorkerState.IDLE:
-            raise _shutting_down()
-        worker.reserve()
-        return worker
-
-    def dismiss(self, worker: PoolWorker) -> None:
-        """End a hired worker, whatever it does."""
-        worker.kill(RestartReason.RECYCLED)
+        return await self._supervisor.start_dedicated()
 
     async def close(self) -> None:
-        """Fail what waits, kill the workers, whatever they do, and wait for their end."""
+        """Refuse the videos that wait, kill the workers, whatever they do, and wait for their end."""
         self._enter(PoolState.CLOSED)
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(_shutting_down())
-        while self._all or self._hired or self._hiring:
-            ending = [*self._all, *self._hired]
-            for worker in ending:
-                worker.kill(RestartReason.CANCELLED)
-            await asyncio.gather(*(worker.gone() for worker in ending))
-            if self._hiring:
-                await asyncio.wait(self._hiring)
+        self._queue.fail(_shutting_down())
+        await self._supervisor.close()
 
-    def _request(self, spec: ClipSpec, limits: DecodeLimits, clips: int, crops: int) -> DecodeRequest:
-        """Each clip may keep its share of the cores busy; how, see `service.clip.threads`."""
-        threads = max(1, min(MOST_THREADS, self._cores // len(self.busy_pids)))
-        # Our own clock is to be the first limit that is hit.
-        cpu_s = self._timeout_s * (THREADS_PER_CORE * threads + 1)
-        return DecodeRequest(spec, clips, crops, limits, threads, cpu_s)
-
-    async def _decode_on(
-        self, worker: PoolWorker, clip: Clip, request: DecodeRequest
-    ) -> tuple[Found, Mapping[str, NDArray[np.uint8]]]:
-        """Decode on a reserved worker; whatever happens, it is free again or replaced afterwards."""
-        layout = places(request.spec, request.views)
-        try:
-            with opened_clip(clip) as clip_fd, shared_memory(layout[-1].stop) as (memory_fd, memory):
-                answer = worker.submit(request, (clip_fd, memory_fd), self._timeout_s)
-        except RequestError:
-            worker.release()
-            raise
-        except NeverBegun:
-            worker.lose()
-            raise
-        try:
-            found = await answer
-        except BaseException as exc:
-            memory.close()  # the traceback would keep it for a while
-            if isinstance(exc, asyncio.CancelledError):
-                worker.abandon()
-            raise
-        return found, {place.name: place.array(memory) for place in layout}
-
-    def verdict(self, reason: RestartReason, took_s: float | None = None) -> RequestError:
-        """What the end of a worker means for its clip; `took_s` is the time limit, if not given."""
+    def verdict(self, reason: RestartReason, cpu_s: float) -> RequestError:
+        """The error for a video whose worker ended; `cpu_s` is the processor time that it had."""
         if self.state is PoolState.CLOSED:
             return _shutting_down()
-        if reason is RestartReason.TIMEOUT:
-            return OverLimit("decode_s", self._timeout_s if took_s is None else took_s, self._timeout_s)
-        return Undecodable("The decoder broke off on this video.")
+        match reason:
+            case RestartReason.CPU_LIMIT:
+                return OverLimit("decode_s", cpu_s, cpu_s)
+            case RestartReason.TIMEOUT:
+                return Overloaded("The machine is too busy to decode this video in time.", self.timeout_s)
+            case RestartReason.KILLED:
+                return Overloaded(
+                    "Two decoders of this video were killed, perhaps for lack of memory.", RETRY_KILLED_S
+                )
+            case _:
+                return Undecodable("The decoder broke off on this video.")
 
-    async def _acquire(self, *, again: bool) -> PoolWorker:
-        """A reserved worker; first come, first served, and who had one that was gone comes first."""
-        if self.state is not PoolState.RUNNING:
-            raise _shutting_down()
-        if self._idle:
-            worker = self._idle.pop()
-            worker.reserve()
-            return worker
-        waiter: asyncio.Future[PoolWorker] = asyncio.get_running_loop().create_future()
-        if again:
-            self._waiters.appendleft(waiter)
-        else:
-            self._waiters.append(waiter)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                waiter.result().release()  # it came in the very moment of cancelling
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
-            raise
-
-    def _on_change(self, worker: PoolWorker) -> None:
-        """A worker has moved on: give it a clip, or find another in its place."""
-        match worker.state:
-            case WorkerState.IDLE if self.state is PoolState.CLOSED:
-                worker.kill(RestartReason.CANCELLED)
-            case WorkerState.IDLE if worker.served >= CLIPS_PER_WORKER:
-                worker.kill(RestartReason.RECYCLED)
-            case WorkerState.IDLE:
-                self._take_in(worker)
-            case WorkerState.ENDING:
-                self._let_go(worker)
-            case WorkerState.DEAD:
-                self._all.discard(worker)
-
-    def _take_in(self, worker: PoolWorker) -> None:
-        """Hand an idle worker to the clip that has waited longest."""
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                worker.reserve()
-                waiter.set_result(worker)
-                return
-        self._idle.append(worker)
-
-    def _let_go(self, worker: PoolWorker) -> None:
-        """Start another worker for one that is ending."""
-        if worker in self._idle:
-            self._idle.remove(worker)
-        if worker.fences is None or self.state is not PoolState.RUNNING:
-            return  # it never started, which whoever hired it deals with; or none is wanted
-        assert worker.reason is not None
-        level = logging.DEBUG if worker.reason is RestartReason.RECYCLED else logging.WARNING
-        logger.log(level, "decode worker %d is replaced: %s", worker.pid, worker.reason.value)
-        self._observer.worker_restart(worker.reason)
-        self._hire(self._respawn())
-
-    async def _respawn(self) -> None:
-        pause_s = 0.0  # at first: it may have been killed, as the one before it, and the next one be well
-        while self.state is PoolState.RUNNING:
-            try:
-                await self._adopt()
-            except (OSError, WorkerDied) as exc:
-                self.failing = True
-                logger.error("a decode worker does not start, trying again: %s", exc)
-                await asyncio.sleep(pause_s)
-                pause_s = RESPAWN_PAUSE_S
-            else:
-                return
-
-    async def _adopt(self) -> None:
-        """Start a worker and wait until it takes clips.
-
-        Raises:
-            OSError: there is no process, socket or memory for it.
-            WorkerDied: it ended before it was ready.
-        """
-        worker = await PoolWorker.start(self._memory_mb, self._on_change)
-        self._all.add(worker)
-        if self.state is PoolState.CLOSED:
-            worker.kill(RestartReason.CANCELLED)
-        await worker.ready()
-        self.failing = False
-        assert worker.fences is not None
-        self._tell_fences(worker.fences)
-
-    async def _start_hired(self) -> PoolWorker:
-        worker = await PoolWorker.start(self._memory_mb, self._on_hired_change, HIRED_NICENESS)
-        self._hired.add(worker)
-        if self.state is PoolState.CLOSED:
-            worker.kill(RestartReason.CANCELLED)
-        await worker.ready()
-        return worker
-
-    def _on_hired_change(self, worker: PoolWorker) -> None:
-        """A hired worker is on its way out: tell of it, if that is nobody's wish."""
-        if worker.state is WorkerState.DEAD:
-            self._hired.discard(worker)
-        if worker.state is not WorkerState.ENDING or self.state is not PoolState.RUNNING:
-            return
-        assert worker.reason is not None
-        if worker.reason is not RestartReason.RECYCLED and worker.fences is not None:
-            logger.warning("decode worker %d of a timeline ended: %s", worker.pid, worker.reason.value)
-            self._observer.worker_restart(worker.reason)
-
-    def _tell_fences(self, found: Ready) -> None:
-        """Log, once, what stands around the workers."""
-        fences = {"seccomp": found.seccomp, "landlock": found.landlock}
-        standing = tuple(name for name, stands in fences.items() if stands)
-        if standing == self._fences:
-            return
-        self._fences = standing
-        if missing := sorted(fences.keys() - set(standing)):
-            logger.warning("decode workers lack %s: this kernel has none", " and ".join(missing))
-        if standing:
-            logger.info("decode workers are confined by %s", " and ".join(standing))
-
-    def _hire(self, hiring: Coroutine[Any, Any, Started]) -> asyncio.Task[Started]:
-        """Start a worker beside the requests; `close` waits for it."""
-        task = asyncio.get_running_loop().create_task(hiring)
-        self._hiring.add(task)
-        task.add_done_callback(self._has_started)
-        return task
-
-    def _has_started(self, task: asyncio.Task[Any]) -> None:
-        self._hiring.discard(task)
-        if not task.cancelled():
-            task.exception()  # `start` reports it, if it is still there to do so
+    async def _decode_on(
+        self,
+        worker: PoolWorker,
+        video: VideoFile,
+        spec: ClipSpec,
+        limits: DecodeLimits,
+        clips: int,
+        crops: int,
+    ) -> DecodedVideo:
+        # Each busy worker may use its share of the cores. This one may have died just now, so none may be.
+        busy = max(1, self.workers - self._queue.idle)
+        threads = max(1, min(MAX_CORES_PER_VIDEO, self._cores // busy))
+        request = DecodeRequest(spec, clips, crops, limits, threads, self._cpu_s)
+        layout = FrameLayout(spec, request.views)
+        with opened_video(video) as video_fd, shared_memory(layout.size) as (memory_fd, memory):
+            answer = worker.submit(request, (video_fd, memory_fd), self._wall_s)
+        with ExitStack() as undo:
+            undo.callback(memory.close)  # a traceback would keep it mapped
+            sample = (await answer).sample
+            undo.pop_all()
+        return DecodedVideo(**vars(sample), inputs=layout.arrays(memory))
 
     def _enter(self, state: PoolState) -> None:
         logger.info("the decode pool is %s, %d workers", state.value, self.workers)
         self.state = state
 
 
-def _dismiss_started(starting: asyncio.Task[PoolWorker]) -> None:
-    """End a worker that nobody waits for any more."""
-    if not starting.cancelled() and starting.exception() is None:
-        starting.result().kill(RestartReason.RECYCLED)
+def exhausted(error: OSError | MemoryError) -> Overloaded:
+    """The error for a video for which no descriptors or memory are left."""
+    logger.error("a video cannot be passed to a decode worker: %r", error)
+    return Overloaded("The service has no descriptors or memory left to decode a video.", 1.0)
 
 
 def _shutting_down() -> NotReady:

@@ -1,12 +1,12 @@
-"""The process that decode workers are forked from, and how the service asks it for one.
+"""The process that decode workers are forked from, and the service's client for it.
 
-    service ──control socket──> fork server ──fork──> worker        milliseconds, FFmpeg being loaded already
+    service ──control socket──> fork server ──fork──> worker        a few ms, because FFmpeg is loaded already
        ^  └──────────────── channel ────────────────────┘
-       └── status pipe: the worker's id, and its exit status once it has ended
+       └── status pipe: the worker's process id, and its exit status once it has ended
 
-`multiprocessing` has such a server too, but it hands on what a worker should not have: the environment, where
-keys and passwords live, the program that started it, a few descriptors. This one starts bare and has nothing
-to hand on. It ends when the service does, and its workers with it.
+`multiprocessing` has a fork server too, but its children inherit the environment, which holds keys and
+passwords, the main module of the program, and descriptors. This server starts with an empty environment and
+has nothing to pass on. It ends with the service, and its workers end with it.
 """
 
 from __future__ import annotations
@@ -14,58 +14,75 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import pkgutil
 import select
+import selectors
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from importlib import import_module
+from typing import ClassVar
 
+from service.subprocesses.process import import_path
 from service.workers import decode_worker
 
-# What a Python interpreter needs to find its libraries; nothing else of the environment reaches a worker.
-KEPT_VARIABLES = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
-# No threads before the fork; and no 64 MB of address space for each decoder thread, which the limit counts.
+# The variables that a Python interpreter needs to find its libraries.
+KEPT_VARIABLES = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
+# OpenBLAS must start no threads before the fork. With more than two arenas, malloc reserves 64 MB of address
+# space, which is limited, for each decoder thread.
 SET_VARIABLES = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
-# A request: a worker's memory in MB, and its nice value.
+# A worker can open no file, so the server imports what it may need. PyAV imports some modules on first use.
+PRELOADED = (
+    "service.workers.sandbox",
+    "service.clip.decoding.clips",
+    "service.clip.decoding.windows",
+    "encodings.ascii",
+    "encodings.latin_1",
+)
+NOT_PRELOADED = ("av.__main__", "av.datasets")
+
+# The request for a worker: its memory in MB, and its nice value.
 REQUEST = struct.Struct("=qq")
-# A status: a process id, an error number below zero, or at the end an exit status, below zero for a signal.
+# On the status pipe: first a process id, or a negative error number if the fork failed; then the exit status,
+# negative for a signal.
 NUMBER = struct.Struct("=q")
-# Without callers the server ends within milliseconds.
-ENDS_S = 5.0
+# How long to wait for the server's end, which takes milliseconds.
+END_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """A worker, seen from the service; the descriptor `status` can be read once the worker has ended."""
+    """A worker process. The descriptor `status` becomes readable when it has ended."""
 
     pid: int
     status: int
 
-    @property
-    def ended(self) -> bool:
-        """Whether its end is known."""
-        return bool(select.select([self.status], [], [], 0)[0])
-
     def kill(self) -> None:
-        """End it now, if it has not ended."""
-        if not self.ended:
-            os.kill(self.pid, signal.SIGKILL)
+        """Kill it, unless it has ended and its process id may belong to another process."""
+        poll = select.poll()
+        poll.register(self.status, select.POLLIN)
+        if not poll.poll(0):
+            with suppress(ProcessLookupError):  # it has just ended, and its status is on the way
+                os.kill(self.pid, signal.SIGKILL)
 
     def exit_status(self) -> int:
-        """How it ended, below zero for a signal; waits for that. To be asked once."""
+        """Wait for the end and return the exit status, negative for a signal. Call it once."""
         message = os.read(self.status, NUMBER.size)
         os.close(self.status)
-        # The fork server is gone without telling; its workers are killed when that happens.
+        # Without a message the fork server has died, and the kernel kills its workers.
         return int(NUMBER.unpack(message)[0]) if message else -signal.SIGKILL
 
 
 class ForkServer:
-    """Starts workers; the server itself is started on first need, and again if it died."""
+    """Client of the fork server, which it starts on first use and again if it died."""
+
+    MODULE: ClassVar = "service.workers.fork_server"
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -74,62 +91,62 @@ class ForkServer:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, if it was started."""
+        """Process id of the server, or None before the first worker."""
         return None if self._process is None else self._process.pid
 
     def start_worker(self, memory_mb: int, niceness: int = 0) -> tuple[WorkerProcess, socket.socket]:
-        """A new worker and our end of the channel to it. Blocks; the first time for a third of a second.
+        """Start a worker and return it with our end of its channel. Blocks, at first for a third of a second.
 
         Raises:
-            OSError: no process, socket or memory is to be had.
+            OSError: there are no processes, descriptors or memory left.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        status, told = os.pipe2(os.O_CLOEXEC)
-        try:
-            with theirs, self._lock:
-                socket.send_fds(self._running(), [REQUEST.pack(memory_mb, niceness)], [theirs.fileno(), told])
-            os.close(told)
-            told = -1
-            pid = _number(status)
+        with ExitStack() as undo:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)
+            with theirs, ExitStack() as sending:
+                status, sent = os.pipe2(os.O_CLOEXEC)
+                undo.callback(os.close, status)
+                sending.callback(os.close, sent)
+                with self._lock:
+                    socket.send_fds(
+                        self._connect(), [REQUEST.pack(memory_mb, niceness)], [theirs.fileno(), sent]
+                    )
+            # Our copies of what was sent are closed, so the end of the server is the end of the pipe.
+            message = os.read(status, NUMBER.size)
+            pid = NUMBER.unpack(message)[0] if len(message) == NUMBER.size else -errno.ECHILD
             if pid < 0:
-                raise OSError(-pid, os.strerror(-pid))
-        except BaseException:
-            ours.close()
-            os.close(status)
-            raise
-        finally:
-            if told >= 0:
-                os.close(told)
-        ours.setblocking(False)
+                raise OSError(-pid, os.strerror(-pid) if message else "the fork server started no worker")
+            ours.setblocking(False)
+            undo.pop_all()
         return WorkerProcess(pid, status), ours
 
     def close(self) -> None:
-        """Let the server end, which it does once nobody can ask it for workers; another starts on need."""
+        """End the server. Another one is started when a worker is needed."""
         with self._lock:
             if self._control is None or self._process is None:
                 return
             self._control.close()
             try:
-                self._process.wait(ENDS_S)
+                self._process.wait(END_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
             self._control = self._process = None
 
-    def _running(self) -> socket.socket:
-        """The control socket of a server that lives."""
+    def _connect(self) -> socket.socket:
+        """Return the control socket of a server that runs; start one if there is none."""
         if self._control is not None and self._process is not None and self._process.poll() is None:
             return self._control
         if self._control is not None:
             self._control.close()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - this very module
-                [sys.executable, "-P", "-m", "service.workers.fork_server", str(theirs.fileno())],
-                env=bare_environment(),
+            self._process = subprocess.Popen(  # noqa: S603 - a module of ours
+                [sys.executable, "-P", "-m", self.MODULE, str(theirs.fileno())],
+                env=server_environment(),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a terminal's signals are for the service
+                start_new_session=True,  # the signals of a terminal are for the service
             )
         return self._control
 
@@ -138,81 +155,85 @@ FORK_SERVER = ForkServer()
 atexit.register(FORK_SERVER.close)
 
 
-def bare_environment() -> dict[str, str]:
-    """What the server, and so each worker, is started with; it finds the modules that this process finds."""
+def server_environment() -> dict[str, str]:
+    """The environment of the server and its workers, which import from the same folders as this process."""
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-    return kept | SET_VARIABLES | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return kept | SET_VARIABLES | {"PYTHONPATH": import_path()}
 
 
-def _number(pipe: int) -> int:
-    message = os.read(pipe, NUMBER.size)
-    if len(message) < NUMBER.size:
-        raise OSError(errno.ECHILD, "the fork server has ended")
-    return int(NUMBER.unpack(message)[0])
+def main() -> None:
+    """Run the server; its argument is the descriptor of the control socket."""
+    import av  # FFmpeg is loaded here and in no other process of the service
+
+    av_modules = (module.name for module in pkgutil.walk_packages(av.__path__, "av."))
+    for name in (*PRELOADED, *av_modules):
+        if name not in NOT_PRELOADED:
+            import_module(name)
+    serve(socket.socket(fileno=int(sys.argv[1])))
 
 
 def serve(control: socket.socket) -> None:
-    """Fork workers until the service has gone: the life of the server."""
+    """Fork workers on request until the service closes the control socket."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     child_ended, wake_up = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_up)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    statuses: dict[int, int] = {}
+    selector = selectors.DefaultSelector()
+    selector.register(control, selectors.EVENT_READ)
+    selector.register(child_ended, selectors.EVENT_READ)
+    statuses: dict[int, int] = {}  # process id -> our end of the status pipe
     while True:
-        readable = select.select([control.fileno(), child_ended], [], [])[0]
+        readable = {key.fd for key, _ in selector.select()}
         if child_ended in readable:
             os.read(child_ended, 4096)
-            _reap(statuses)
+            while statuses and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                status = statuses.pop(ended[0])
+                _send_number(status, os.waitstatus_to_exitcode(ended[1]))
+                os.close(status)
         if control.fileno() in readable:
             message, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, 2)
             if not message:
                 return
-            channel, status = descriptors
-            _fork(channel, status, REQUEST.unpack(message), statuses)
+            if len(descriptors) == 2:
+                channel, status = descriptors
+                _fork(channel, status, REQUEST.unpack(message), statuses)
+            else:  # no descriptors are left here; the service sees the end of the status pipe
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
 
 def _fork(channel: int, status: int, request: tuple[int, int], statuses: dict[int, int]) -> None:
     try:
         pid = os.fork()
     except OSError as exc:
-        os.write(status, NUMBER.pack(-(exc.errno or errno.EAGAIN)))
+        _send_number(status, -(exc.errno or errno.EAGAIN))
         os.close(status)
     else:
         if pid == 0:
             _become_worker(channel, *request)
-        os.write(status, NUMBER.pack(pid))
+        _send_number(status, pid)
         statuses[pid] = status
     os.close(channel)
 
 
 def _become_worker(channel: int, memory_mb: int, niceness: int) -> None:
-    """Never returns."""
+    """Run a worker in the child process; never returns."""
     try:
         os.nice(niceness)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         decode_worker.main(socket.socket(fileno=channel), memory_mb)
-    except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as a server
+    except BaseException:  # noqa: BLE001 - whatever it is, the child must not continue as a server
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)
 
 
-def _reap(statuses: dict[int, int]) -> None:
-    """Tell of all children that have ended."""
-    while statuses:
-        pid, ended = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
-            return
-        status = statuses.pop(pid)
-        with suppress(BrokenPipeError):  # the service has gone
-            os.write(status, NUMBER.pack(os.waitstatus_to_exitcode(ended)))
-        os.close(status)
+def _send_number(status: int, number: int) -> None:
+    with suppress(BrokenPipeError):  # the service has ended
+        os.write(status, NUMBER.pack(number))
 
 
 if __name__ == "__main__":
-    from service.clip import preload  # noqa: F401
-    from service.workers import sandbox  # noqa: F401 - here and below: loaded before the fork, for the workers
-
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    main()

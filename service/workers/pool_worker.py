@@ -1,293 +1,306 @@
-"""One decode worker as the service sees it: a process, a socket to it, and a state.
+"""One decode worker as the service sees it: a process, its channel, and a state.
 
-    STARTING ──ready──> IDLE ──clip──> BUSY ──answer──> IDLE
-        │                │               │ └─caller gone─> ABANDONED ──answer──> IDLE
-        └──── killed ────┴─── killed ────┴──── killed ────────┘
-                                 v
-                              ENDING ──its end is seen──> DEAD      (as when it dies by itself)
+    STARTING ──ready──> IDLE ──reserve──> BUSY ──release──> IDLE
+        │                │                 │ └──release, no answer yet──> ABANDONED ──answer──> IDLE
+        └────────────────┴────────┬────────┴────────────────────────────────┘
+                                  │
+                  channel closed  │  killed, or the process ended
+             LOST <───────────────┴───────> ENDING ──process ended──> DEAD
+              └──exit status, or a timeout────^
 
-Everything here happens on the event loop and waits for nothing: a message, the process's end or a timer moves
-the worker on, and the pool is told. Only asking for a new process happens in a thread.
+The caller that reserved a worker releases it, whatever happened. All of this runs on the event loop and never
+blocks; messages, timers and the end of the process change the state. Only the start runs in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
-from typing import Any
+from typing import Any, overload
 
-from service.errors import RequestError
 from service.observer import RestartReason
-from service.workers.decode_worker import (
-    LARGEST_MESSAGE,
-    DecodeRequest,
-    Found,
-    Ready,
-    StillDecoding,
-    TimelineFound,
-    TimelineRequest,
-    WindowFound,
-)
 from service.workers.fork_server import FORK_SERVER, WorkerProcess
-from service.workers.worker_messages import unpickled
+from service.workers.messages import (
+    MAX_MESSAGE_BYTES,
+    DecodeFailure,
+    DecodeRequest,
+    LimitExceeded,
+    Mechanism,
+    ProtocolError,
+    Ready,
+    Refusal,
+    SlotFree,
+    StillDecoding,
+    TimelineDecoded,
+    TimelineRequest,
+    VideoDecoded,
+    WindowDecoded,
+    WorkerMessage,
+    encode,
+    read_worker_message,
+)
 
-OnPart = Callable[[WindowFound | StillDecoding], None]
-"""What becomes of a message before the last; raises `pickle.PicklingError` for one that should not be."""
+OnPart = Callable[[WindowDecoded | StillDecoding], None]
+"""Handles the messages before a timeline's answer; raises `ProtocolError` for one that is not allowed."""
 
 START_TIMEOUT_S = 30.0
-# A worker that nobody waits for any more is killed, but not when it is as good as done: most clips are, and a
-# flood of callers who hang up should not cost a process each.
-PATIENCE_S = 0.2
-# From the end of its messages to the news of how it ended, which comes by way of the fork server.
-LAST_NEWS_S = 0.5
+# How long an abandoned worker may still decode before it is killed. Most videos take less, so callers that
+# disconnect in large numbers do not cost a process each.
+ABANDONED_TIMEOUT_S = 0.2
+# The exit status comes through the fork server, a moment after the channel closes.
+EXIT_STATUS_TIMEOUT_S = 0.5
 
 logger = logging.getLogger(__name__)
 
 
 class WorkerState(StrEnum):
-    """The life of a worker."""
+    """The states of a worker."""
 
-    STARTING = "starting"  # not yet in its cage
+    STARTING = "starting"  # not yet in its sandbox
     IDLE = "idle"
-    BUSY = "busy"  # given to a clip
-    ABANDONED = "abandoned"  # decodes a clip whose caller has gone
+    BUSY = "busy"  # reserved by a caller
+    ABANDONED = "abandoned"  # decodes for a caller that has released it
+    LOST = "lost"  # takes no requests; why is not known yet
     ENDING = "ending"  # killed, or found dead
     DEAD = "dead"
 
 
-ALIVE = frozenset({WorkerState.IDLE, WorkerState.BUSY, WorkerState.ABANDONED})
+READY = frozenset({WorkerState.IDLE, WorkerState.BUSY, WorkerState.ABANDONED})
 
 
 class WorkerDied(Exception):
-    """The worker ended, or was ended, in mid-clip."""
+    """The worker ended while it started or decoded."""
 
     def __init__(self, reason: RestartReason) -> None:
         super().__init__(reason.value)
         self.reason = reason
 
 
-class NeverBegun(Exception):
-    """The worker was gone before it began, so its clip is as good as new."""
+class WorkerLost(Exception):
+    """The worker was dead when the request was sent, so the request can go to another one."""
 
 
 class PoolWorker:
-    """A worker process. `on_change` is called after each change of `state`.
+    """A worker process.
 
     Attributes:
-        state: Where in its life it is.
-        fences: Which fences of the kernel stand around it, once it has started.
-        reason: Why it ended, once it is ENDING or DEAD.
-        served: Clips that it was given.
+        pid: Its process id.
+        state: Its state. `on_change` is called after each change.
+        sandbox: The mechanisms of its sandbox that are active; None before it is ready.
+        reason: Why it ended; None before it is ENDING.
+        served: Number of requests that it received.
     """
 
     def __init__(
         self, process: WorkerProcess, channel: socket.socket, on_change: Callable[[PoolWorker], None]
     ) -> None:
+        self.pid = process.pid
+        self.state = WorkerState.STARTING
+        self.sandbox: tuple[Mechanism, ...] | None = None
+        self.reason: RestartReason | None = None
+        self.served = 0
         self._process = process
         self._channel = channel
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._ended = asyncio.Event()
+        self._request: DecodeRequest | TimelineRequest | None = None
         self._answer: asyncio.Future[Any] | None = None
         self._on_part: OnPart | None = None
-        self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._gone = asyncio.Event()
-        self._lost = False
-        self.pid = process.pid
-        self.state = WorkerState.STARTING
-        self.fences: Ready | None = None
-        self.reason: RestartReason | None = None
-        self.served = 0
-        self._loop.add_reader(channel, self._on_message)
-        self._loop.add_reader(process.status, self._on_end)
+        self._loop.add_reader(channel, self._read_message)
+        self._loop.add_reader(process.status, self._on_process_end)
         self._timer = self._loop.call_later(START_TIMEOUT_S, self.kill, RestartReason.TIMEOUT)
 
     @classmethod
     async def start(
         cls, memory_mb: int, on_change: Callable[[PoolWorker], None], niceness: int = 0
     ) -> PoolWorker:
-        """Start a process; the nicer, the more it stands back behind others.
+        """Start a process.
 
         Raises:
-            OSError: no process, socket or memory is to be had.
+            OSError: there are no processes, descriptors or memory left.
         """
         process, channel = await asyncio.to_thread(FORK_SERVER.start_worker, memory_mb, niceness)
         return cls(process, channel, on_change)
 
     async def ready(self) -> None:
-        """Wait until it takes clips.
+        """Wait until it has entered its sandbox.
 
         Raises:
-            WorkerDied: it never does.
+            WorkerDied: it ended before.
         """
         await asyncio.shield(self._ready)
 
+    async def ended(self) -> None:
+        """Wait until the process has ended."""
+        await self._ended.wait()
+
     def reserve(self) -> None:
-        """Take an IDLE worker for a clip."""
+        """Reserve an idle worker."""
         assert self.state is WorkerState.IDLE
         self._enter(WorkerState.BUSY)
 
     def release(self) -> None:
-        """Give a reserved worker back, its clip not begun or not sent."""
-        if self.state is WorkerState.BUSY:
+        """End the reservation. A worker that still decodes is killed unless it finishes soon."""
+        if self.state is not WorkerState.BUSY:
+            return  # it is ending
+        if self._answer is None:
             self._enter(WorkerState.IDLE)
+        else:
+            self._set_timer(ABANDONED_TIMEOUT_S, RestartReason.CANCELLED)
+            self._enter(WorkerState.ABANDONED)
 
+    @overload
     def submit(
         self, request: DecodeRequest, descriptors: tuple[int, int], timeout_s: float
-    ) -> asyncio.Future[Found]:
-        """Send a clip, and a place for its frames, to a reserved worker.
+    ) -> asyncio.Future[VideoDecoded]: ...
+    @overload
+    def submit(
+        self, request: TimelineRequest, descriptors: tuple[int, int], timeout_s: float, on_part: OnPart
+    ) -> asyncio.Future[TimelineDecoded]: ...
+    def submit(
+        self,
+        request: DecodeRequest | TimelineRequest,
+        descriptors: tuple[int, int],
+        timeout_s: float,
+        on_part: OnPart | None = None,
+    ) -> asyncio.Future[Any]:
+        """Send a request to a reserved worker, with the descriptors of the video and of the shared memory.
 
-        The answer is what was found, or a `RequestError`, or `WorkerDied`, after which the worker is ENDING.
+        The future fails with the `RequestError` of decoding, or with `WorkerDied`. A worker that does not
+        answer within `timeout_s` is killed. For a timeline, `on_part` has to set each further timeout with
+        `expect_message`.
 
         Raises:
-            NeverBegun: the worker is gone.
+            WorkerLost: the worker is dead.
         """
-        return self._submit(request, descriptors, timeout_s)
-
-    def submit_timeline(
-        self, request: TimelineRequest, descriptors: tuple[int, int], timeout_s: float, on_part: OnPart
-    ) -> asyncio.Future[TimelineFound]:
-        """Send a long video; see `submit`. `on_part` is called with each message before the answer.
-
-        The clock is the caller's: it goes on with `expect` and rests with `leave_alone`.
-        """
-        self._on_part = on_part
-        return self._submit(request, descriptors, timeout_s)
-
-    def expect(self, timeout_s: float) -> None:
-        """Give a worker that is BUSY so long for its next message."""
-        if self.state is WorkerState.BUSY and not self._lost:
-            self._set_timer(timeout_s, RestartReason.TIMEOUT)
-
-    def leave_alone(self) -> None:
-        """A worker that is BUSY has nothing to do until it is told so."""
-        if self.state is WorkerState.BUSY and not self._lost:
-            self._timer.cancel()
-
-    def slot_done(self, slot: int) -> None:
-        """Tell a worker that is BUSY with a timeline that it may fill a slot anew."""
-        if self.state is WorkerState.BUSY:
-            with suppress(OSError):  # it is dead, which is about to be seen
-                self._channel.send(bytes([slot]))
-
-    def _submit(
-        self, request: DecodeRequest | TimelineRequest, descriptors: tuple[int, int], timeout_s: float
-    ) -> asyncio.Future[Any]:
+        if self.state is not WorkerState.BUSY:
+            raise WorkerLost
         try:
-            if self.state is not WorkerState.BUSY:
-                raise NeverBegun
-            socket.send_fds(self._channel, [pickle.dumps(request)], descriptors)
+            socket.send_fds(self._channel, [encode(request)], descriptors)
         except OSError as exc:
-            raise NeverBegun from exc
+            self._lose()
+            raise WorkerLost from exc
         self.served += 1
+        self._request, self._on_part = request, on_part
         self._answer = self._loop.create_future()
         self._set_timer(timeout_s, RestartReason.TIMEOUT)
         return self._answer
 
-    def abandon(self) -> None:
-        """Nobody waits for the clip any more."""
-        if self.state is WorkerState.BUSY and self._answer is not None:
-            self._set_timer(PATIENCE_S, RestartReason.CANCELLED)
-            self._enter(WorkerState.ABANDONED)
+    def expect_message(self, timeout_s: float | None) -> None:
+        """Kill a worker that sends no message within `timeout_s`; None while it waits for a free slot."""
+        if self._request is not None and self.state is WorkerState.BUSY:
+            if timeout_s is None:
+                self._timer.cancel()
+            else:
+                self._set_timer(timeout_s, RestartReason.TIMEOUT)
 
-    def lose(self) -> None:
-        """It takes no clip: it is dead, and its status is about to say how; or it is broken, and will be."""
-        self._lost = True
-        if self.state in ALIVE or self.state is WorkerState.STARTING:
-            self._set_timer(LAST_NEWS_S, RestartReason.CRASHED)
+    def free_slot(self, slot: int) -> None:
+        """Let the worker reuse a slot of its timeline."""
+        if self._request is not None and self.state is WorkerState.BUSY:
+            with suppress(OSError):  # it is dead, which the event loop is about to report
+                self._channel.send(encode(SlotFree(slot)))
+
+    def terminate(self) -> None:
+        """Kill a worker that is no longer needed."""
+        self.kill(RestartReason.RECYCLED)
 
     def kill(self, reason: RestartReason) -> None:
-        """End the process now, whatever it does."""
+        """Kill the process, whatever it does."""
+        if self.state not in (WorkerState.ENDING, WorkerState.DEAD):
+            self._process.kill()
+            self._end(reason)
+
+    def _read_message(self) -> bool:
+        """Handle the next message; return False if there is none."""
+        try:
+            packet = self._channel.recv(MAX_MESSAGE_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            packet = b""
+        if not packet:
+            self._loop.remove_reader(self._channel)
+            self._lose()
+            return False
+        try:
+            self._handle(read_worker_message(packet))
+        except ProtocolError as exc:
+            logger.error("decode worker %d violates the protocol: %s", self.pid, exc)
+            self.kill(RestartReason.ERROR)
+        return True
+
+    def _handle(self, message: WorkerMessage) -> None:
         if self.state in (WorkerState.ENDING, WorkerState.DEAD):
             return
-        self._process.kill()
-        self._end(reason)
-
-    async def gone(self) -> None:
-        """Wait until it is DEAD."""
-        await self._gone.wait()
-
-    def _on_message(self) -> None:
-        try:
-            message = self._channel.recv(LARGEST_MESSAGE)
-        except BlockingIOError:
-            return
-        except OSError:
-            message = b""
-        if not message:
-            self._loop.remove_reader(self._channel)
-            self.lose()
-            return
-        try:
-            self._take(unpickled(message))
-        except pickle.PicklingError as exc:
-            logger.error("decode worker %d does not keep to what was agreed: %s", self.pid, exc)
-            self.kill(RestartReason.ERROR)
-
-    def _take(self, answer: object) -> None:
-        match self.state, answer:
-            case WorkerState.STARTING, Ready():
+        match message:
+            case Ready() if self.state is WorkerState.STARTING:
                 self._timer.cancel()
-                self.fences = answer
+                self.sandbox = message.sandbox
                 self._ready.set_result(None)
                 self._enter(WorkerState.IDLE)
-            case WorkerState.BUSY, (WindowFound() | StillDecoding()) if self._on_part:
-                self._on_part(answer)
-            case (
-                (WorkerState.BUSY | WorkerState.ABANDONED),
-                (Found() | TimelineFound() | RequestError()),
-            ) if self._answer and isinstance(answer, self._awaited):
-                self._timer.cancel()
-                self._settle(answer)
-                self._enter(WorkerState.IDLE)
-            case ((WorkerState.BUSY | WorkerState.ABANDONED), RuntimeError()) if self._answer:
-                logger.error("a decode worker raised what it should not: %s", answer)
+            case WindowDecoded() | StillDecoding() if self.state is WorkerState.BUSY and self._on_part:
+                self._on_part(message)
+            case Refusal() | LimitExceeded() if self._request:
+                self._settle(message.error())
+            case DecodeFailure() if self._request:
+                logger.error("decode worker %d failed: %s", self.pid, message.error)
                 self.kill(RestartReason.ERROR)
-            case ((WorkerState.ENDING | WorkerState.DEAD), _):
-                pass  # too late
+            case _ if self._request and self._request.answered_by(message):
+                self._settle(message)
             case _:
-                raise pickle.PicklingError(f"{type(answer).__name__} while {self.state.value}")
+                raise ProtocolError(f"{type(message).__name__} while {self.state.value}")
 
-    @property
-    def _awaited(self) -> tuple[type, ...]:
-        """What may come as an answer to what was submitted."""
-        return (Found if self._on_part is None else TimelineFound), RequestError
+    def _settle(self, result: WorkerMessage | Exception) -> None:
+        """Pass the result of a request to its caller."""
+        answer, self._answer, self._request, self._on_part = self._answer, None, None, None
+        self._timer.cancel()
+        if answer is not None and not answer.done():
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+                answer.exception()  # no warning if the caller has gone
+            else:
+                answer.set_result(result)
+        if self.state is WorkerState.ABANDONED:
+            self._enter(WorkerState.IDLE)
 
-    def _settle(self, answer: Found | TimelineFound | Exception) -> None:
-        future, self._answer, self._on_part = self._answer, None, None
-        if future is None or future.done():
-            return
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-            future.exception()  # whoever asked may have gone
-        else:
-            future.set_result(answer)
+    def _lose(self) -> None:
+        """The channel is closed: wait a moment for the exit status, which says why."""
+        if self.state is WorkerState.STARTING or self.state in READY:
+            self._set_timer(EXIT_STATUS_TIMEOUT_S, RestartReason.CRASHED)
+            self._enter(WorkerState.LOST)
 
-    def _on_end(self) -> None:
-        """The process has ended; what it said before still counts."""
-        self._on_message()
+    def _on_process_end(self) -> None:
+        while self._read_message():
+            pass  # what it sent before its end still counts
         self._loop.remove_reader(self._channel)
         self._loop.remove_reader(self._process.status)
         self._channel.close()
         status = self._process.exit_status()
         if self.state is not WorkerState.ENDING:
-            self._end(reason_of(status))
+            match -status:
+                case signal.SIGKILL:
+                    self._end(RestartReason.KILLED)
+                case signal.SIGXCPU:
+                    self._end(RestartReason.CPU_LIMIT)
+                case _:
+                    self._end(RestartReason.CRASHED)
         self._enter(WorkerState.DEAD)
-        self._gone.set()
+        self._ended.set()
 
     def _end(self, reason: RestartReason) -> None:
-        self._timer.cancel()
         self.reason = reason
+        self._enter(WorkerState.ENDING)
         self._settle(WorkerDied(reason))
         if not self._ready.done():
             self._ready.set_exception(WorkerDied(reason))
-            self._ready.exception()  # the pool may be closing
-        self._enter(WorkerState.ENDING)
+            self._ready.exception()  # no warning if no caller waits
 
     def _set_timer(self, delay_s: float, reason: RestartReason) -> None:
         self._timer.cancel()
@@ -297,14 +310,3 @@ class PoolWorker:
         logger.debug("decode worker %d is %s", self.pid, state.value)
         self.state = state
         self._on_change(self)
-
-
-def reason_of(status: int) -> RestartReason:
-    """Why a worker died that nobody here had killed."""
-    match -status:
-        case signal.SIGKILL:
-            return RestartReason.KILLED
-        case signal.SIGXCPU:
-            return RestartReason.TIMEOUT
-        case _:
-            return RestartReason.CRASHED

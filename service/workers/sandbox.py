@@ -1,11 +1,10 @@
-"""What a decode worker gives up before it sees its first clip, from file descriptors to system calls.
+"""The sandbox that a decode worker enters before its first video.
 
-Two fences of the kernel stand behind everything else: a seccomp filter, a list of the few system calls that
-decoding takes, and a Landlock ruleset, which denies every path and every TCP port. Each works where the other
-is missing, and `Sandbox` says which stand: a kernel without one is told of, not passed over in silence.
+Two mechanisms of the kernel enforce it: a seccomp filter, which allows only the system calls that decoding
+needs, and a Landlock ruleset, which denies all paths and TCP ports. Either is enough to keep files closed and
+the network out. The service reports which of them the kernel supports.
 
-Whatever has to be opened (modules, FFmpeg's libraries, this module's own) is loaded by the process that
-workers are forked from, before any of this.
+Everything that has to be opened, such as modules and FFmpeg's libraries, is loaded by the fork server.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ import mmap
 import os
 import resource
 import signal
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 
 import landlockpy
 import seccompy
 from seccompy import Action, ArgCmp, CmpOp, Filter, FilterFlag
+
+from service.workers.messages import Mechanism
 
 BYTES_PER_MB = 1_000_000
 MAX_OPEN_FILES = 16
@@ -33,14 +33,16 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
 
-# <linux/sched.h>: what every new thread has and no new process.
+# <linux/sched.h>: the flags of every new thread, and of no new process.
 CLONE_VM = 0x100
 CLONE_THREAD = 0x10000
 # <fcntl.h>
 AT_EMPTY_PATH = 0x1000
 F_DUPFD_CLOEXEC = 1030
+# <linux/oom.h>
+OOM_SCORE_ADJ_MAX = 1000
 
-# What decoding, Python around it and the way back to the service take.
+# The system calls of decoding, of the interpreter, and of the channel to the service.
 ALLOWED = (
     # descriptors that are open already
     "read", "readv", "pread64", "write", "lseek", "close", "fstat", "recvmsg", "sendto",
@@ -49,101 +51,58 @@ ALLOWED = (
     # threads, locks and waiting
     "futex", "sched_yield", "sched_getaffinity", "set_robust_list", "rseq", "gettid", "getpid",
     "clock_gettime", "clock_nanosleep", "nanosleep", "restart_syscall", "membarrier",
-    # signals to itself, and the end
+    # signal handling, and exit
     "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "exit", "exit_group",
-    # what the interpreter asks of itself
+    # calls of the interpreter
     "getrandom", "getrusage", "gettimeofday",
 )  # fmt: skip
 
 
-def _has_kernel(supported: Callable[[], bool]) -> bool:
-    """Whether the kernel has a fence; one that a container's own filter withholds is as good as none."""
+def _kernel_has(supported: Callable[[], bool]) -> bool:
+    """Whether a mechanism can be used; the filter of a container may withhold it."""
     try:
         return supported()
     except OSError:
         return False
 
 
-# The libraries look for libc by running programs; done here, before the fork, it is done once.
-SECCOMP = _has_kernel(seccompy.supported)
-LANDLOCK = _has_kernel(landlockpy.supported)
+# The libraries run programs to find libc. At import, the fork server does so once for all workers.
+SECCOMP = _kernel_has(seccompy.supported)
+LANDLOCK = _kernel_has(landlockpy.supported)
 
 
-@dataclass(frozen=True)
-class Sandbox:
-    """Which of the kernel's fences stand around a worker."""
-
-    seccomp: bool
-    landlock: bool
-
-
-def enter(kept_descriptor: int, memory_mb: int) -> Sandbox:
-    """Give up what decoding does not need. There is no way back.
+def enter(kept_descriptor: int, memory_mb: int) -> tuple[Mechanism, ...]:
+    """Give up everything that decoding does not need, for good.
 
     Args:
-        kept_descriptor: The one file descriptor that stays open, beside /dev/null as the standard streams.
-        memory_mb: Address space that may be taken beyond what is in use now, in MB of 10^6 bytes.
+        kept_descriptor: The file descriptor that stays open, beside /dev/null as the standard streams.
+        memory_mb: Address space that may be used beyond the present use, in MB of 10^6 bytes.
+
+    Returns:
+        The mechanisms that are active.
 
     Raises:
         OSError: a limit that every kernel has cannot be set.
     """
-    _ignore_signals()
-    os.environ.clear()
-    _enter_empty_folder()
-    _close_descriptors(kept_descriptor)
-    limit_bytes = _address_space() + memory_mb * BYTES_PER_MB  # needs /proc
-    _become_nobody()
-    _set_limits(limit_bytes)
-    _prctl(PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    return Sandbox(landlock=_forbid_paths(), seccomp=_forbid_system_calls())
-
-
-def limit_cpu(cpu_s: float) -> None:
-    """Die of SIGXCPU after `cpu_s` more seconds of processor time; the limit is the whole process's."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(usage.ru_utime + usage.ru_stime + cpu_s) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
-
-
-def _ignore_signals() -> None:
-    """A terminal or a service manager signals all processes at once; the service alone decides what ends."""
+    # A terminal or a service manager signals all processes at once; the service decides when a worker ends.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _enter_empty_folder() -> None:
-    """Stand in a folder that is deleted already: it is empty, and nothing can be made in it."""
-    folder = tempfile.mkdtemp()
-    os.chdir(folder)
-    os.rmdir(folder)  # noqa: PTH106 - Path.rmdir does the same
-
-
-def _close_descriptors(kept: int) -> None:
-    """Close all but `kept`; what FFmpeg says of a hostile file does not belong in the service's log."""
+    os.environ.clear()
+    _enter_removed_folder()
+    # When memory runs out, the kernel kills a worker, which is replaced, instead of the service.
+    Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ_MAX), encoding="ascii")
+    address_space = (
+        int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    )
     null = os.open(os.devnull, os.O_RDWR)
+    # What FFmpeg prints about a hostile file must not reach the service's log.
     for stream in range(3):
         os.dup2(null, stream)
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-def _become_nobody() -> None:
-    """Where the service runs as root, its workers do not; in a container with one user there is no other."""
-    if os.geteuid() != 0:
-        return
-    try:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-    except (PermissionError, OSError):
-        if os.geteuid() != 0:
-            raise
-
-
-def _set_limits(address_space_bytes: int) -> None:
+    os.closerange(3, kept_descriptor)
+    os.closerange(kept_descriptor + 1, os.sysconf("SC_OPEN_MAX"))
+    _drop_root()
     for kind, value in (
-        (resource.RLIMIT_AS, address_space_bytes),
+        (resource.RLIMIT_AS, address_space + memory_mb * BYTES_PER_MB),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
@@ -151,48 +110,79 @@ def _set_limits(address_space_bytes: int) -> None:
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
     ):
         resource.setrlimit(kind, (value, value))
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if LANDLOCK:
+        _deny_paths()
+    if SECCOMP:
+        _deny_system_calls()
+    active: dict[Mechanism, bool] = {"seccomp": SECCOMP, "landlock": LANDLOCK}
+    return tuple(name for name, is_active in active.items() if is_active)
 
 
-def _forbid_paths() -> bool:
-    """Deny every path, TCP port, abstract socket and signal to others, as far as the kernel knows how to."""
-    if not LANDLOCK:
-        return False
+def limit_cpu(cpu_s: float) -> None:
+    """Let the kernel end the process by SIGXCPU after `cpu_s` more seconds of processor time."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    # The limit counts from the start of the process.
+    soft = int(usage.ru_utime + usage.ru_stime + cpu_s) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+def _enter_removed_folder() -> None:
+    """Change to a folder that no longer exists, so that nothing can be found or created in it.
+
+    The folder in /proc of a process that has ended is one. It needs no disk, which may be full or read-only.
+    """
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.chdir(f"/proc/{pid}")  # until `waitpid` the folder exists
+    os.waitpid(pid, 0)
+
+
+def _drop_root() -> None:
+    """Become the user `nobody` if the service runs as root."""
+    if os.geteuid() != 0:
+        return
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    except OSError:
+        # A container whose user namespace has one user only: its root is an ordinary user outside.
+        if os.geteuid() != 0:
+            raise
+
+
+def _deny_paths() -> None:
+    """Deny all paths, TCP ports, abstract sockets and signals to others, as far as the kernel can."""
     scope = landlockpy.Scope.SIGNAL | landlockpy.Scope.ABSTRACT_UNIX_SOCKET
     with landlockpy.Ruleset(scoped=scope) as ruleset:
         ruleset.restrict()
-    return True
 
 
-def _forbid_system_calls() -> bool:
-    """Fail every system call that is not on the list with EPERM."""
-    if not SECCOMP:
-        return False
+def _deny_system_calls() -> None:
+    """Let every system call that is not allowed fail with EPERM."""
     rules = Filter(Action.ERRNO | errno.EPERM, flags=FilterFlag.TSYNC)
     for name in ALLOWED:
         rules.allow(name)
-    _allow_memory_without_code(rules)
-    # New threads, no new processes. The newer call has its flags in memory, where no filter can look; told
-    # that it does not exist, the C library takes the older one.
+    for name in ("mmap", "mprotect"):  # no memory that can be executed
+        rules.allow(name, args=[(2, CmpOp.MASKED_EQ, 0, mmap.PROT_EXEC)])
+    # New threads, but no new processes. The flags of clone3 are in memory, where a filter cannot look. If it
+    # seems not to exist, the C library uses clone.
     rules.errno("clone3", errno.ENOSYS)
     rules.allow("clone", args=[_has(0, CLONE_VM | CLONE_THREAD)])
-    rules.allow("tgkill", args={0: os.getpid()})  # how abort() ends the process
+    rules.allow("tgkill", args={0: os.getpid()})  # abort() ends the process by it
     rules.allow("prctl", args={0: PR_SET_NAME})  # names of decoder threads
     rules.allow("prlimit64", args={0: 0, 1: resource.RLIMIT_CPU})
-    rules.allow("newfstatat", args=[_has(3, AT_EMPTY_PATH)])  # how some C libraries do fstat
+    rules.allow("newfstatat", args=[_has(3, AT_EMPTY_PATH)])  # some C libraries implement fstat by it
     for command in (F_DUPFD_CLOEXEC, 1, 3):  # F_GETFD, F_GETFL
         rules.allow("fcntl", args={1: command})
     rules.load()
-    return True
-
-
-def _allow_memory_without_code(rules: Filter) -> None:
-    """Memory is for data: nothing that a clip brought in can be made executable."""
-    for name in ("mmap", "mprotect"):
-        rules.allow(name, args=[(2, CmpOp.MASKED_EQ, 0, mmap.PROT_EXEC)])
 
 
 def _has(index: int, bits: int) -> ArgCmp:
-    """All of `bits` are set in an argument."""
+    """The condition that all of `bits` are set in an argument."""
     return ArgCmp(index, CmpOp.MASKED_EQ, bits, mask=bits)
 
 
@@ -200,9 +190,3 @@ def _prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl {option} failed")
-
-
-def _address_space() -> int:
-    """Bytes of address space in use."""
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - nothing to gain from a Path
-        return int(file.read().split()[0]) * resource.getpagesize()

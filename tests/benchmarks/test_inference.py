@@ -11,13 +11,15 @@ import onnxruntime
 import pytest
 import typer
 
-from benchmarks import inference, inference_report, plain
-from benchmarks.inference_networks import COMPILED, EAGER, MAIN, NETWORKS, PLAIN
-from benchmarks.operators import operator_times, seconds_by_operator
+from benchmarks.inference import command as inference
+from benchmarks.inference import plain
+from benchmarks.inference import report as inference_report
+from benchmarks.inference.networks import COMPILED, EAGER, MAIN, NETWORKS, PLAIN
+from benchmarks.inference.operators import operator_times, seconds_by_operator
 from benchmarks.report import RESULTS, placed
-from model_export.networks.names import parse_architecture
-from model_export.precision import Precision
-from service.clip.probe import probe_clips
+from model_export.export.precision import Precision
+from model_export.networks.registry import parse_architecture
+from service.packages.probe_clips import probe_clips
 
 SMALL = parse_architecture("blvnet-tam-mini-f2x2", num_classes=5, size=32)
 PAGE = "# Page\n" + inference.START + inference.END
@@ -26,7 +28,7 @@ PAGE = "# Page\n" + inference.START + inference.END
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("made") / "made.pt"
-    plain.write_made_checkpoint(path, SMALL, labels=list("abcde"))
+    plain.write_random_checkpoint(path, SMALL, labels=list("abcde"))
     return path
 
 
@@ -37,7 +39,7 @@ def graph(checkpoint: Path) -> Path:
 
 
 def test_made_weights_are_always_the_same_and_of_a_sensible_size() -> None:
-    first, second = (plain.made_network(SMALL).state_dict() for _ in range(2))
+    first, second = (plain.random_network(SMALL).state_dict() for _ in range(2))
     assert all((first[name] == second[name]).all() for name in first)
     deviations = [value.sqrt() for name, value in first.items() if name.endswith("running_var")]
     assert all(0 < float(value.max()) < 100 for value in deviations)
@@ -77,7 +79,7 @@ def test_first_runs_of_a_profile_do_not_count() -> None:
 
 
 def entry(
-    contender: str,
+    workload: str,
     ms: float,
     multiple: float,
     *,
@@ -97,7 +99,7 @@ def entry(
         for batch in batches
     ]
     return {
-        "contender": contender,
+        "contender": workload,
         "threads": threads,
         "load_s": 1.5,
         "agreement": {"difference": 1e-6, "agrees": agrees},
@@ -175,13 +177,13 @@ def test_operator_table_adds_up() -> None:
         "| Conv | 200.0 | 150.0 |",
         "| Pad | 100.0 | 0.0 |",
         "| Reorder | 0.0 | 10.0 |",
-        "| all others | 0.0 | 0.0 |",
-        "| in all | 300.0 | 160.0 |",
+        "| others | 0.0 | 0.0 |",
+        "| total | 300.0 | 160.0 |",
     ]
 
 
 def test_unknown_network_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(typer.BadParameter, match=f"there is no nonesuch; there are: .*{MAIN}"):
+    with pytest.raises(typer.BadParameter, match=f"unknown network nonesuch; known: .*{MAIN}"):
         inference.main(networks=["nonesuch"])
 
 
@@ -206,7 +208,7 @@ def test_a_network_is_measured_written_and_not_measured_again(
     assert by_name["cpu, fp32 package"]["agreement"]["difference"] < 1e-4
     assert {"Pad", "ReduceSum"} <= set(measured["operators"]["plain"])
     assert "Pad" not in measured["operators"]["fp32"]
-    assert len(measured["matrix_product"]) == 2  # one for each heat
+    assert len(measured["matrix_product"]) == 2  # one for each group
     assert f"### {mini}" in (text := page.read_text())
     assert inference_report.APART in text
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.paper_table import CLAIMS, CLASSES, END, NETWORKS, PAGE, START, costs, factors
 from benchmarks.report import placed
-from model_export.networks.names import parse_architecture
+from model_export.networks.registry import parse_architecture
 from model_export.profile import Profile, profile_network
 
 
@@ -35,5 +35,5 @@ def test_tables_replace_those_before_them_and_nothing_else() -> None:
 
 
 def test_page_without_a_place_for_tables_is_left_alone() -> None:
-    with pytest.raises(ValueError, match="no place"):
+    with pytest.raises(ValueError, match="lacks the markers"):
         placed("# Networks\n", "table", START, END)

@@ -1,5 +1,5 @@
-"""Mutated clips against real caged workers, and mutated packets against the readers of bitstreams.
+"""Fuzzes sandboxed workers with mutated videos, and the bitstream readers with mutated packets.
 
-python -m tests.fuzz --minutes 600       both in turns; totals, corpus and finds are kept in fuzz-finds/
-python -m tests.fuzz.readers             packets alone, guided by coverage, until interrupted
+python -m tests.fuzz --minutes 600       both in turns; totals, corpus and findings are stored in fuzz-finds/
+python -m tests.fuzz.readers             packets only, guided by coverage, until interrupted
 """

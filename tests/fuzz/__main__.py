@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: mutated clips and packets for as long as you like; what breaks one is saved."""
+"""`python -m tests.fuzz`: fuzz for a given time and store the findings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fuzz.long import run
 
 
 def main() -> int:
-    """Fuzz, with a line of progress after each round; the exit status is 1 if anything broke."""
+    """Fuzz with a progress line per round; the exit status is 1 if there are findings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long (60)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Mutated clips against real caged workers, a part of them as long videos in windows."""
+"""Fuzzes sandboxed workers with mutated videos, some of them decoded in windows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from service.clip.video import DecodeLimits
-from service.clip.windows import WindowRule
+from service.clip.windowing import WindowRule
 from service.errors import RequestError
 from service.observer import Observer, RestartReason
 from service.pipeline.window_stream import windows_of
@@ -23,14 +23,14 @@ from tests.tiny_models import TWO_STREAMS
 
 TIMEOUT_S = 8.0
 MEMORY_MB = 1024
-WINDOWS_EVERY = 8  # so many clips; a timeline starts a worker of its own, which takes longer than the clip
+WINDOWS_EVERY = 8  # every this many videos, since a timeline starts a dedicated worker, which is slow
 RULE = WindowRule.of(0.2, 0.1)
 GOOD_EVERY = 500
 
 
 @dataclass(frozen=True)
 class Find:
-    """A clip that broke something, and what."""
+    """A video that caused a failure, and its description."""
 
     number: int
     what: str
@@ -39,7 +39,7 @@ class Find:
 
 @dataclass
 class Fuzzing:
-    """How far it came: clips tried, what they were answered, the slowest in seconds, and what broke."""
+    """Totals: tried videos, answers, the slowest in seconds, and findings."""
 
     tried: int = 0
     answers: Counter[str] = field(default_factory=Counter)
@@ -58,22 +58,22 @@ class _Recorder(Observer):
 
 
 def clip_number(number: int) -> bytes:
-    """The mutated clip of that number, the same every time but for what a muxer numbers at random."""
+    """The mutated video of a number; deterministic except for random identifiers of muxers."""
     generator = random.Random(number)
     return mutated(generator, generator.choice(seeds()), generator.choice(seeds()))
 
 
 class ClipFuzzer:
-    """Clips in the order of their numbers through one pool.
+    """Decodes mutated videos in order of their numbers in one pool.
 
-    A worker that dies, is killed by the clock, or raises what it should not is a find; so is an answer
-    without a frame, and a good clip, tried now and then, that is refused.
+    Findings are workers that die, time out or raise unexpected errors, answers
+    without frames, and valid videos (tried occasionally) that are rejected.
 
     Args:
-        pool: where they are decoded, `workers` at a time.
-        recorder: what that tells its restarts.
-        first: number of the first clip.
-        keep: told of each find at once.
+        pool: the pool; `workers` videos are decoded at a time.
+        recorder: receives the pool's restarts.
+        first: number of the first video.
+        keep: called immediately with each finding.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ClipFuzzer:
         self.fuzzing = Fuzzing()
 
     async def run(self, seconds: float) -> None:
-        """Go on for some time."""
+        """Continue for some time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             numbers = range(self.next, self.next + self._workers)
@@ -141,16 +141,16 @@ class ClipFuzzer:
         ) as stream:
             while await stream.take():
                 pass
-            assert stream.found is not None
-            return stream.found.video.frames
+            assert stream.result is not None
+            return stream.result.video.frames
 
 
 @asynccontextmanager
 async def clip_fuzzer(
     first: int, workers: int, keep: Callable[[Find], object] = lambda _: None
 ) -> AsyncIterator[ClipFuzzer]:
-    """A fuzzer with a pool of its own."""
-    seeds()  # some seconds, which are not part of anybody's time
+    """A fuzzer with a new pool."""
+    seeds()  # takes seconds, which do not count
     recorder = _Recorder()
     pool = DecodePool(workers=workers, timeout_s=TIMEOUT_S, memory_mb=MEMORY_MB, cores=2, observer=recorder)
     await pool.start()
@@ -161,7 +161,7 @@ async def clip_fuzzer(
 
 
 async def fuzz(first: int, seconds: float, workers: int = 2) -> Fuzzing:
-    """Try the clips from number `first` on for some time."""
+    """Fuzz for some time, starting with video number `first`."""
     async with clip_fuzzer(first, workers) as fuzzer:
         await fuzzer.run(seconds)
         return fuzzer.fuzzing

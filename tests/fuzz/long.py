@@ -1,11 +1,11 @@
-"""Hours of fuzzing in a folder that a later run goes on with.
+"""Long fuzzing runs that store their state in a folder and resume from it.
 
-    FOLDER/state.json    totals so far, and the number of the next clip
-    FOLDER/corpus/       packets that reached something new in the readers
-    FOLDER/finds/        every file that broke something, written at once
+    FOLDER/state.json    totals so far, and the number of the next video
+    FOLDER/corpus/       packets that reached new code in the readers
+    FOLDER/finds/        every file that caused a failure, written immediately
 
-Clips and packets take turns, so that neither disturbs the other's clock. Clips keep one pool for the whole
-run: what leaks in the service's half of it shows in the memory that each round tells.
+Videos and packets take turns, so that they do not disturb each other's time limits. One pool is used for the
+whole run, so that memory leaks show in the report of each round.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ CLIPS_S = 120.0
 READERS_S = 60
 EXECUTED = re.compile(rb"stat::number_of_executed_units:\s+(\d+)")
 COVERED = re.compile(rb"cov: (\d+)")
-# libFuzzer's names of what it saves: the reader failed, took too long, or too much memory.
+# File name prefixes of libFuzzer: crash, timeout, out of memory.
 READER_FINDS = ("crash-", "timeout-", "oom-", "leak-")
 
 
 @dataclass
 class State:
-    """Totals of all runs in a folder; `seed` is the first run's, and rounds go on from it."""
+    """Totals of all runs in a folder; `seed` is that of the first run."""
 
     seed: int
     next_clip: int
@@ -49,12 +49,12 @@ class State:
 
     @classmethod
     def of(cls, folder: Path, seed: int) -> State:
-        """That of the folder, or the first."""
+        """Read the state of the folder, or create the initial one."""
         path = folder / "state.json"
         return cls(**json.loads(path.read_text())) if path.exists() else cls(seed, seed * 10**6)
 
     def save(self, folder: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the state atomically."""
         new = folder / "state.json.new"
         new.write_text(json.dumps(asdict(self), indent=1))
         new.replace(folder / "state.json")
@@ -62,29 +62,29 @@ class State:
 
 @dataclass
 class Memory:
-    """Resident MB of the pool's process and its workers after the first round, at most, and last."""
+    """Resident memory in MB of the pool and its workers: after the first round, maximum, latest."""
 
     first: float
     most: float
     last: float
 
     def add(self, now: float) -> None:
-        """Take what it is now."""
+        """Update with the current memory."""
         self.most, self.last = max(self.most, now), now
 
 
 async def run(
     folder: Path, seconds: float, seed: int, workers: int, told: Callable[[str], object], readers: bool
 ) -> tuple[State, int]:
-    """Fuzz for some time; the state of the folder, and how many files broke something in this run.
+    """Fuzz for some time; return the state and the number of findings of this run.
 
     Args:
-        folder: see above; made where there is none.
-        seconds: how long; a round that has begun is cut to it.
-        seed: for a new folder.
-        workers: clips at a time.
-        told: called with a line of progress after each round, and with a last one.
-        readers: whether packets take turns with clips, which takes atheris.
+        folder: the folder described above; created if necessary.
+        seconds: duration, also of an unfinished round.
+        seed: seed of a new folder.
+        workers: number of workers.
+        told: called with a progress line after each round and at the end.
+        readers: whether to fuzz the readers too, which needs atheris.
     """
     (folder / "corpus").mkdir(parents=True, exist_ok=True)
     (folder / "finds").mkdir(exist_ok=True)
@@ -133,7 +133,7 @@ async def _clips_round(fuzzer: ClipFuzzer, state: State, seconds: float) -> None
 
 
 async def _readers_round(folder: Path, state: State, seconds: int, told: Callable[[str], object]) -> None:
-    """Packets in a process of their own, which ends at the first find; the next round goes on."""
+    """Fuzz the readers in a separate process, which ends at the first finding."""
     fuzzing = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.fuzz.readers", str(folder / "corpus")),
         *(f"-max_total_time={seconds}", f"-seed={(state.seed + state.rounds) % 2**31 + 1}"),

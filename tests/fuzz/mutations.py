@@ -1,4 +1,4 @@
-"""Ways to spoil a clip that know how one is built: boxes, EBML elements, NAL units, and plain bytes."""
+"""Structure-aware mutations of videos: boxes, EBML elements, NAL units, and plain bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_CODES = re.compile(rb"\x00\x00\x01")
 
 
 def mutated(generator: random.Random, data: bytes, other: bytes) -> bytes:
-    """A clip changed in one to six ways; `other` is one to take pieces from."""
+    """Apply one to six mutations to a video; `other` provides bytes to insert."""
     for _ in range(generator.randint(1, 6)):
         change = generator.choice(MUTATIONS)
         data = change(generator, data) if data else other
@@ -29,7 +29,7 @@ def mutated(generator: random.Random, data: bytes, other: bytes) -> bytes:
 
 
 def flip_bits(generator: random.Random, data: bytes) -> bytes:
-    """Some bits, anywhere."""
+    """Flip random bits."""
     spoilt = bytearray(data)
     for _ in range(generator.choice((1, 2, 8, 64))):
         spoilt[generator.randrange(len(spoilt))] ^= 1 << generator.randrange(8)
@@ -37,7 +37,7 @@ def flip_bits(generator: random.Random, data: bytes) -> bytes:
 
 
 def write_number(generator: random.Random, data: bytes) -> bytes:
-    """A telling number over four bytes, in either order."""
+    """Overwrite four bytes with a boundary value in either byte order."""
     order = generator.choice((">I", "<I"))
     return patched(data, generator.randrange(len(data)), struct.pack(order, generator.choice(TELLING)))[
         : len(data)
@@ -45,20 +45,20 @@ def write_number(generator: random.Random, data: bytes) -> bytes:
 
 
 def cut(generator: random.Random, data: bytes) -> bytes:
-    """A stretch taken out."""
+    """Remove a range."""
     start = generator.randrange(len(data))
     return data[:start] + data[start + generator.choice((1, 4, 100, 5000)) :]
 
 
 def repeat(generator: random.Random, data: bytes) -> bytes:
-    """A stretch that comes several times."""
+    """Repeat a range."""
     start = generator.randrange(len(data))
     piece = data[start : start + generator.choice((4, 64, 2000))]
     return data[:start] + piece * generator.choice((2, 3, 50)) + data[start:]
 
 
 def spoil_box(generator: random.Random, data: bytes) -> bytes:
-    """An mp4's box: its size, its kind, or a number within."""
+    """Change an mp4 box: its size, kind or a number in it."""
     found = list(boxes(data))
     if not found:
         return flip_bits(generator, data)
@@ -79,7 +79,7 @@ def spoil_box(generator: random.Random, data: bytes) -> bytes:
 
 
 def spoil_table(generator: random.Random, data: bytes) -> bytes:
-    """A table of samples: entries that lie, with the count left alone."""
+    """Change entries of a sample table without changing the count."""
     kind = generator.choice((b"stts", b"stsc", b"stsz", b"stco", b"stss", b"ctts", b"elst", b"trun", b"tfhd"))
     try:
         start = find(data, kind)
@@ -92,7 +92,7 @@ def spoil_table(generator: random.Random, data: bytes) -> bytes:
 
 
 def spoil_element(generator: random.Random, data: bytes) -> bytes:
-    """A Matroska element's size."""
+    """Change the size of a Matroska element."""
     return _behind(
         generator,
         data,
@@ -102,7 +102,7 @@ def spoil_element(generator: random.Random, data: bytes) -> bytes:
 
 
 def spoil_unit(generator: random.Random, data: bytes) -> bytes:
-    """What follows a start code: the kind of a NAL unit or a header."""
+    """Change the bytes after a start code: the NAL unit type or a header."""
     return _behind(generator, data, START_CODES, generator.randbytes(generator.choice((1, 2, 6))))
 
 

@@ -1,7 +1,7 @@
-"""Packets guided by coverage against the readers of `service.clip.bitstream`, which are Python.
+"""Coverage-guided fuzzing of the Python readers in `service.clip.bitstream`.
 
-`python -m tests.fuzz.readers [libFuzzer options]`, such as `-max_total_time=60`. FFmpeg is C without
-instrumentation, where coverage tells nothing; clips as a whole go to `tests.fuzz.clips`.
+`python -m tests.fuzz.readers [libFuzzer options]`, such as `-max_total_time=60`. FFmpeg is not instrumented,
+so coverage cannot guide whole videos; those are fuzzed by `tests.fuzz.clips`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["service.clip.bitstream"]):
-    from service.clip.bitstream.coded import Unplannable
+    from service.clip.bitstream.packet_info import Unplannable
     from service.clip.bitstream.readers import reader_for
 
-from service.clip.container import open_video
+from service.clip.decoding.container import open_video
 from service.clip.video import DecodeLimits
 from tests.fuzz.seeds import seeds
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "mjpeg", "prores", "mpeg1video", "ffv1")
 MAX_PACKETS = 8
-READERS_MB = 2000  # what they may take, FFmpeg for the seeds included
+READERS_MB = 2000  # limit including FFmpeg, which creates the seeds
 
 
 def read_packets(data: bytes) -> None:
-    """Read a stream, written as its codec, its header and its packets; anything but a refusal is a bug."""
+    """Read a stream given as codec, header and packets; any error but a rejection is a bug."""
     source = io.BytesIO(data)
     codec = CODECS[_number(source, 1) % len(CODECS)]
     try:
@@ -42,11 +42,11 @@ def read_packets(data: bytes) -> None:
             reader.read(packet)
             packets.append((number, packet))
         reader.reorder_depth()
-        if thinner := reader.thinner():
-            needed = thinner.thin(packets, {*range(0, len(packets), 3)})
+        if pruner := reader.pruner():
+            needed = pruner.prune(packets, {*range(0, len(packets), 3)})
             for number, packet in packets:
-                if rewriting := needed.get(number):
-                    rewriting.of(packet)
+                if rewrite := needed.get(number):
+                    rewrite(packet)
     except Unplannable:
         pass
 
@@ -56,7 +56,7 @@ def _number(source: io.BytesIO, size: int) -> int:
 
 
 def packets_of(clip: bytes) -> bytes | None:
-    """The first packets of a sound clip, as `read_packets` wants them; None of a codec that has no reader."""
+    """The first packets of a valid video in the format of `read_packets`, or None without a reader."""
     with open_video(io.BytesIO(clip), DecodeLimits(), peek=False) as video:
         codec, header = video.codec, video.header
         if codec not in CODECS:
@@ -69,12 +69,12 @@ def packets_of(clip: bytes) -> bytes | None:
 
 
 def main() -> None:
-    """Never returns: libFuzzer ends the process."""
+    """Start libFuzzer, which ends the process."""
     with tempfile.TemporaryDirectory() as folder:
         for number, clip in enumerate(seeds()):
             if packets := packets_of(clip):
                 Path(folder, str(number)).write_bytes(packets)
-        # libFuzzer looks at the peak, which a process inherits from the one that started it.
+        # libFuzzer checks the peak memory, which a process inherits from its parent.
         inherited_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         limits = ["-timeout=5", "-max_len=8000", f"-rss_limit_mb={inherited_mb + READERS_MB}"]
         atheris.Setup([*sys.argv, *limits, folder], read_packets)

@@ -1,4 +1,4 @@
-"""The sound clips that fuzzing begins with: every unusual one of the hostile corpus that is right."""
+"""The seeds of the fuzzer: all valid files of the hostile corpus."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.hostile.by_hand import by_hand
 from tests.hostile.sound import valid
 from tests.hostile.unusual import unusual
 
-LARGEST = 100_000  # bytes; of a larger one, most mutations only meet pixels
+LARGEST = 100_000  # bytes; in larger files most mutations only affect pixels
 
 
 @cache
 def seeds() -> tuple[bytes, ...]:
-    """Containers, codecs, layouts and timings, each in a file of its own."""
+    """Files with different containers, codecs, layouts and timings."""
     return tuple(item.data for item in chain(valid(), unusual(), by_hand()) if len(item.data) <= LARGEST)

@@ -1,4 +1,4 @@
-"""The configurations whose logits the authors' implementations gave, see README.md beside this module."""
+"""Configurations with logits computed by the authors' implementations; see README.md in this folder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BLVNET_CASES = (
     "blvnet-tam-101-a2-b4-f8x2",
 )
 CASES = (*BLVNET_CASES, "tam-resnet-50-f8", "tsn-resnet-50-f8", "i3d-resnet-50-f8")
-TOLERANCE = 1e-4  # of the largest logit: what a different order of float32 sums may cost, and no more
+TOLERANCE = 1e-4  # relative to the largest logit; covers a different order of float32 sums
 
 
 @dataclass(frozen=True)
 class Golden:
-    """One configuration; `name` is also an architecture that the command line takes."""
+    """A configuration; `name` is also its architecture on the command line."""
 
     name: str
     frames: int
@@ -45,7 +45,7 @@ class Golden:
         return frames(self.frames, self.size, self.seed)
 
     def streams(self) -> list[npt.NDArray[np.uint8]]:
-        """What the network takes, a batch of one: (1, T/2, S, S, 3) twice, or (1, T, S, S, 3)."""
+        """Inputs of the network for one clip: two of (1, T/2, S, S, 3), or one of (1, T, S, S, 3)."""
         clip = self.clip()[None]
         return [clip[:, 0::2], clip[:, 1::2]] if self.name in BLVNET_CASES else [clip]
 

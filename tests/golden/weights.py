@@ -1,7 +1,7 @@
-"""Weights and clips by formula, for checking networks against the authors' implementations.
+"""Weights and clips computed by formulas, for comparison with the authors' implementations.
 
-No weights are stored: `fill` makes each tensor from its checkpoint key alone. The JSON files beside this
-module list, for one configuration, the checkpoint's keys and the logits that the authors' own code gave for
+Weights are not stored: `fill` computes each tensor from its checkpoint key. The JSON files in this
+folder list, for one configuration, the checkpoint's keys and the logits that the authors' code computes for
 these weights and this clip; `tests.golden.cases` reads them.
 """
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 
 def fill(key: str, shape: tuple[int, ...]) -> Array:
-    """One tensor, made from its checkpoint key: the same on every machine."""
+    """Compute a tensor from its checkpoint key, identically on every machine."""
     rng = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF)
     name = key.rsplit(".", 2)
     if key.endswith("num_batches_tracked"):

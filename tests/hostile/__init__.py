@@ -1,4 +1,4 @@
-"""Hostile, broken and unusual files, made on the fly, and what the service has to answer to each.
+"""Generated hostile, broken and unusual files, with the expected answer to each.
 
-python -m tests.hostile --passes 10      the whole corpus against a service of its own, with a report
+python -m tests.hostile --passes 10      post the whole corpus to a new service and print a report
 """

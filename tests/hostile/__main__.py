@@ -1,4 +1,4 @@
-"""`python -m tests.hostile`: the whole corpus against a service of its own, with a report."""
+"""`python -m tests.hostile`: post the whole corpus to a new service and print a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tiny_models import write_package
 
 
 def main() -> int:
-    """Run the passes; the exit status is 1 if anything was wrong."""
+    """Run the passes; the exit status is 1 if there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passes", type=int, default=10, help="how often the corpus is posted (10)")
     parser.add_argument("--only", default="", help="files whose category/name has this in it")

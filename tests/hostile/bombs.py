@@ -1,4 +1,4 @@
-"""Little files that ask for much."""
+"""Small files that demand large resources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.hostile.item import Item, base
 
 
 def bombs() -> Iterator[Item]:
-    """Little files, many pixels."""
+    """Small files with many pixels."""
     for side in (16_000, 65_535, 4000):
         screen = struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes(6)
         image = b"\x2c" + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x02\x02\x44\x01\x00"
@@ -53,7 +53,7 @@ def bombs() -> Iterator[Item]:
 
 
 def _vp8_growing(side: int, first: bool) -> bytes:
-    """A WebM whose third key frame (or the first) says that it is much larger; RFC 6386, section 9.1."""
+    """A WebM whose first or third key frame declares a much larger size; RFC 6386, section 9.1."""
 
     def grow(index: int, body: bytearray) -> bytearray:
         if body[3:6] == b"\x9d\x01\x2a" and (index == 0) == first:
@@ -64,7 +64,7 @@ def _vp8_growing(side: int, first: bool) -> bytes:
 
 
 def _repeated(data: bytes, count: int) -> bytes:
-    """A Matroska file whose one packet comes `count` times, as key frames."""
+    """A Matroska file that repeats one packet `count` times as key frames."""
     body: list[bytes] = []
 
     def keep(_: int, content: bytearray) -> bytearray:
@@ -73,7 +73,7 @@ def _repeated(data: bytes, count: int) -> bytes:
 
     remuxed(data, keep, "matroska")
     start = data.index(bytes.fromhex("1F43B675"))
-    # One block for each: a cluster of its own, so that the times fit. A packet that is large is cut short.
+    # Each block has its own cluster because of the range of relative times. Large packets are truncated.
     packet = body[0][: max(16, 12_000_000 // count // 4)]
     clusters = b"".join(
         ebml("1F43B675", ebml("E7", number(n * 40)) + ebml("A3", b"\x81\0\0\x80" + packet))

@@ -1,4 +1,4 @@
-"""Bytes of containers, put together and taken apart by hand, so that they can say what no muxer would."""
+"""Assembles and edits container bytes, to produce files that no muxer writes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 
 def box(kind: bytes, *content: bytes, size: int | None = None) -> bytes:
-    """An mp4 box; `size` is what it claims, instead of the truth."""
+    """An mp4 box; `size` overrides the declared size."""
     body = b"".join(content)
     return struct.pack(">I", len(body) + 8 if size is None else size) + kind + body
 
 
 def boxes(data: bytes, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, bytes]]:
-    """Start, end and kind of every box, those inside others after the one that they are in."""
+    """Start, end and kind of every box, with nested boxes after their parents."""
     parents = {
         b"moov",
         b"trak",
@@ -41,24 +41,24 @@ def boxes(data: bytes, start: int = 0, stop: int | None = None) -> Iterator[tupl
 
 
 def find(data: bytes, kind: bytes) -> int:
-    """Where the first box of that kind starts."""
+    """The offset of the first box of a kind."""
     return next(start for start, _, found in boxes(data) if found == kind)
 
 
 def patched(data: bytes, offset: int, new: bytes) -> bytes:
-    """`data` with `new` written over it at `offset`."""
+    """Overwrite bytes at `offset`."""
     return data[:offset] + new + data[offset + len(new) :]
 
 
 def within(data: bytes, kind: bytes, offset: int, new: bytes) -> bytes:
-    """`patched`, `offset` counted from the start of the first box of that kind."""
+    """Overwrite bytes at `offset` within the first box of a kind."""
     return patched(data, find(data, kind) + offset, new)
 
 
 def replaced(data: bytes, kind: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """An mp4 with the first box of a kind changed, and the sizes of those that it is in put right.
+    """Change the first box of a kind in an mp4 and adjust the sizes of its parents.
 
-    Chunk offsets stay as they were: for files that have their index at the end.
+    Chunk offsets are not adjusted, so the file's index must be at the end.
     """
     at = find(data, kind)
     outer = [(start, end) for start, end, _ in boxes(data) if start < at < end]
@@ -72,7 +72,7 @@ def replaced(data: bytes, kind: bytes, change: Callable[[bytes], bytes]) -> byte
 
 
 def ebml(identity: str, content: bytes = b"", size: int | None = None, unknown: bool = False) -> bytes:
-    """A Matroska element; `size` is what it claims, `unknown` leaves it open."""
+    """A Matroska element; `size` overrides the declared size, `unknown` leaves it undefined."""
     head = bytes.fromhex(identity)
     if unknown:
         return head + b"\x01\xff\xff\xff\xff\xff\xff\xff" + content
@@ -80,7 +80,7 @@ def ebml(identity: str, content: bytes = b"", size: int | None = None, unknown: 
 
 
 def number(value: int) -> bytes:
-    """An unsigned integer as Matroska has it."""
+    """An unsigned Matroska integer."""
     return value.to_bytes(8)
 
 

@@ -1,4 +1,4 @@
-"""Right, and what no muxer at hand writes."""
+"""Valid files that the available muxers do not write."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.hostile.matroska import mkv_of
 from tests.hostile.sound import with_flags
 
 VOP = b"\0\0\1\xb6"
-# ISO/IEC 14496-2: a picture that is predicted, of time 0, and not coded.
+# ISO/IEC 14496-2: a predicted picture at time 0 that is not coded.
 NOTHING = VOP + b"\x50\0\0"
 PACKED = b"\0\0\1\xb2DivX503b1393p\0"
 B_VOP = 2
 
 
 def by_hand() -> Iterator[Item]:
-    """Each with its true number of frames and its size."""
+    """Valid files with their number of frames and size."""
     data, front = base(), with_flags("faststart")
     at = find(data, b"mdat")
     size = int.from_bytes(data[at : at + 4])
@@ -67,7 +67,7 @@ def _encoded(algorithm: int, settings: bytes, encode: Callable[[bytes], bytes]) 
 
 
 def packed(frames: int) -> bytes:
-    """MPEG-4 in AVI as DivX packs it: a B-frame in the packet before, and one of nothing in its place."""
+    """MPEG-4 in AVI as packed by DivX: a B-frame shares the previous packet, followed by an empty frame."""
     data = numbered_clip(frames=frames, container="avi", codec="mpeg4", options={"bf": "1", "g": "12"})
     file = io.BytesIO()
     with av.open(io.BytesIO(data), "r") as source, av.open(file, "w", format="avi") as target:

@@ -1,4 +1,4 @@
-"""Timestamps that stand still, fall, leap, overflow or are not there."""
+"""Timestamps that are constant, decreasing, jumping, overflowing or missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import av
 
 from tests.hostile.item import FRAMES, SIZE, Item, base
 
-# What becomes of packet number n; None is no time.
+# The timestamp of packet n; None removes it.
 CLOCKS: dict[str, Callable[[int], int | None]] = {
     "stands": lambda n: 0,
     "falls": lambda n: 1000 - n,
@@ -26,12 +26,12 @@ CLOCKS: dict[str, Callable[[int], int | None]] = {
     "last-far": lambda n: n if n < FRAMES - 1 else 10**9,
     "pairs": lambda n: n // 2,
 }
-# Longer than is allowed, where the container can say so.
+# Longer than the limit, in containers that can express it.
 TOO_LONG = {"leaps-up", "leaps-down", "last-far"}
 
 
 def clocks() -> Iterator[Item]:
-    """Each in every container whose muxer writes it: the frames are all there."""
+    """Each kind in every container whose muxer accepts it; no frames are missing."""
     for container, codec in (
         ("matroska", "libvpx"),
         ("mp4", "libx264"),
@@ -40,14 +40,14 @@ def clocks() -> Iterator[Item]:
     ):
         source = {"matroska": "webm"}.get(container, "mp4")
         for name, clock in CLOCKS.items():
-            with suppress(av.FFmpegError):  # a muxer that will not write it
+            with suppress(av.FFmpegError):  # rejected by the muxer
                 data = retimed(base(source, codec, bf="0"), clock, container)
                 frames = None if name in TOO_LONG else FRAMES
                 yield Item("clock", f"{container}-{name}", data, frames)
 
 
 def retimed(data: bytes, clock: Callable[[int], int | None], container: str) -> bytes:
-    """The clip with each packet at another time, in 25ths of a second."""
+    """Remux a video with other timestamps, in units of 1/25 s."""
     file = io.BytesIO()
     with (
         av.open(io.BytesIO(data), "r") as source,
@@ -64,6 +64,6 @@ def retimed(data: bytes, clock: Callable[[int], int | None], container: str) -> 
 
 
 def restarted() -> Iterator[Item]:
-    """A transport stream that begins again, in its time as well: all frames are there."""
+    """A transport stream that restarts, including its clock; no frames are missing."""
     for times in (2, 3):
         yield Item("valid", f"times-begin-again-{times}", base("ts") * times, times * FRAMES, SIZE)

@@ -1,7 +1,7 @@
-"""The corpus: every file with its category, its name and what is true of it.
+"""The corpus: every file with its category, name and expected properties.
 
-Nothing is stored and nothing is random: the same files come every time. An address and a path are written
-into those that try to make the service fetch or open something.
+The files are generated deterministically. An address and a path are written
+into files that try to make the service fetch or open something.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sound clips that came to harm."""
+"""Damaged versions of valid videos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPOILT = (("mp4", "libx264"), ("mkv", "libx264"), ("webm", "libvpx-vp9"), ("avi"
 
 
 def truncated() -> Iterator[Item]:
-    """Cut off at every structure of an mp4, and at places of others."""
+    """Truncated at every box of an mp4, and at several offsets of other containers."""
     data = base(bf="2")
     for start, end, kind in boxes(data):
         name = kind.decode("latin-1")
@@ -34,7 +34,7 @@ def truncated() -> Iterator[Item]:
 
 
 def flipped() -> Iterator[Item]:
-    """A few bytes changed here and there."""
+    """A few changed bytes."""
     for container, codec in SPOILT:
         for seed in range(8):
             generator = random.Random(seed)
@@ -45,7 +45,7 @@ def flipped() -> Iterator[Item]:
 
 
 def damaged_packets() -> Iterator[Item]:
-    """A sound container around packets that are not."""
+    """Valid containers with damaged packets."""
     for container, codec in (
         ("mkv", "libx264"),
         ("mkv", "libx265"),
@@ -65,5 +65,5 @@ def damaged_packets() -> Iterator[Item]:
             "last-only": lambda index, body: body if index == FRAMES - 1 else None,
         }
         for name, change in changes.items():
-            with suppress(av.FFmpegError):  # a muxer that reads what it writes refuses some
+            with suppress(av.FFmpegError):  # some muxers validate their input
                 yield Item("packets", f"{codec}-{name}", remuxed(data, change, muxer))

@@ -1,4 +1,4 @@
-"""What fragmented files and rare tables of mp4 lie about."""
+"""Wrong values in fragmented mp4 files and rare mp4 tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.hostile.boxes import box, find, patched, replaced
 from tests.hostile.item import FRAMES, Item, base
 
 VALUES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
-# Box -> places of numbers in it, from its start: counts, sizes, offsets, times.
+# Box -> offsets of its numbers: counts, sizes, offsets, times.
 NUMBERS = {
     b"mfhd": (12,), b"tfhd": (8, 12, 16, 20, 24), b"tfdt": (12, 16), b"trun": (8, 12, 16, 20, 24),
     b"trex": (12, 16, 20, 24), b"mehd": (12,), b"sidx": (16, 20, 24, 28, 32, 36), b"mfra": (0,),
@@ -20,7 +20,7 @@ NUMBERS = {
 
 
 def fragments() -> Iterator[Item]:
-    """Every number of a fragment, one after the other; then more of them than there may be."""
+    """Every number of a fragment in turn, then too many fragments."""
     flags = {"movflags": "frag_keyframe+empty_moov+default_base_moof+dash"}
     data = numbered_clip(frames=FRAMES, options={"g": "4"}, container_options=flags)
     for kind, places in NUMBERS.items():
@@ -36,7 +36,7 @@ def fragments() -> Iterator[Item]:
     yield Item("fragment", "moof-of-no-track", data + box(b"moof", box(b"mfhd", bytes(8))) * 5000)
     runs = box(b"trun", struct.pack(">II", 0, 2**16)) * 2000
     yield Item("fragment", "runs-of-100-million", _with_runs(data, runs))
-    # ISO/IEC 14496-12, 8.16.3: an index whose references lead to itself.
+    # ISO/IEC 14496-12, 8.16.3: an index that references itself.
     itself = b"".join(struct.pack(">III", 0x80000000, 0, 0) for _ in range(1000))
     index = box(b"sidx", bytes(4), struct.pack(">IIIIHH", 1, 1, 0, 0, 0, 1000), itself)
     yield Item("fragment", "index-of-itself", index * 50 + data)
@@ -49,7 +49,7 @@ def _with_runs(data: bytes, runs: bytes) -> bytes:
 
 
 def rare_tables() -> Iterator[Item]:
-    """Tables that most files lack: of groups, of sizes in few bits, of offsets in 64."""
+    """Rare tables: sample groups, compact sizes, 64-bit offsets."""
     data = base()
     groups = {
         "sync": box(b"sgpd", b"\1\0\0\0", b"sync", struct.pack(">II", 1, 1), b"\x14"),
@@ -94,7 +94,7 @@ def _beside(data: bytes, more: bytes) -> bytes:
 
 
 def _behind_config(data: bytes, extra: bytes) -> bytes:
-    """The sample entry, and the table that it is in, with a box more."""
+    """Add a box to the sample entry and adjust the sample table."""
 
     def grow(table: bytes) -> bytes:
         entry = table[16:]

@@ -1,7 +1,7 @@
-"""Posts the corpus to a real service and watches what must not happen.
+"""Posts the corpus to a real service and checks for forbidden effects.
 
-A listener stands at the address that files name, a secret lies at the path that they name, and in the first
-pass a good clip is posted after every other.
+A listener runs at the address that files reference, a secret is stored at the referenced path, and in the
+first pass a valid video is posted after every file.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from tests.hostile.corpus import corpus
 from tests.hostile.item import FRAMES, Item, Lure, base
 from tests.server import RunningServer
 
-# The product's promise: the deadline of the answer itself, whatever the machine does meanwhile.
+# The documented time limit of an answer.
 PROMISE_S = 10.0
 SECRET = b"The canary is called Caruso."
 REFUSALS = {400, 413, 415, 422}
-# What an answer must not tell: paths, addresses in memory, FFmpeg's and Python's own words.
+# Answers must not contain paths, memory addresses, or messages of FFmpeg and Python.
 TELLTALE = re.compile(
     r"(?<![\w/])/(?:tmp|proc|home|usr|opt|root|etc)/|0x[0-9a-f]{6}|errno|traceback|avcodec|libav", re.I
 )
 
 
 class Listener:
-    """Counts the connections to an address on loopback."""
+    """Counts connections to a loopback address."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -62,7 +62,7 @@ class Listener:
 
 @dataclass
 class Report:
-    """What came of a run: faults in words, and a count of answers."""
+    """The result of a run: descriptions of faults, and counts of answers."""
 
     faults: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
@@ -74,7 +74,7 @@ class Report:
 
 @contextmanager
 def lured(folder: Path) -> Iterator[tuple[Lure, Listener]]:
-    """An address with a listener and the path of a secret, for files to name."""
+    """The address of the listener and the path of the secret."""
     listener = Listener()
     secret = folder / "canary.mp4"
     secret.write_bytes(base() + SECRET)
@@ -94,11 +94,11 @@ def run(
     """Post the whole corpus `passes` times.
 
     Args:
-        server: the service, whose temporary folder is `folder`/tmp.
-        folder: where the secret is put.
-        passes: how often.
-        told: called with a line of progress.
-        chosen: which files.
+        server: the service; its temporary folder is `folder`/tmp.
+        folder: folder for the secret.
+        passes: number of passes.
+        told: called with lines of progress.
+        chosen: selects the files.
     """
     report = Report()
     with lured(folder) as (lure, listener), server.client() as client:
@@ -138,7 +138,7 @@ def _post(client: httpx.Client, item: Item, report: Report) -> None:
 
 
 def _body(item: Item) -> dict[str, Any]:
-    """The clip as the raw body, or as a form where it has a file name; that is written by hand, as it is."""
+    """The request body: raw, or a form if there is a file name, which is inserted without escaping."""
     if item.file_name is None:
         return {"content": item.data}
     name = item.file_name.encode("utf-8", "surrogatepass")
@@ -170,7 +170,7 @@ def _faults(item: Item, answer: httpx.Response, took_s: float) -> Iterator[str]:
 
 
 def memory_mb(root: int) -> float:
-    """Resident memory of a process and of all below it, memory that they share counted once for each."""
+    """Resident memory of a process tree, counting shared memory in each process."""
     pids, total = [root], 0.0
     for pid in pids:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -1,4 +1,4 @@
-"""What mp4 and mov lie about: sizes, tables, boxes, edit lists."""
+"""Wrong values in mp4 and mov: sizes, tables, boxes, edit lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.hostile.item import FRAMES, SIZE, Item, base
 
 
 def lies() -> Iterator[Item]:
-    """Headers that claim what is not so."""
+    """Headers with wrong values."""
     data = base()
     entry = find(data, b"stsd") + 16
     for width, height in ((32767, 32767), (65535, 65535), (0, 0), (1, 65535), (65535, 1), (16384, 16384)):
@@ -71,7 +71,7 @@ def lies() -> Iterator[Item]:
 
 
 def atoms() -> Iterator[Item]:
-    """Boxes whose size is none."""
+    """Boxes with invalid sizes."""
     data = base()
     for kind in (b"ftyp", b"moov", b"trak", b"mdia", b"stbl", b"stsd", b"stts", b"mdat"):
         for claim in (0, 1, 7, 9, 0x7FFFFFFF, 0xFFFFFFFF):
@@ -110,7 +110,7 @@ def atoms() -> Iterator[Item]:
 
 
 def edit_lists() -> Iterator[Item]:
-    """Edit lists that repeat, leave out, reverse and overflow."""
+    """Edit lists that repeat, skip, reverse and overflow."""
     data = base()
 
     def edited(*entries: tuple[int, int, int]) -> bytes:

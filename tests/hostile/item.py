@@ -1,4 +1,4 @@
-"""A file of the corpus, and the small sound clip that most are made of."""
+"""A file of the corpus, and the small valid video that most files are derived from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZE = (96, 64)
 
 @dataclass(frozen=True)
 class Lure:
-    """What the files name: an address with a listener, and the path of a secret file."""
+    """Targets of the references in files: the address of a listener and the path of a secret."""
 
     url: str
     path: str
@@ -21,7 +21,7 @@ class Lure:
 
 @dataclass(frozen=True)
 class Item:
-    """A file. A valid one has its true number of frames and its size as coded."""
+    """A file; valid files have the expected number of frames and coded size."""
 
     category: str
     name: str
@@ -33,5 +33,5 @@ class Item:
 
 @cache
 def base(container: str = "mp4", codec: str = "libx264", frames: int = FRAMES, **options: str) -> bytes:
-    """A small sound clip to spoil."""
+    """A small valid video."""
     return numbered_clip(frames=frames, container=container, codec=codec, options=options)

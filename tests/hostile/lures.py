@@ -1,4 +1,4 @@
-"""Files that name others, and names that are none."""
+"""Files that reference other files, and invalid file names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _instead(new: bytes, _old: bytes) -> bytes:
 
 
 def fetching(lure: Lure) -> Iterator[Item]:
-    """Files that name others: an address with a listener, a secret on the disk."""
+    """Files that reference an address with a listener or a secret on the disk."""
     url, path = lure.url, f"file://{lure.path}"
     for target_name, target in (("http", f"{url}/hls.ts"), ("file", path), ("relative", "canary.mp4"), ("concat", f"concat:{url}/a|{path}"),
                                 ("subfile", f"subfile,,start,0,end,99,,:{lure.path}"), ("crypto", f"crypto+{url}/x"), ("data", "data:video/mp4;base64,AAAA"),
@@ -73,7 +73,7 @@ def fetching(lure: Lure) -> Iterator[Item]:
 
 
 def referring(lure: Lure) -> Iterator[Item]:
-    """Lists, links and manifests of other kinds; movies that are elsewhere; text that might be drawn."""
+    """Other playlists, links and manifests; external movie data; text that a filter might draw."""
     url, path = lure.url, f"file://{lure.path}"
     for target_name, target in (("http", f"{url}/x"), ("file", path)):
         texts = {
@@ -108,7 +108,7 @@ def referring(lure: Lure) -> Iterator[Item]:
 
 
 def _alias(path: str) -> bytes:
-    """A record of the Alias Manager, as mov files have it, with the path under kinds 2 and 18."""
+    """An Alias Manager record of a mov file, with the path in entries 2 and 18."""
     folder, _, file = path.rpartition("/")
     name = file.encode()[:63]
     head = b"appl" + struct.pack(">HHH", 0, 2, 0) + b"\x01/" + bytes(26) + bytes(8)
@@ -125,7 +125,7 @@ def _alias(path: str) -> bytes:
 
 
 def names(lure: Lure) -> Iterator[Item]:
-    """Sound clips with names that are not."""
+    """Valid videos with invalid file names."""
     data = base()
     file_names = (
         "../../etc/passwd", "/etc/passwd", "C:\\boot.ini", "a\0b.mp4", "a\r\nX-Injected: 1.mp4", "a\nb", '"quoted".mp4', "a;b=c.mp4",

@@ -1,4 +1,4 @@
-"""Matroska that lies."""
+"""Matroska files with wrong values."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def mkv_of(*segment: bytes, unknown: bool = False) -> bytes:
 
 
 def spliced(element: bytes) -> bytes:
-    """A sound Matroska file with an element more in front of its first cluster; its index is then off."""
+    """A valid Matroska file with an extra element before its first cluster, which shifts the index."""
     data = base("mkv")
     at = data.index(bytes.fromhex("1F43B675"))
     return data[:at] + element + data[at:]
 
 
 def matroska() -> Iterator[Item]:
-    """EBML of all sizes."""
+    """EBML elements of all sizes."""
     data = base("mkv")
     cluster = data.index(bytes.fromhex("1F43B675"))
     segment = data.index(bytes.fromhex("18538067"))

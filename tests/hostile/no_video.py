@@ -1,4 +1,4 @@
-"""What holds no video, or is none."""
+"""Files without video, or with hidden video."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.hostile.item import Item, base
 
 
 def streams() -> Iterator[Item]:
-    """Files that hold no video, or hide it."""
+    """Containers without a video track."""
     for container, codec in (("mp4", "aac"), ("matroska", "aac"), ("flv", "aac")):
         yield Item("no-video", f"audio-{container}-{codec}", audio_clip(container, codec))
     sound = audio_clip()
@@ -31,7 +31,7 @@ def streams() -> Iterator[Item]:
 
 
 def photographs() -> Iterator[Item]:
-    """Real ones; only what moves is a video."""
+    """Still images, which are not videos."""
     for muxer, codec, pix_fmt in (
         ("mjpeg", "mjpeg", "yuvj420p"), ("image2pipe", "bmp", "bgr24"), ("image2pipe", "tiff", "rgb24"),
         ("image2pipe", "targa", "bgr24"), ("image2pipe", "jpeg2000", "rgb24"), ("webp", "libwebp", "yuv420p"),
@@ -46,7 +46,7 @@ def photographs() -> Iterator[Item]:
 
 
 def not_media() -> Iterator[Item]:
-    """What is no video at all."""
+    """Files of other types."""
     yield Item("not-media", "nothing", b"")
     for size in (1, 2, 3, 4, 7, 8, 12, 100, 5000):
         yield Item("not-media", f"zeros-{size}", bytes(size))

@@ -1,4 +1,4 @@
-"""WMV, MXF, DV, APNG and streams in next to no container: their lies, their bombs, and what becomes of them damaged."""
+"""WMV, MXF, DV, APNG and raw streams: wrong values, large demands, and damage."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ CODED: dict[str, tuple[str, dict[str, Any]]] = {
 
 @cache
 def made(container: str) -> bytes:
-    """A small sound clip."""
+    """A small valid video."""
     codec, changes = MADE[container]
     muxer = "mpeg2video" if container == "mpegvideo" else container
     return numbered_clip(frames=FRAMES, container=muxer, codec=codec, **changes)
 
 
 def plain_damaged() -> Iterator[Item]:
-    """Cut off, some bits turned, a piece missing."""
+    """Truncated, with flipped bits, or with a missing part."""
     sound = {name: made(name) for name in MADE}
     for codec, (container, changes) in CODED.items():
         sound[codec] = numbered_clip(frames=5, container=container, codec=codec, **changes)
@@ -55,7 +55,7 @@ def plain_damaged() -> Iterator[Item]:
 
 
 def plain_lies() -> Iterator[Item]:
-    """Headers that claim what is not so."""
+    """Headers with wrong values."""
     for width, height in ((0, 0), (65_535, 65_535), (30_000, 30_000), (2**31 - 1, 1), (8192, 4320)):
         head = f"YUV4MPEG2 W{width} H{height} F25:1 C420jpeg\n".encode()
         yield Item("plain", f"y4m-{width}x{height}", head + b"FRAME\n" + bytes(5000))
@@ -88,7 +88,7 @@ def plain_lies() -> Iterator[Item]:
 
 
 def plain_bombs() -> Iterator[Item]:
-    """Little files, many pixels or many pictures."""
+    """Small files with many pixels or many images."""
     for side in (16_000, 65_535, 2**31 - 1):
         control = struct.pack(">IIIIIHHBB", 0, side % 2**31, side % 2**31, 0, 0, 1, 25, 0, 0)
         picture = (
@@ -102,7 +102,7 @@ def plain_bombs() -> Iterator[Item]:
     at = apng.index(b"acTL") + 4
     for value in (0, 1, 2**31 - 1, 2**32 - 1):
         yield Item("bomb", f"apng-frames-{value:x}", patched(apng, at, struct.pack(">II", value, value)))
-    # A sequence parameter set of 16384x16384, before pictures that are small: ITU-T H.264, 7.3.2.1.1.
+    # A sequence parameter set of 16384x16384 before small pictures: ITU-T H.264, 7.3.2.1.1.
     yield Item("bomb", "h264-16384", _baseline(1024) + made("h264"))
     yield Item("bomb", "h264-8192x4320", _baseline(512, 270) + made("h264"))
     for side in (16_000, 65_535):
@@ -132,7 +132,7 @@ def _png(kind: bytes, body: bytes) -> bytes:
 
 
 def _baseline(width: int, height: int | None = None) -> bytes:
-    """A parameter set of the baseline profile, its sides in macroblocks."""
+    """A baseline profile parameter set; sizes are in macroblocks."""
     bits = (
         f"{66:08b}{0:08b}{51:08b}"
         + "".join(_golomb(value) for value in (0, 0, 0, 0, 1))
@@ -155,7 +155,7 @@ def _golomb(value: int) -> str:
 
 
 def _claiming(data: bytes, codec: str, side: int) -> bytes:
-    """Pictures that say another size than the container: in the frame header of JPEG, in the IHDR of PNG."""
+    """Images whose header (JPEG frame header, PNG IHDR) contradicts the container's size."""
     if codec == "mjpeg":
         at = data.index(b"\xff\xc0\x00\x11\x08") + 5
         marker, new = data[at : at + 4], struct.pack(">HH", side, side)

@@ -1,4 +1,4 @@
-"""AVI, FLV, Ogg and MPEG streams that lie."""
+"""AVI, FLV, Ogg and MPEG files with wrong values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.hostile.item import Item, base
 
 
 def riff_and_others() -> Iterator[Item]:
-    """AVI, FLV, Ogg, GIF and programme streams that lie."""
+    """AVI, FLV, Ogg, GIF and program streams with wrong values."""
     avi = base("avi", "mpeg4")
     for kind, offset, name in (
         (b"avih", 24, "frames"),

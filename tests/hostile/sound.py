@@ -1,4 +1,4 @@
-"""Unusual, and right."""
+"""Unusual but valid files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.hostile.item import FRAMES, SIZE, Item, base
 
 
 def valid() -> Iterator[Item]:
-    """Unusual, and right: each with its true number of frames."""
+    """Unusual but valid files with their number of frames."""
     kinds = {
         "mp4-h264": ("mp4", "libx264"), "mov-h264": ("mov", "libx264"), "mkv-h264": ("mkv", "libx264"),
         "ts-h264": ("ts", "libx264"), "flv-h264": ("flv", "libx264"), "avi-mpeg4": ("avi", "mpeg4"),
@@ -56,7 +56,7 @@ def valid() -> Iterator[Item]:
     yield Item("valid", "ts-another-stream-later", base("ts") * 5 + late, 5 * FRAMES, SIZE)
     yield Item("valid", "all-intra", base(g="1"), FRAMES, SIZE)
     yield Item("valid", "b-frames", base(bf="3"), FRAMES, SIZE)
-    # Of these some are left out and the rest written anew before they are decoded.
+    # In these, some packets are skipped and the others rewritten before decoding.
     pyramid = {"preset": "veryfast", "bf": "3", "b_strategy": "0", "refs": "1", "g": "120", "qp": "20"}
     for container in ("mp4", "ts"):
         data = base(container, frames=90, **pyramid)

@@ -1,4 +1,4 @@
-"""Many of everything."""
+"""Files with too many parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.hostile.matroska import mkv_of, spliced
 
 
 def structure() -> Iterator[Item]:
-    """Many tracks, many attachments, many programmes."""
+    """Many tracks, attachments and programs."""
     data = base()
     trak = data[find(data, b"trak") :]
     trak = trak[: int.from_bytes(trak[:4])]

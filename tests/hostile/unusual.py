@@ -1,4 +1,4 @@
-"""Containers, codecs, pixel formats, sizes, rates and tracks that few have, and that are right."""
+"""Valid files with rare containers, codecs, pixel formats, sizes, rates and tracks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from av.stream import Disposition
 from tests.clips import audio_clip, numbered_clip, remuxed
 from tests.hostile.item import FRAMES, SIZE, Item, base
 
-# Muxer (or everyday name) and encoder -> what is not the default: of the clip, or of its muxer.
+# Muxer (or common name) and encoder -> options of the video or the muxer.
 CONTAINERS: dict[tuple[str, str], dict[str, Any]] = {
     ("3g2", "libx264"): {}, ("f4v", "libx264"): {}, ("ismv", "libx264"): {}, ("ipod", "libx264"): {},
     ("vob", "mpeg2video"): {}, ("svcd", "mpeg2video"): {}, ("mpeg", "libx264"): {},
@@ -68,7 +68,7 @@ RATES = (Fraction(1, 10), Fraction(1), Fraction(24_000, 1001), Fraction(240), Fr
 
 
 def unusual() -> Iterator[Item]:
-    """All of them, each with its true number of frames and its size."""
+    """All files with their number of frames and size."""
     for (container, codec), changes in CONTAINERS.items():
         data = numbered_clip(frames=5, container=container, codec=codec, **changes)
         size = (changes.get("width", SIZE[0]), changes.get("height", SIZE[1]))
@@ -103,7 +103,7 @@ ORDERED = {"bf": "2", "g": "6"}
 
 
 def layouts() -> Iterator[Item]:
-    """Ways to lay out the same packets, and their times."""
+    """Different layouts and timings of the same packets."""
     for flags in LAYOUTS:
         data = numbered_clip(frames=20, options=ORDERED, container_options={"movflags": flags})
         yield Item("valid", f"layout-{flags}", data, 20, SIZE)
@@ -125,12 +125,12 @@ def layouts() -> Iterator[Item]:
             container_options=early | ({"use_editlist": "0"} if container == "mp4" else {}),
         )  # fmt: skip
         yield Item("valid", f"negative-times-{container}", data, 12, SIZE)
-    # An edit list shows all but the first four.
+    # The edit list skips the first four frames.
     data = numbered_clip(
         frames=12, times=tuple(range(-4, 8)), time_base=Fraction(1, 25), container_options=early
     )
     yield Item("valid", "edited-4-off", data, 8, SIZE)
-    around = 2**33 - 1000  # where the clock of a transport stream begins again
+    around = 2**33 - 1000  # where the clock of a transport stream wraps
     times = tuple(around + 3600 * index for index in range(12))
     data = numbered_clip(
         frames=12, container="ts", times=times, time_base=Fraction(1, 90_000), container_options=early
@@ -153,7 +153,7 @@ def layouts() -> Iterator[Item]:
 
 
 def tracks() -> Iterator[Item]:
-    """The picture beside sound, a cover, another picture, subtitles."""
+    """Video together with audio, a cover image, another video, or subtitles."""
     picture, sound = base(), audio_clip()
     other = numbered_clip(frames=3, width=128, height=96)
     still = numbered_clip(frames=1, container="avi", codec="mjpeg", pix_fmt="yuvj420p", width=32, height=32)
@@ -177,7 +177,7 @@ def tracks() -> Iterator[Item]:
 
 
 def muxed(container: str, *sources: bytes, cover: int | None = None) -> bytes:
-    """The first streams of these files in one, in this order; that of number `cover` as a cover picture."""
+    """Mux the first track of each file into one file; track `cover` becomes a cover image."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as target:
         packets: list[Any] = []
@@ -196,7 +196,7 @@ def muxed(container: str, *sources: bytes, cover: int | None = None) -> bytes:
 
 
 def subtitles() -> bytes:
-    """A file of subtitles alone."""
+    """A file with subtitles only."""
     with av.open(io.BytesIO(b"1\n00:00:00,000 --> 00:00:00,400\nhello\n"), "r", format="srt") as source:
         file = io.BytesIO()
         with av.open(file, "w", format="matroska") as target:
@@ -209,7 +209,7 @@ def subtitles() -> bytes:
 
 
 def surrounded() -> Iterator[Item]:
-    """What is in front of a file or behind it and is none of it."""
+    """Files with unrelated data before or after them."""
     rubbish = bytes(range(1, 256)) * 40
     for container, codec in (("mkv", "libx264"), ("avi", "mpeg4"), ("flv", "libx264"), ("gif", "gif"),
                              ("ts", "libx264"), ("mpeg", "mpeg2video")):  # fmt: skip

@@ -1,4 +1,4 @@
-"""`blvnet` as a user runs it, but in this process: each import of torch would take seconds."""
+"""The `blvnet` command line, run in this process: importing torch takes seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.cli import main
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended, and what it printed."""
+    """Exit status and output of a command."""
 
     status: int
     stdout: str

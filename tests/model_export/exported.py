@@ -1,4 +1,4 @@
-"""A small checkpoint, and the package that `blvnet export` makes of it: one real export for many tests."""
+"""A small checkpoint and its package from `blvnet export`: one real export for many tests."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_export.checkpoint import save_checkpoint
+from model_export.checkpoints.checkpoint import save_checkpoint
 from tests.model_export.command import Result, blvnet
-from tests.model_export.networks_for_export import small_network
+from tests.model_export.export.networks_for_export import small_network
 
 SIZE = 32
 ARCH = "blvnet-tam-mini-f2x2"
@@ -17,7 +17,7 @@ LABELS = ["red", "green", "blue", "up, then down", "nothing"]
 
 @dataclass(frozen=True)
 class SmallExport:
-    """A checkpoint and the package that was made from it."""
+    """A checkpoint and its package."""
 
     checkpoint: Path
     models: Path
@@ -25,12 +25,12 @@ class SmallExport:
 
     @property
     def folder(self) -> Path:
-        """The package."""
+        """The package folder."""
         return self.models / ARCH / "1"
 
 
 def write_checkpoint(path: Path, training: dict[str, Any] | None = None, **changes: Any) -> Path:
-    """Our own checkpoint of the small network; `changes` replace weights, None leaves one out."""
+    """Write a checkpoint of the small network; `changes` replace weights, None leaves one out."""
     network, config = small_network(ARCH, size=SIZE)
     weights = {**network.state_dict(), **{key.replace("__", "."): value for key, value in changes.items()}}
     kept = {key: value for key, value in weights.items() if value is not None}
@@ -39,7 +39,7 @@ def write_checkpoint(path: Path, training: dict[str, Any] | None = None, **chang
 
 
 def export_small(folder: Path) -> SmallExport:
-    """Export a checkpoint that says all there is to say, into `folder`."""
+    """Export a checkpoint with complete training data into `folder`."""
     training = {"labels": LABELS, "dataset": "synthetic", "data": "/home/someone/data", "step": 7}
     checkpoint = write_checkpoint(folder / "best.pt", training)
     models = folder / "models"

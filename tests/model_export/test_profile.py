@@ -1,4 +1,4 @@
-"""Costs of networks: the published figures, and the meter against counts by hand."""
+"""Costs of networks: published figures, and counts by hand."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from typer import Typer
 from typer.testing import CliRunner, Result
 
-from model_export.checkpoint import save_checkpoint
+from model_export.checkpoints.checkpoint import save_checkpoint
 from model_export.commands.import_info import import_info
 from model_export.commands.profile import profile
-from model_export.config import Family, ModelConfig
-from model_export.networks.names import build, parse_architecture
+from model_export.networks.config import Family, ModelConfig
+from model_export.networks.registry import architectures, build, parse_architecture
 from model_export.profile import STAGES, Profile, count_macs, profile_network
 from tests.golden.cases import golden
 
@@ -29,9 +29,9 @@ def called(command: object, *arguments: str) -> Result:
     return CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
-def test_count_alone_is_that_of_the_profile() -> None:
+def test_count_macs_equals_the_profile() -> None:
     config = parse_architecture("blvnet-tam-mini", num_classes=22)
-    assert count_macs(config) / 1e9 == profile_network(config).total.gmacs
+    assert count_macs(build(config), config.clip_spec()) / 1e9 == profile_network(config).total.gmacs
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_count_alone_is_that_of_the_profile() -> None:
         ("blvnet-tam-101-a2-b4-f32x2", 40_177_134, 128.60),
     ],
 )
-def test_published_figures_are_met(name: str, parameters: int, gmacs: float) -> None:
+def test_published_figures_are_reproduced(name: str, parameters: int, gmacs: float) -> None:
     total = profiled(name).total
     assert total.parameters == parameters
     assert total.gmacs == pytest.approx(gmacs, rel=0.01)
@@ -54,6 +54,25 @@ def test_published_figures_are_met(name: str, parameters: int, gmacs: float) -> 
 @pytest.mark.parametrize("name", ["tam-resnet-50-f8", "tsn-resnet-50-f8", "i3d-resnet-50-f8"])
 def test_parameters_are_those_of_the_authors_networks(name: str) -> None:
     assert profiled(name).total.parameters == golden(name).parameters
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in architectures() if name.endswith("-mini")),
+        "blvnet-tsm-50-f8x2",
+        "blvnet-tsm-50-f8x2-dual",
+    ],
+)
+def test_every_family_has_costs(name: str) -> None:
+    measured = profiled(name)
+    assert all(costs.gmacs > 0 and costs.parameters > 0 for costs in measured.stages.values())
+    assert (measured.total.tam_gmacs > 0) is measured.config.family.has_tam
+
+
+def test_shift_costs_no_parameters_and_no_operations() -> None:
+    shift, none = profiled("blvnet-tsm-50-f8x2").total, profiled("blvnet-50-f8x2").total
+    assert (shift.parameters, shift.gmacs) == (none.parameters, none.gmacs)
 
 
 def test_stages_add_up() -> None:
@@ -65,9 +84,9 @@ def test_stages_add_up() -> None:
     assert max(stage.activation_bytes for stage in stages) == measured.total.activation_bytes
 
 
-def test_macs_are_split_by_what_does_them() -> None:
+def test_macs_are_split_by_operation() -> None:
     total = profiled("tam-resnet-18-f8").total
-    # Four blocks of 64, 128, 256 channels come before layer4's, at 56, 28, 14 and 7 pixels: taps by hand.
+    # The inputs of all blocks, as (channels, side).
     inputs = [(64, 56), (64, 56), (64, 56), (128, 28), (128, 28), (256, 14), (256, 14), (512, 7)]
     taps = sum(3 * 8 * channels * side * side for channels, side in inputs)
     assert total.tam_gmacs == pytest.approx(taps / 1e9)
@@ -76,7 +95,7 @@ def test_macs_are_split_by_what_does_them() -> None:
 
 
 def test_first_stage_keeps_what_its_backward_pass_needs() -> None:
-    """TSN's stem at 32 pixels: its input, two maps of conv1, the pooled one, and the pooling's indices."""
+    """TSN's stem at 32 pixels: the input, two maps of conv1, the pooled map and the pooling's indices."""
     config = ModelConfig(Family.TSN_RESNET, "18", frames=1, num_classes=5, size=32)
     stem = profile_network(config).stages["stem"]
     floats = 3 * 32 * 32 + 2 * 64 * 16 * 16 + 64 * 8 * 8
@@ -85,7 +104,7 @@ def test_first_stage_keeps_what_its_backward_pass_needs() -> None:
 
 
 def test_inference_peak_is_the_first_normalisation() -> None:
-    """TSN at 32 pixels: its input, the map of conv1 and the normalised one; later stages need less."""
+    """TSN at 32 pixels: the input, the map of conv1 and its normalised map; later stages need less."""
     config = ModelConfig(Family.TSN_RESNET, "18", frames=1, num_classes=5, size=32)
     floats = 3 * 32 * 32 + 2 * 64 * 16 * 16
     assert profile_network(config).total.activation_bytes == pytest.approx(4 * floats, rel=0.01)
@@ -120,10 +139,10 @@ def test_profile_command_prints_one_json_document() -> None:
 
 def test_profile_command_prints_a_table() -> None:
     result = called(profile, "--arch", "blvnet-tam-mini", "--num-classes", "24")
-    assert [word for word in (*STAGES, "in all", "1,243,864") if word not in result.stdout] == []
+    assert [word for word in (*STAGES, "total", "1,243,864") if word not in result.stdout] == []
 
 
-def test_import_info_says_what_a_published_file_holds(tmp_path: Path) -> None:
+def test_import_info_describes_a_published_file(tmp_path: Path) -> None:
     keys = golden("blvnet-tam-50-a2-b4-f8x2-blend5").keys
     weights = {f"module.{key}": torch.zeros(()).expand(shape) for key, shape in keys}
     torch.save({"state_dict": weights, "epoch": 50, "optimizer": {}}, tmp_path / "published.pth.tar")
@@ -139,7 +158,7 @@ def test_import_info_says_what_a_published_file_holds(tmp_path: Path) -> None:
     assert facts["optimizer"] is True
 
 
-def test_import_info_says_what_an_own_file_holds(tmp_path: Path) -> None:
+def test_import_info_describes_our_own_file(tmp_path: Path) -> None:
     config = ModelConfig(Family.TSN_RESNET, "18", frames=4, num_classes=5, size=32)
     save_checkpoint(tmp_path / "best.pt", config, build(config).state_dict(), {"step": 9})
     shown = called(import_info, str(tmp_path / "best.pt")).stdout

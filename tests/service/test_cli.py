@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import shlex
 import subprocess
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
 
 from service.cli import ENTRY_POINT_GROUP, OWN_COMMANDS, summary
+from service.commands.serve import GROUPS
+from service.installation import install_command
+from service.settings import Settings
 from tests.server import server_environment
 
 
@@ -20,12 +26,14 @@ def blvnet(*arguments: object, **variables: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_help_lists_every_command_with_a_line_each() -> None:
-    done = blvnet("--help", COLUMNS="200")
+def test_help_lists_every_command_with_its_summary() -> None:
+    done = blvnet("--help", COLUMNS="80")
     assert done.returncode == 0
     names = {*OWN_COMMANDS, *(item.name for item in entry_points(group=ENTRY_POINT_GROUP))}
     assert {name for name in names if f" {name} " in done.stdout} == names
-    assert "Serve the models over HTTP" in done.stdout
+    assert "Serve models over HTTP" in done.stdout
+    assert "engine that would run them." in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_version_is_printed() -> None:
@@ -35,9 +43,31 @@ def test_version_is_printed() -> None:
 
 @pytest.mark.parametrize("name", OWN_COMMANDS)
 def test_every_command_has_help_of_its_own(name: str) -> None:
-    done = blvnet(name, "--help", COLUMNS="200")
+    done = blvnet(name, "--help", COLUMNS="80")
     assert done.returncode == 0
-    assert summary(OWN_COMMANDS[name]) in done.stdout
+    words = " ".join(done.stdout.split())
+    assert summary(OWN_COMMANDS[name]) in words
+    assert f"Example: blvnet {name} " in done.stdout  # on one line
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "…" not in done.stdout
+
+
+@pytest.mark.parametrize("command", entry_points(group=ENTRY_POINT_GROUP), ids=lambda item: item.name)
+def test_help_of_every_training_command_has_an_example(command: EntryPoint) -> None:
+    module, _, function = command.value.partition(":")
+    path = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
+    found = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "") == function]
+    assert isinstance(found[0], ast.FunctionDef)
+    assert f"Example: blvnet {command.name} " in (ast.get_docstring(found[0]) or "")
+
+
+def test_help_of_serve_has_every_setting_in_a_group() -> None:
+    sections = re.split(r"^(\w.*):$", blvnet("serve", "--help", COLUMNS="80").stdout, flags=re.MULTILINE)
+    titles, texts = sections[1::2], sections[2::2]
+    assert titles == [*GROUPS.values(), "Options"]
+    assert "--metrics-port NUMBER" in texts[titles.index("Network and keys")]
+    shown = {word for text in texts[:-1] for word in re.findall(r"^  (--[\w-]+)", text, re.MULTILINE)}
+    assert shown == {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
 
 
 @pytest.mark.parametrize(
@@ -47,8 +77,8 @@ def test_every_command_has_help_of_its_own(name: str) -> None:
         (["classify"], "Missing argument"),
         (["classify", "--loud", "x.mp4"], "No such option: --loud"),
         (["classify", "--top-k", "0", "x.mp4"], "--top-k"),
-        (["classify", "--crops", "4", "x.mp4"], "--crops must be one of 1, 3, 5, 10"),
-        (["classify", "--server", "http://x", "--models", ".", "x.mp4"], "exclude each other"),
+        (["classify", "--crops", "4", "x.mp4"], "crops must be one of 1, 3, 5, 10"),
+        (["classify", "--server", "http://x", "--models", ".", "x.mp4"], "cannot be combined"),
         (["serve", "--max-batch", "many"], "BLVNET_MAX_BATCH (--max-batch) is 'many'"),
         (["models", "--colour"], "No such option: --colour"),
     ],
@@ -94,14 +124,14 @@ def test_command_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
     add_command(tmp_path, "learn", "import torch\ndef run() -> None:\n    'Learn.'\n")
     done = blvnet("learn", PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "blvnet: torch is not installed; pip install 'blvnet-serve[train]'\n"
+    assert done.stderr == f"blvnet: torch is not installed; run: {install_command('train')}\n"
 
 
 def test_command_that_misses_its_extra_half_way_says_so_too(tmp_path: Path) -> None:
     hide(tmp_path, "cv2")
     add_command(tmp_path, "draw", "def run() -> None:\n    'Draw.'\n    import cv2.data\n")
     done = blvnet("draw", PYTHONPATH=str(tmp_path))
-    assert (done.returncode, "blvnet-serve[train]" in done.stderr) == (1, True)
+    assert (done.returncode, "[train]" in done.stderr) == (1, True)
 
 
 def test_missing_module_that_no_extra_has_is_a_defect_and_shown_as_one(tmp_path: Path) -> None:
@@ -139,3 +169,74 @@ def test_output_that_nobody_reads_is_no_defect(tiny_models: Path) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_hint_for_an_extra_is_a_command_that_pip_understands() -> None:
+    program, *arguments = shlex.split(install_command("train"))
+    command = [program, *arguments, "--dry-run", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("classify", "--help"), ("models", "--json")])
+def test_full_disk_is_one_line_and_no_traceback(arguments: tuple[str, ...], tiny_models: Path) -> None:
+    command = [str(Path(sys.executable).with_name("blvnet")), *arguments]
+    environment = server_environment({"MODELS": tiny_models})
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "blvnet: output cannot be written: No space left on device\n",
+    )
+
+
+def test_full_standard_error_leaves_the_exit_status() -> None:
+    command = [str(Path(sys.executable).with_name("blvnet")), "nonesuch"]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == 2
+
+
+def test_user_without_a_home_and_an_entry_can_use_it(
+    tiny_models: Path, tmp_path: Path, red_clip: bytes
+) -> None:
+    namespace = ["unshare", "--user", "--map-user=54321"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs user namespaces, which the kernel or a container's rules do not allow here")
+    (clip := tmp_path / "red.mp4").write_bytes(red_clip)
+    command = [str(Path(sys.executable).with_name("blvnet")), "classify", str(clip), "--top-k", "1"]
+    done = subprocess.run(
+        ["env", "-u", "HOME", "-u", "XDG_CACHE_HOME", *namespace, *command, "--models", str(tiny_models)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=server_environment({}),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "red" in done.stdout.splitlines()[1]
+
+
+def completions(*words: str) -> list[str]:
+    """What bash offers for the last of these words."""
+    variables = {
+        "_BLVNET_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    done = blvnet(**variables)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_shell_completes_commands_and_options() -> None:
+    assert completions("blvnet", "cla") == ["classify"]
+    assert completions("blvnet", "classify", "--js") == ["--json", "--jsonl"]
+    assert completions("blvnet", "serve", "--metrics") == ["--metrics-port"]
+
+
+def test_completion_script_is_valid_bash() -> None:
+    script = blvnet("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
+    check = "complete -p blvnet"
+    done = subprocess.run(["bash", "-c", f"{script}\n{check}"], capture_output=True, text=True, check=True)
+    assert "_blvnet_completion" in done.stdout

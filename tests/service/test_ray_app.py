@@ -1,4 +1,4 @@
-"""What is told to Ray of the application, and what Ray asks of a replica; none of it needs a Ray."""
+"""The deployment, and the calls of Ray to a replica, without a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from service.engines.session import InferenceFailed
 from service.errors import BlvnetError, NotReady, PackageError
 from service.http.app import create_app
-from service.http.lifecycle import Lifecycle
-from service.runtime.session import InferenceFailed
+from service.http.service import Service
 from service.settings import load_settings
 from tests.server import PATIENCE_S
 
@@ -23,7 +23,7 @@ from tests.server import PATIENCE_S
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"port": 9000}, "BLVNET_PORT (port) has no meaning in Ray Serve: use http_options.port"),
+        ({"port": 9000}, "BLVNET_PORT (port) has no effect in Ray Serve: use http_options.port"),
         ({"metrics_port": 0}, "use Ray's metrics"),
         ({"admin_key": "secret"}, "use user_config"),
         ({"queue_limit": "many"}, "BLVNET_QUEUE_LIMIT"),
@@ -33,7 +33,7 @@ from tests.server import PATIENCE_S
         ({"num_gpus": -1}, "num_gpus is -1"),
     ],
 )
-def test_argument_that_means_nothing_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_argument_without_effect_is_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(BlvnetError) as caught:
         built(arguments)
     assert message in caught.value.message
@@ -71,7 +71,7 @@ def test_variables_are_settings_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("assigned", "cores"), [({"CPU": 1.0}, 1), ({}, 1), ({"CPU": 10_000.0}, None)])
 def test_replica_takes_the_cores_that_it_was_given(assigned: dict[str, float], cores: int | None) -> None:
-    from service.pipeline.cores import usable_cores
+    from service.machine.cores import usable_cores
     from service.ray_app import own_cores
 
     assert own_cores(assigned) == (cores or usable_cores())
@@ -106,9 +106,9 @@ async def test_replica_is_ill_while_inference_fails(
     async with replica_of(models=tiny_models, self_test_s=0.1) as (replica, service):
         await replica.check_health()
         with monkeypatch.context() as broken:
-            broken.setattr(service.recognizer.model("tiny").model.session, "run", fail)
+            broken.setattr(service.recognizer.models.registry.get("tiny").model.session, "run", fail)
             async with asyncio.timeout(PATIENCE_S):
-                while service.health()[0]:
+                while service.recognizer.problem() is None:
                     await asyncio.sleep(0.01)
             with pytest.raises(NotReady, match="does not answer"):
                 await replica.check_health()
@@ -122,10 +122,10 @@ async def test_replica_without_models_does_not_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_request_that_the_proxy_has_no_more_of_is_one_of_a_caller_who_has_gone() -> None:
+async def test_request_cancelled_by_the_proxy_counts_as_disconnected() -> None:
     from ray.exceptions import TaskCancelledError
 
-    from service.ray_app import _BehindProxy
+    from service.ray_app import _ProxiedApp
 
     received: list[Any] = []
 
@@ -136,14 +136,14 @@ async def test_request_that_the_proxy_has_no_more_of_is_one_of_a_caller_who_has_
         raise TaskCancelledError
 
     async def send(message: Any) -> None:
-        raise AssertionError("nobody is there")
+        raise AssertionError("the client has disconnected")
 
-    await _BehindProxy(app)({"type": "http"}, receive, send)
+    await _ProxiedApp(app)({"type": "http"}, receive, send)
     assert received == [{"type": "http.disconnect"}]
 
 
 @asynccontextmanager
-async def replica_of(**settings: Any) -> AsyncIterator[tuple[Any, Lifecycle]]:
+async def replica_of(**settings: Any) -> AsyncIterator[tuple[Any, Service]]:
     """A replica in this process, and its service, started."""
     from service.ray_app import Replica
 

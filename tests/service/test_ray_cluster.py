@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from service.http.lifecycle import UPLOADS_PER_PLACE
+from service.pipeline.limits.admission import UPLOADS_PER_PLACE
 from tests.processes import alive, command, descendants
 from tests.ray_cluster import POLL_S, Cluster, serving
 from tests.server import PATIENCE_S, begin_upload

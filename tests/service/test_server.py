@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -12,18 +13,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from service.pipeline.limits.admission import UPLOADS_PER_PLACE
 from service.server import listen
 from tests.server import PATIENCE_S, RunningServer, running_server, starting_server
 from tests.tiny_models import TinyModel, write_package
 
 # Side of a matrix whose product takes a good part of a second: time to do something meanwhile.
 SLOW = 2500
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +71,14 @@ def httpx_response(connection: socket.socket) -> httpx.Response:
 
 
 def test_start_is_told_and_readiness_follows_the_models(server: RunningServer) -> None:
-    states = [line["state"] for line in server.log if line.get("logger") == "service.http.lifecycle"]
-    assert states == ["serving"]
+    states = [line["state"] for line in server.log if line.get("logger") == "service.pipeline.recognizer"]
+    assert states == ["starting", "serving"]
     assert server.get("/healthz").json() == {"status": "ok"}
     assert server.get("/readyz").json() == {"status": "ready"}
 
 
-def test_no_garbage_collection_looks_at_what_the_start_made(server: RunningServer) -> None:
-    assert server.line(event="out of garbage collection")["objects"] > 50_000
+def test_objects_of_the_start_are_excluded_from_garbage_collection(server: RunningServer) -> None:
+    assert server.line(event="excluded from garbage collection")["objects"] > 50_000
 
 
 def run_to_its_end(models: Path, **settings: Any) -> tuple[int, list[dict[str, Any]]]:
@@ -195,6 +199,22 @@ class TestOneLineARequest:
             client.post("/v1/classify", content=b"no video")
         assert server.line(event="request", request_id="log-2")["problem"] == "not_a_video"
 
+    @pytest.mark.parametrize(
+        ("given", "logged"),
+        [
+            (TRACE, TRACE),
+            ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", None),
+            ("anything", None),
+        ],
+    )
+    def test_it_has_the_trace_of_the_caller(
+        self, server: RunningServer, given: str, logged: str | None
+    ) -> None:
+        request_id = f"trace-{len(given)}-{given[3]}"
+        with server.client(headers={"X-Request-ID": request_id, "traceparent": given}) as client:
+            client.get("/v1/models")
+        assert server.line(event="request", request_id=request_id).get("traceparent") == logged
+
     def test_probes_are_told_of_at_debug_only(self, server: RunningServer) -> None:
         server.get("/healthz")
         assert server.line(event="request", route="/healthz")["level"] == "debug"
@@ -295,14 +315,61 @@ class TestUnderLoad:
 
     def test_uploads_under_way_have_a_bound_too(self, tiny_models: Path, red_clip: bytes) -> None:
         with running_server(tiny_models, QUEUE_LIMIT=1) as server, ExitStack() as uploads:
-            for _ in range(4):
-                uploads.enter_context(server.begin_upload(1000, b"x"))
-            server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 5, "four uploads")
-            refused = server.post(red_clip)
-            assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+            connections = [
+                uploads.enter_context(server.begin_upload(1000, b"x")) for _ in range(2 * UPLOADS_PER_PLACE)
+            ]
+
+            def refused() -> list[socket.socket]:
+                """Either at once, or because another one has taken the place of an upload that paused."""
+                found = select.select(connections, [], [], 0)[0]
+                return found if len(found) >= UPLOADS_PER_PLACE else []
+
+            for connection in server.wait_for(refused, "refusals"):
+                status, problem = answer_on(connection)
+                assert (status, problem["code"]) == (503, "overloaded")
             uploads.close()
             server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 1, "end of the uploads")
             assert server.post(red_clip).status_code == 200
+
+    def test_heads_without_uploads_lock_out_nobody(self, tiny_models: Path, red_clip: bytes) -> None:
+        limit, keys = 8, ("first", "second", "third")
+        places = UPLOADS_PER_PLACE * limit
+        headers = [{"Authorization": f"Bearer {key}"} for key in keys]
+        with (
+            running_server(
+                tiny_models,
+                API_KEYS=",".join(keys),
+                QUEUE_LIMIT=limit,
+                LATENCY_TARGET_S=600,
+                REQUEST_TIMEOUT_S=600,
+            ) as server,
+            server.client(headers=headers[2]) as client,
+            ExitStack() as stack,
+        ):
+
+            def open_heads(number: int, key: int) -> list[socket.socket]:
+                begin = partial(server.begin_upload, 1000, b"", "/v1/timeline", **headers[key])
+                return [stack.enter_context(begin()) for _ in range(number)]
+
+            def posted() -> set[int]:
+                paths = ("/v1/classify", "/v1/timeline")
+                return {client.post(path, content=red_clip).status_code for path in paths}
+
+            heads = open_heads(places, key=0)
+            server.wait_for(
+                lambda: (
+                    server.metric("blvnet_requests_total", route="/v1/timeline", code="429") == places / 2
+                ),
+                "the end of the share of the key",
+            )
+            assert posted() == {200}
+            heads += open_heads(places // 2, key=1)
+            server.wait_for(
+                lambda: server.metric("blvnet_inflight_requests") == places + 1, "uploads in all places"
+            )
+            server.wait_for(lambda: posted() == {200}, "answers")
+            details = {answer_on(head)[1]["detail"] for head in select.select(heads, [], [], 0)[0]}
+            assert any("while others waited for its place" in detail for detail in details)
 
     def test_request_past_its_deadline_is_a_504(self, slow_models: Path, red_clip: bytes) -> None:
         with running_server(slow_models, REQUEST_TIMEOUT_S=0.05) as server:
@@ -353,7 +420,7 @@ class TestShutdown:
             assert answer_on(upload)[0] == 200
             assert server.process.wait(PATIENCE_S) == 0
         assert (late.status_code, late.json()["code"]) == (503, "not_ready")
-        assert (probe.status_code, probe.json()["detail"]) == (503, "the service is shutting down")
+        assert (probe.status_code, probe.json()["detail"]) == (503, "The service is shutting down.")
         assert "Retry-After" in late.headers
 
     def test_accepted_work_is_finished_whatever_comes_meanwhile(
@@ -400,7 +467,9 @@ class TestShutdown:
         with running_server(tiny_models, SHUTDOWN_GRACE_S=3600) as server, server.client() as idle:
             idle.get("/healthz")
             assert server.stop(number) == 0
-        assert [line["state"] for line in server.log if "state" in line] == ["serving", "draining", "stopped"]
+        assert [line["state"] for line in server.log if "state" in line] == [
+            "starting", "serving", "draining", "stopped",
+        ]  # fmt: skip
 
     def test_inference_that_does_not_end_is_left_behind(self, tmp_path: Path, red_clip: bytes) -> None:
         write_package(tmp_path, model=TinyModel(endless=True))
@@ -410,7 +479,7 @@ class TestShutdown:
             assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
             server.wait_for(lambda: not server.is_ready(), "the news that inference is stuck")
             assert server.stop() == 1
-        assert server.line(event="the process ends before its inferences")["inferences"] == 1
+        assert server.line(event="exiting with inferences that do not return")["inferences"] == 1
         give_up = time.monotonic() + PATIENCE_S
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < give_up
@@ -418,5 +487,29 @@ class TestShutdown:
 
     def test_signal_during_the_start_ends_it(self, tiny_models: Path) -> None:
         with starting_server(tiny_models) as server:
-            server.line(event="the recognizer is starting")
+            server.line(event="service is starting")
             assert server.stop() == 0
+
+
+def test_requests_are_accepted_between_the_signal_and_the_drain(tiny_models: Path, red_clip: bytes) -> None:
+    with running_server(tiny_models, SHUTDOWN_DELAY_S=60) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for(lambda: not server.is_ready(), "not ready")
+        assert server.get("/healthz").is_success
+        assert server.post(red_clip).status_code == 200
+        assert server.stop() == 0  # the second signal ends the delay
+
+
+def test_misspelt_key_variable_stops_the_start(tiny_models: Path) -> None:
+    ended, log = run_to_its_end(tiny_models, API_KEY="secret")
+    assert ended == 2
+    assert "BLVNET_API_KEY is set but is not a setting" in log[-1]["text"]
+    assert "secret" not in str(log)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/"])
+def test_head_is_answered_like_get_without_a_body(server: RunningServer, path: str) -> None:
+    with server.client() as client:
+        answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["Content-Type"] == server.get(path).headers["Content-Type"]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from service.engines.providers import Provider
+from service.packages.folders import bundled_models
 from service.settings import (
     BadSetting,
     LogFormat,
-    Provider,
     Settings,
-    bundled_models,
     load_settings,
     unknown_variables,
 )
@@ -111,13 +111,64 @@ def test_admin_key_is_never_shown_and_is_none_of_the_api_keys() -> None:
 
 
 def test_all_wrong_values_are_told_at_once() -> None:
-    with pytest.raises(BadSetting, match=r"BLVNET_PORT .*; BLVNET_MAX_BATCH "):
+    with pytest.raises(BadSetting, match=r"BLVNET_MAX_BATCH .*; BLVNET_PORT "):
         load_settings({"port": "x", "max_batch": "y"})
 
 
 def test_variable_that_is_no_setting_is_found() -> None:
     environment = {"BLVNET_PROT": "1", "BLVNET_PORT": "1", "PATH": "/bin", "blvnet_host": "a"}
     assert unknown_variables(environment) == ["BLVNET_PROT"]
+
+
+@pytest.mark.parametrize("name", ["BLVNET_API_KEY", "BLVNET_APIKEYS", "blvnet_admin_keys"])
+def test_unknown_variable_that_looks_like_a_key_is_refused(name: str) -> None:
+    with pytest.raises(
+        BadSetting, match=rf"{name} is set but is not a setting.*; did you mean BLVNET_"
+    ) as caught:
+        unknown_variables({name: "secret"})
+    assert "secret" not in caught.value.message
+
+
+def test_keys_are_read_from_files(tmp_path: Path) -> None:
+    keys, admin = tmp_path / "keys", tmp_path / "admin"
+    keys.write_text("first,second\nthird\n")
+    admin.write_text("fourth\n")
+    settings = load_settings({"api_keys_file": str(keys), "admin_key_file": str(admin)})
+    assert [key.get_secret_value() for key in settings.api_keys] == ["first", "second", "third"]
+    assert settings.admin_key is not None
+    assert settings.admin_key.get_secret_value() == "fourth"
+
+
+@pytest.mark.parametrize("name", ["api_keys_file", "admin_key_file"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "it cannot be read: No such file or directory"),
+        (b"\n", "it contains no key"),
+        (b"\xff", "it is not a text file"),
+        (b"with space", "a key must be printable ASCII"),
+    ],
+)
+def test_bad_key_file_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadSetting) as caught:
+        load_settings({name: str(path)})
+    assert caught.value.message.startswith(f"BLVNET_{name.upper()} (--{name.replace('_', '-')})")
+    assert message in caught.value.message
+    assert "with space" not in caught.value.message
+
+
+def test_key_file_and_keys_exclude_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("first")
+    for name in ("api_keys", "admin_key"):
+        with pytest.raises(BadSetting, match=f"cannot be combined with BLVNET_{name.upper()}_FILE"):
+            load_settings({f"{name}_file": str(path), name: "second"})
+    path.write_text("first,second")
+    with pytest.raises(BadSetting, match="it must contain one key, not 2"):
+        load_settings({"admin_key_file": str(path)})
 
 
 def test_core_gets_every_value_that_it_has_a_field_for() -> None:
@@ -128,7 +179,7 @@ def test_core_gets_every_value_that_it_has_a_field_for() -> None:
             "decode_timeout_s": "11", "decode_memory_mb": "512", "max_pixels": "100", "max_duration_s": "13",
         }
     )  # fmt: skip
-    core = settings.core_config()
+    core = settings
     assert (core.models, core.provider, core.inference_threads) == (Path("/m"), "cpu", 3)
     assert (core.max_batch, core.batch_wait_ms, core.queue_limit) == (5, 1.5, 7)
     assert (core.decode_workers, core.decode_timeout_s, core.decode_memory_mb) == (9, 11.0, 512)

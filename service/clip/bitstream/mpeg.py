@@ -1,15 +1,16 @@
-"""MPEG-1, MPEG-2 and MPEG-4 part 2 (ISO/IEC 11172-2, 13818-2, 14496-2): nothing refers to a B picture.
+"""MPEG-1, MPEG-2 and MPEG-4 part 2 (ISO/IEC 11172-2, 13818-2, 14496-2).
 
-A picture of another kind is shown when the next of another kind comes, a B picture at once.
+B pictures are shown at once and never referred to. Any other picture is shown when the next one of its kind
+arrives.
 """
 
 from __future__ import annotations
 
-from service.clip.bitstream.bits import Bits
-from service.clip.bitstream.coded import Coded, Entry, NotThinned, Unplannable
+from service.clip.bitstream.bits import BitReader
+from service.clip.bitstream.packet_info import PacketInfo, RandomAccess, Unplannable, WithoutPruner
 
 START_CODE = b"\0\0\1"
-# MPEG-1 and -2: start codes, picture_coding_type, extension_start_code_identifier, picture_structure.
+# MPEG-1 and MPEG-2: start codes, picture_coding_type, extension_start_code_identifier, picture_structure.
 PICTURE, SEQUENCE, EXTENSION = 0x00, 0xB3, 0xB5
 FIRST_SLICE, LAST_SLICE = 0x01, 0xAF
 I_PICTURE, B_PICTURE = 1, 3
@@ -23,29 +24,29 @@ EXTENDED_PAR = 15
 
 
 class DisplayOrder:
-    """Numbers pictures as the decoder gives them: one that is referred to after the Bs that follow it.
+    """Numbers pictures in display order: a reference picture comes after the B pictures that follow it.
 
-    How many will follow is not known yet, so there is room for `GAP` of them.
+    The number of these is unknown when the reference picture is numbered, so it leaves a gap.
     """
 
     GAP = 1 << 20
 
     def __init__(self) -> None:
         self._references = 0
-        self._between = 0
+        self._b_pictures = 0
 
-    def next(self, is_b: bool) -> int:
-        """The place of the next picture."""
+    def next(self, *, is_b: bool) -> int:
+        """Return the number of the next picture."""
         if is_b:
-            self._between += 1
-            return (self._references - 1) * self.GAP + self._between
+            self._b_pictures += 1
+            return (self._references - 1) * self.GAP + self._b_pictures
         self._references += 1
-        self._between = 0
+        self._b_pictures = 0
         return self._references * self.GAP
 
 
-class Mpeg2Reader(NotThinned):
-    """See `Reader`; for MPEG-1 as well."""
+class Mpeg2Reader(WithoutPruner):
+    """`PacketReader` for MPEG-1 and MPEG-2."""
 
     independent = False  # quantiser matrices may come anywhere
 
@@ -53,121 +54,123 @@ class Mpeg2Reader(NotThinned):
         self._order = DisplayOrder()
 
     def reorder_depth(self) -> int | None:
-        """See `Reader`."""
+        """One frame."""
         return 1
 
-    def read(self, packet: memoryview) -> Coded:
-        """See `Reader`."""
+    def read(self, packet: memoryview) -> PacketInfo:
+        """Describe the next packet."""
         data = bytes(packet)
         kinds: list[int] = []
         structures: list[int] = []
-        with_sequence = with_matrix = False
-        at = data.find(START_CODE)
-        while 0 <= at < len(data) - 9:
-            code = data[at + 3]
+        has_sequence = has_matrix = False
+        position = data.find(START_CODE)
+        while 0 <= position < len(data) - 9:
+            code = data[position + 3]
             if code == PICTURE:
-                kinds.append(data[at + 5] >> 3 & 7)
+                kinds.append(data[position + 5] >> 3 & 7)
             elif code == SEQUENCE:
-                with_sequence = True
+                has_sequence = True
             elif code == EXTENSION:
-                with_matrix = with_matrix or data[at + 4] >> 4 == QUANT_MATRIX
-                if data[at + 4] >> 4 == PICTURE_CODING:
-                    structures.append(data[at + 6] & 3)
-            slices = FIRST_SLICE <= code <= LAST_SLICE
-            at = data.find(START_CODE + b"\0" if slices else START_CODE, at + 3)
-        _check_is_one_frame(kinds, structures)
-        disposable = all(kind == B_PICTURE for kind in kinds) and not with_matrix
-        entry = Entry.OPEN if kinds[0] == I_PICTURE and with_sequence else Entry.NONE
-        return Coded(self._order.next(kinds[0] == B_PICTURE), entry, referenced=not disposable)
+                identifier = data[position + 4] >> 4
+                has_matrix = has_matrix or identifier == QUANT_MATRIX
+                if identifier == PICTURE_CODING:
+                    structures.append(data[position + 6] & 3)
+            # After a slice only another picture matters; other slices are skipped for speed.
+            is_slice = FIRST_SLICE <= code <= LAST_SLICE
+            position = data.find(START_CODE + b"\0" if is_slice else START_CODE, position + 3)
+        if not kinds:
+            raise Unplannable("a packet has no picture")
+        fields = [structure for structure in structures if structure != WHOLE_FRAME]
+        if len(kinds) == 1 and fields:
+            raise Unplannable("fields are in separate packets")
+        if len(kinds) > 2 or (len(kinds) == 2 and sorted(fields) != [1, 2]):
+            raise Unplannable("a packet has several pictures")
+        is_reference = has_matrix or any(kind != B_PICTURE for kind in kinds)
+        starts = kinds[0] == I_PICTURE and has_sequence
+        return PacketInfo(
+            self._order.next(is_b=kinds[0] == B_PICTURE),
+            RandomAccess.OPEN if starts else RandomAccess.NONE,
+            is_reference=is_reference,
+        )
 
 
-def _check_is_one_frame(kinds: list[int], structures: list[int]) -> None:
-    if not kinds:
-        raise Unplannable("a packet without a picture")
-    fields = [structure for structure in structures if structure != WHOLE_FRAME]
-    if len(kinds) == 1 and fields:
-        raise Unplannable("fields in packets of their own")
-    if len(kinds) > 2 or (len(kinds) == 2 and sorted(fields) != [1, 2]):
-        raise Unplannable("several pictures in a packet")
+class Mpeg4Reader(WithoutPruner):
+    """`PacketReader` for MPEG-4 part 2.
 
+    Args:
+        header: The stream header, with the video object layer (VOL).
+    """
 
-class Mpeg4Reader(NotThinned):
-    """See `Reader`; `header` is the stream's own, with the video object layer."""
-
-    independent = False  # how faults of old encoders are worked around is found out from the first packets
+    independent = False  # FFmpeg detects the encoder, and works around its faults, from the first packets
 
     def __init__(self, header: bytes) -> None:
         self._order = DisplayOrder()
-        self._layer: bytes | None = None
+        self._vol: bytes | None = None
         self._time_bits = 0
         self._interlaced = False
-        self._in_header = self._take_layer(header)
+        self._vol_in_header = self._read_vol(header)
 
     def reorder_depth(self) -> int | None:
-        """See `Reader`."""
+        """One frame."""
         return 1
 
-    def read(self, packet: memoryview) -> Coded:
-        """See `Reader`."""
+    def read(self, packet: memoryview) -> PacketInfo:
+        """Describe the next packet."""
         data = bytes(packet)
-        at = data.find(START_CODE + bytes([VOP]))
-        if at < 0:
-            raise Unplannable("a packet without a picture")
-        if data.find(START_CODE + bytes([VOP]), at + 4) >= 0:
-            raise Unplannable("several pictures in a packet")
-        with_layer = self._take_layer(data[:at])
-        if self._layer is None:
-            raise Unplannable("a picture without its parameters")
-        kind = self._kind(data[at + 4 : at + 32])
-        entry = Entry.OPEN if kind == I_VOP and (with_layer or self._in_header) else Entry.NONE
-        # Direct mode in interlaced pictures goes by the first B picture that the decoder has seen.
-        disposable = kind == B_VOP and not self._interlaced
-        return Coded(self._order.next(kind == B_VOP), entry, referenced=not disposable)
-
-    def _kind(self, header: bytes) -> int:
-        """`vop_coding_type` (clause 6.2.5)."""
-        bits = Bits(header)
-        kind = bits.u(2)
+        position = data.find(START_CODE + bytes([VOP]))
+        if position < 0:
+            raise Unplannable("a packet has no picture")
+        if data.find(START_CODE + bytes([VOP]), position + 4) >= 0:
+            raise Unplannable("a packet has several pictures")
+        has_vol = self._read_vol(data[:position])
+        if self._vol is None:
+            raise Unplannable("a picture lacks its parameters")
+        bits = BitReader(data[position + 4 : position + 32])
+        kind = bits.u(2)  # vop_coding_type, clause 6.2.5
         while bits.flag():  # modulo_time_base
             pass
         bits.u(1 + self._time_bits + 1)
-        if not bits.flag():
-            raise Unplannable("pictures that are not coded")
-        return kind
+        if not bits.flag():  # vop_coded
+            raise Unplannable("a picture is not coded")
+        starts = kind == I_VOP and (has_vol or self._vol_in_header)
+        return PacketInfo(
+            self._order.next(is_b=kind == B_VOP),
+            RandomAccess.OPEN if starts else RandomAccess.NONE,
+            # The direct mode of interlaced pictures depends on the first B picture that the decoder has seen.
+            is_reference=kind != B_VOP or self._interlaced,
+        )
 
-    def _take_layer(self, data: bytes) -> bool:
-        """Read the video object layer (clause 6.2.3), if it is there; only one is allowed for."""
-        at = data.find(START_CODE)
-        while at >= 0 and not (at + 3 < len(data) and FIRST_VOL <= data[at + 3] <= LAST_VOL):
-            at = data.find(START_CODE, at + 3)
-        if at < 0:
+    def _read_vol(self, data: bytes) -> bool:
+        """Read the video object layer (clause 6.2.3) in `data`, if any. Return whether there is one."""
+        start = data.find(START_CODE)
+        while start >= 0 and not (start + 3 < len(data) and FIRST_VOL <= data[start + 3] <= LAST_VOL):
+            start = data.find(START_CODE, start + 3)
+        if start < 0:
             return False
-        end = data.find(START_CODE, at + 3)
-        layer = data[at + 4 : end if end >= 0 else len(data)]
-        if self._layer is None:
-            self._layer = layer
-            self._read_layer(Bits(layer))
-        elif layer != self._layer:
-            raise Unplannable("parameters that change")
+        end = data.find(START_CODE, start + 3)
+        vol = data[start + 4 : end if end >= 0 else len(data)]
+        if self._vol is not None and vol != self._vol:
+            raise Unplannable("the parameters change")
+        if self._vol is None:
+            self._vol = vol
+            bits = BitReader(vol)
+            bits.u(9)
+            if bits.flag():  # is_object_layer_identifier
+                bits.u(7)
+            if bits.u(4) == EXTENDED_PAR:
+                bits.u(16)
+            if bits.flag():  # vol_control_parameters
+                bits.u(3)
+                if bits.flag():
+                    bits.u(79)
+            if bits.u(2):
+                raise Unplannable("pictures are not rectangular")
+            bits.u(1)
+            resolution = bits.u(16)
+            self._time_bits = max(1, (resolution - 1).bit_length())
+            bits.u(1)
+            if bits.flag():  # fixed_vop_rate
+                bits.u(self._time_bits)
+            bits.u(1 + 13 + 1 + 13 + 1)
+            self._interlaced = bits.flag()
         return True
-
-    def _read_layer(self, bits: Bits) -> None:
-        bits.u(9)
-        if bits.flag():  # is_object_layer_identifier
-            bits.u(7)
-        if bits.u(4) == EXTENDED_PAR:
-            bits.u(16)
-        if bits.flag():  # vol_control_parameters
-            bits.u(3)
-            if bits.flag():
-                bits.u(79)
-        if bits.u(2):
-            raise Unplannable("pictures that are not rectangular")
-        bits.u(1)
-        resolution = bits.u(16)
-        self._time_bits = max(1, (resolution - 1).bit_length())
-        bits.u(1)
-        if bits.flag():  # fixed_vop_rate
-            bits.u(self._time_bits)
-        bits.u(1 + 13 + 1 + 13 + 1)
-        self._interlaced = bits.flag()

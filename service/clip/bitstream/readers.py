@@ -1,22 +1,25 @@
-"""Which codec is read by what."""
+"""Choose the packet reader of a codec."""
 
 from __future__ import annotations
 
-from service.clip.bitstream.av1 import Av1Reader
-from service.clip.bitstream.coded import Reader, Unplannable
-from service.clip.bitstream.h264 import H264Reader
+from service.clip.bitstream.h264.reader import H264Reader
 from service.clip.bitstream.hevc import HevcReader
 from service.clip.bitstream.intra import IntraReader, MotionJpegReader
 from service.clip.bitstream.mpeg import Mpeg2Reader, Mpeg4Reader
-from service.clip.bitstream.vpx import Vp8Reader, Vp9Reader
+from service.clip.bitstream.packet_info import PacketReader, Unplannable
+from service.clip.bitstream.vpx_av1 import Av1Reader, Vp8Reader, Vp9Reader
 
 
-def reader_for(codec: str, header: bytes) -> Reader:
-    """The reader of a codec's packets; `header` is what the container has of the stream (`extradata`).
+def reader_for(codec: str, header: bytes) -> PacketReader:
+    """Return a reader for the packets of a codec.
+
+    Args:
+        codec: Name of the codec.
+        header: The stream header as stored by the container (FFmpeg's `extradata`).
 
     Raises:
-        Unplannable: there is none, or the header cannot be read. The codecs without one are old and rare, or
-            make each frame from the one before (gif).
+        Unplannable: The codec has no reader, or the header cannot be read. Codecs without a reader are old
+            and rare, or build each frame from the one before (GIF).
     """
     match codec:
         case "h264":
@@ -38,4 +41,4 @@ def reader_for(codec: str, header: bytes) -> Reader:
         case "prores" | "ffv1":
             return IntraReader()
         case _:
-            raise Unplannable("a codec whose packets are not read")
+            raise Unplannable("packets of this codec are not read")

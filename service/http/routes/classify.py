@@ -6,14 +6,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from service.http.answer_cache import cache_key
 from service.http.context import RequestRecord, record_of
-from service.http.deps import RequestDeadline, Service, take_share, until, while_connected
-from service.http.lifecycle import Lifecycle
-from service.http.openapi import CLIP_BODY, problems
-from service.http.schemas import Classification, ClassifyAnswer, ClassifyParameters, server_timing
-from service.http.uploads import received_clip
-from service.pipeline.recognition import Query as ClipQuery
-from service.pipeline.recognition import Recognition
+from service.http.dependencies import CurrentService, RequestDeadline, take_share, while_connected
+from service.http.middleware.admission import ticket_of
+from service.http.openapi import VIDEO_BODY, VIDEO_PROBLEMS, problems
+from service.http.schemas.classify import ClassifyAnswer, ClassifyParameters
+from service.http.schemas.common import MS_DIGITS, TimingMs, server_timing
+from service.http.service import Service
+from service.http.uploads import UploadLimits, received_video
+from service.pipeline.classification import Query as VideoQuery
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
 
@@ -22,16 +24,13 @@ router = APIRouter(prefix="/v1", tags=["recognition"])
     "/classify",
     summary="Label a clip",
     response_model=ClassifyAnswer,
-    responses=problems(
-        "bad_request", "unauthorized", "model_not_found", "too_large", "not_a_video", "undecodable",
-        "invalid_parameter", "over_limit", "rate_limited", "overloaded", "not_ready", "deadline_exceeded",
-    ),
-    openapi_extra=CLIP_BODY,
+    responses=problems(*VIDEO_PROBLEMS),
+    openapi_extra=VIDEO_BODY,
     dependencies=[Depends(take_share)],
-)  # fmt: skip
+)
 async def classify(
     request: Request,
-    service: Service,
+    service: CurrentService,
     deadline: RequestDeadline,
     parameters: Annotated[ClassifyParameters, Query()],
 ) -> Response:
@@ -40,35 +39,44 @@ async def classify(
     Send the clip as the form field `file`, or as the body itself.
     """
     record = record_of(request)
-    query = ClipQuery(
+    query = VideoQuery(
         model=parameters.model,
         top_k=parameters.top_k,
         clips=parameters.clips,
-        crops=int(parameters.crops),
+        crops=parameters.crops,
         evidence=parameters.evidence,
+        frames=parameters.frames,
     )
-    # A model that is not there is refused before the clip is read; one that is stays until the answer.
-    with service.admit(query.views, deadline.at), service.recognizer.model(query.model).held() as held:
-        record.model = held.manifest.name
-        async with (
-            until(deadline),
-            received_clip(request, service.settings.max_upload_bytes) as upload,
-        ):
+    # The model is held from here on, so an unknown one is refused before the upload is received.
+    async with service.recognizer.accept(
+        query.model, views=query.views, deadline=deadline, ticket=ticket_of(request)
+    ) as accepted:
+        record.model = accepted.model.manifest.name
+        async with received_video(request, UploadLimits.of(service.settings), accepted.ticket) as upload:
             record.received(upload.size_bytes)
+
+            async def compute() -> ClassifyAnswer:
+                return ClassifyAnswer.of(await accepted.classify(upload.content, query))
+
             async with while_connected(request):
-                recognition = await service.recognizer.recognize(upload.clip, query, deadline.at, held)
-    return _answer(service, record, recognition)
+                if service.cache is None:
+                    answer = await compute()
+                else:
+                    key = await cache_key(upload.content, accepted.model.manifest, query)
+                    answer, cached = await service.cache.get_or_compute(key, compute)
+                    service.metrics.cache_requests.labels(cached.value).inc()
+    return _completed(service, record, answer)
 
 
-def _answer(service: Lifecycle, record: RequestRecord, recognition: Recognition) -> Response:
-    classification = Classification.of(
-        recognition, receive_ms=record.stages_ms["receive"], total_ms=record.elapsed_ms()
-    )
-    answer = ClassifyAnswer(**dict(classification), request_id=record.request_id)
-    stages = answer.timing_ms.stages()
+def _completed(service: Service, record: RequestRecord, answer: ClassifyAnswer) -> Response:
+    """The response with an answer, whose timing and request id are filled in and counted."""
+    stages = answer.timing_ms.stages() | {"receive": round(record.stages_ms["receive"], MS_DIGITS)}
+    answer.timing_ms = TimingMs(**stages, total=round(record.elapsed_ms(), MS_DIGITS))
+    answer.request_id = record.request_id
     record.stages_ms = stages
-    service.metrics.stages(answer.model.name, stages)
-    service.metrics.predictions.labels(answer.model.name, answer.predictions[0].label).inc()
+    service.metrics.classified(
+        answer.model.name, answer.predictions[0].label, stages if not answer.cached else None
+    )
     return Response(
         answer.model_dump_json(),
         media_type="application/json",

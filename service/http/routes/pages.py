@@ -1,7 +1,7 @@
-"""For people with a browser: a page to try the service with, and the API's documentation.
+"""The web page and the API documentation.
 
-Neither loads anything from elsewhere, and a content security policy holds them to it: only the very scripts
-that were written into them run.
+Both are self-contained. Their content security policies allow only files of this server, and no other site
+can frame them.
 """
 
 from __future__ import annotations
@@ -11,33 +11,58 @@ import hashlib
 import re
 from functools import lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
+
+from service.http.dependencies import CurrentService
+from service.http.static_files import StaticFile
 
 router = APIRouter(include_in_schema=False)
 
 DOCS_PATH = "/docs"
+PAGE_PATH = "/page"
 OPENAPI_PATH = "/openapi.json"
-# Swagger UI as the package fastapi-offline carries it, by the path below which it is served here.
-DOCS_FILES = {
-    "swagger-ui-bundle.js": "text/javascript",
-    "swagger-ui.css": "text/css",
-    "favicon.png": "image/png",
-}
+# Files of Swagger UI, from the package fastapi-offline.
+DOCS_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+MEDIA_TYPES = {
+    "css": "text/css", "html": "text/html", "js": "text/javascript", "mp4": "video/mp4", "png": "image/png",
+}  # fmt: skip
 COMMON_POLICY = (
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+# Videos and recordings are played from memory; images of frames are `data:` URLs.
+PAGE_POLICY = f"{COMMON_POLICY}; script-src 'self'; style-src 'self'; media-src blob:; img-src data:"
+COMMON_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+}
+INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
+@router.head("/")
 @router.get("/")
-async def page() -> Response:
-    """The page to try the service with."""
-    html = _page()
-    policy = f"{COMMON_POLICY}; {_hashes(html)}; media-src blob:; img-src data:"
-    return _html(html, policy)
+async def page(request: Request, service: CurrentService) -> Response:
+    """The web page, with what it must know before it can send a request."""
+    headers = COMMON_HEADERS | {"Content-Security-Policy": PAGE_POLICY}
+    teaching = "off"
+    if service.teacher is not None:
+        teaching = "admin" if service.admin_key.is_set else "on"
+    html = _page_files()["index.html"].content.decode()
+    html = html.replace('data-keys="none"', f'data-keys="{"none" if service.keys.open else "needed"}"', 1)
+    html = html.replace('data-teaching="off"', f'data-teaching="{teaching}"', 1)
+    return StaticFile(html.encode(), "text/html").response(request, headers)
+
+
+@router.get(PAGE_PATH + "/{name:path}")
+async def page_file(name: str, request: Request) -> Response:
+    """A module, style sheet or sample video of the page."""
+    if name not in _page_files():
+        raise HTTPException(404)
+    return _page_files()[name].response(request, COMMON_HEADERS)
 
 
 @router.get(DOCS_PATH)
@@ -52,45 +77,45 @@ async def docs(request: Request) -> Response:
             swagger_favicon_url=f".{DOCS_PATH}/favicon.png",
         ).body
     ).decode()
-    # Swagger UI sets styles on its elements, which no hash can allow.
+    # Swagger UI has colours for dark mode but leaves it to the page to select them.
+    html = html.replace("<head>", f'<head><script src=".{PAGE_PATH}/docs.js"></script>', 1)
+    script_hashes = " ".join(map(_hash, INLINE_SCRIPT.findall(html)))
+    # Swagger UI sets inline styles from scripts, which no hash can allow.
     policy = (
-        f"{COMMON_POLICY}; {_hashes(html)} 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+        f"{COMMON_POLICY}; script-src {script_hashes} 'self'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:"
     )
-    return _html(html, policy)
+    headers = COMMON_HEADERS | {"Content-Security-Policy": policy}
+    return StaticFile(html.encode(), "text/html").response(request, headers)
 
 
 @router.get(DOCS_PATH + "/{name}")
-async def docs_file(name: str) -> Response:
+async def docs_file(name: str, request: Request) -> Response:
     """A file of Swagger UI."""
     if name not in DOCS_FILES:
         raise HTTPException(404)
-    return Response(_docs_file(name), media_type=DOCS_FILES[name], headers={"Cache-Control": "max-age=86400"})
-
-
-def _html(html: str, policy: str) -> HTMLResponse:
-    headers = {
-        "Content-Security-Policy": policy,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
-    return HTMLResponse(html, headers=headers)
+    return _docs_file(name).response(request, COMMON_HEADERS)
 
 
 @lru_cache
-def _page() -> str:
-    return files("service.http").joinpath("page", "index.html").read_text(encoding="utf-8")
+def _page_files() -> dict[str, StaticFile]:
+    """Every file of the page by its path; reading them all means that no path from outside is opened."""
+    folder = files("service.http").joinpath("page")
+    found = {entry.name: entry for entry in folder.iterdir() if entry.is_file()}
+    samples = folder.joinpath("samples")
+    found |= {f"{samples.name}/{entry.name}": entry for entry in samples.iterdir()}
+    return {name: _read(entry) for name, entry in found.items()}
 
 
 @lru_cache
-def _docs_file(name: str) -> bytes:
-    return files("fastapi_offline").joinpath("static", name).read_bytes()
+def _docs_file(name: str) -> StaticFile:
+    return _read(files("fastapi_offline").joinpath("static", name))
 
 
-@lru_cache
-def _hashes(html: str) -> str:
-    """The policy's directives for the scripts and styles that are written into `html`."""
-    sources: dict[str, list[str]] = {"script": [], "style": []}
-    for kind, text in INLINE.findall(html):
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        sources[kind].append(f"'sha256-{digest}'")
-    return "; ".join(f"{kind}-src {' '.join(hashes)}" for kind, hashes in sources.items() if hashes)
+def _read(file: Traversable) -> StaticFile:
+    return StaticFile(file.read_bytes(), MEDIA_TYPES[file.name.rpartition(".")[2]])
+
+
+def _hash(script: str) -> str:
+    """The source of an inline script in a content security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

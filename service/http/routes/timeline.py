@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from service.http.context import RequestRecord, record_of
-from service.http.deps import Deadline, Service, TimelineDeadline, take_share, until, while_connected
-from service.http.lifecycle import Lifecycle
-from service.http.lines import Lines, LinesAnswer
-from service.http.openapi import CLIP_BODY, json_lines, problems
-from service.http.schemas import server_timing
-from service.http.timeline_schemas import (
-    TimelineEnd,
-    TimelineError,
-    TimelineParameters,
-    TimelineWindow,
-)
-from service.http.uploads import received_clip
-from service.pipeline.recognition import Timings
-from service.pipeline.timeline import Deadlines, TimelineQuery, WindowRecognition, recognize_timeline
+from service.http.context import record_of
+from service.http.dependencies import CurrentService, TimelineDeadline, take_share, while_connected
+from service.http.middleware.admission import ticket_of
+from service.http.ndjson import NDJSONResponse, NDJSONWriter
+from service.http.openapi import VIDEO_BODY, VIDEO_PROBLEMS, ndjson, problems
+from service.http.schemas.common import server_timing
+from service.http.schemas.timeline import TimelineEnd, TimelineError, TimelineParameters, TimelineWindow
+from service.http.service import Service
+from service.http.uploads import UploadLimits, received_video
+from service.pipeline.limits.deadline import Deadline
+from service.pipeline.timeline import TimelineQuery, WindowClassification, classify_windows
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
 
@@ -32,17 +27,14 @@ router = APIRouter(prefix="/v1", tags=["recognition"])
     "/timeline",
     summary="Label a long video, window by window",
     status_code=200,
-    response_class=LinesAnswer,
-    responses=problems(
-        "bad_request", "unauthorized", "model_not_found", "too_large", "not_a_video", "undecodable",
-        "invalid_parameter", "over_limit", "rate_limited", "overloaded", "not_ready", "deadline_exceeded",
-    ) | json_lines(TimelineWindow, TimelineEnd, TimelineError),
-    openapi_extra=CLIP_BODY,
+    response_class=NDJSONResponse,
+    responses=problems(*VIDEO_PROBLEMS) | ndjson(TimelineWindow, TimelineEnd, TimelineError),
+    openapi_extra=VIDEO_BODY,
     dependencies=[Depends(take_share)],
-)  # fmt: skip
+)
 async def timeline(
     request: Request,
-    service: Service,
+    service: CurrentService,
     deadline: TimelineDeadline,
     parameters: Annotated[TimelineParameters, Query()],
 ) -> Response:
@@ -55,35 +47,34 @@ async def timeline(
     query = TimelineQuery(**parameters.model_dump())
     query.check()
     produce = partial(_answer, request, service, deadline, query)
-    return LinesAnswer(request, produce, service.settings.request_timeout_s)
+    return NDJSONResponse(request, produce, service.settings.request_timeout_s)
 
 
 async def _answer(
-    request: Request, service: Lifecycle, deadline: Deadline, query: TimelineQuery, lines: Lines
+    request: Request, service: Service, deadline: Deadline, query: TimelineQuery, writer: NDJSONWriter
 ) -> None:
     record = record_of(request)
-    with (
-        service.admit_timeline(deadline.at),
-        service.recognizer.model(query.model).held() as held,
-    ):
-        record.model = held.manifest.name
-        async with (
-            until(deadline),
-            received_clip(request, service.settings.max_upload_bytes) as upload,
-        ):
+    async with service.recognizer.accept(
+        query.model, deadline=deadline, ticket=ticket_of(request), timeline=True
+    ) as accepted:
+        record.model = accepted.model.manifest.name
+        async with received_video(request, UploadLimits.of(service.settings), accepted.ticket) as upload:
             record.received(upload.size_bytes)
-            begin_by = time.monotonic() + service.settings.request_timeout_s
-            found = recognize_timeline(
-                service.recognizer, upload.clip, query, Deadlines(begin_by, deadline.at), held
-            )
+            deadline.begin_phase(service.settings.request_timeout_s)  # until the first window
+            found = classify_windows(accepted, upload.content, query)
             async with while_connected(request), aclosing(found):
                 async for item in found:
-                    if isinstance(item, WindowRecognition):
-                        _count(service, record.model, item)
-                        if not lines.begun:
+                    if isinstance(item, WindowClassification):
+                        service.metrics.classified(
+                            record.model, item.predictions[0].label, item.timing.stages_ms()
+                        )
+                        if not writer.started:
+                            deadline.end_phase()
                             service.metrics.stages(record.model, record.stages_ms)
-                            await lines.begin({"Server-Timing": _to_first_line(record, item.timing)})
-                        await lines.send(TimelineWindow.of(item))
+                            to_here = record.stages_ms | item.timing.stages_ms()
+                            timing = server_timing(to_here | {"total": record.elapsed_ms()})
+                            await writer.start({"Server-Timing": timing})
+                        await writer.write(TimelineWindow.of(item))
                     else:
                         end = TimelineEnd.of(
                             item,
@@ -92,19 +83,4 @@ async def _answer(
                             request_id=record.request_id,
                         )
                         record.stages_ms = end.timing_ms.stages()
-                        await lines.send(end)
-
-
-def _count(service: Lifecycle, model: str, recognition: WindowRecognition) -> None:
-    """A window is a clip to the metrics."""
-    service.metrics.stages(model, _stages(recognition.timing))
-    service.metrics.predictions.labels(model, recognition.predictions[0].label).inc()
-
-
-def _to_first_line(record: RequestRecord, timing: Timings) -> str:
-    """Where the time up to the first line went."""
-    return server_timing(record.stages_ms | _stages(timing) | {"total": record.elapsed_ms()})
-
-
-def _stages(timing: Timings) -> dict[str, float]:
-    return {"decode": timing.decode_ms, "queue": timing.queue_ms, "inference": timing.inference_ms}
+                        await writer.write(end)

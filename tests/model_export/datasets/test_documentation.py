@@ -1,4 +1,4 @@
-"""The commands on the page about data sets name data sets, networks and options that there are."""
+"""The commands on the page about data sets use existing data sets, networks and options."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
+from model_export.commands.data import data
 from model_export.commands.evaluate import evaluate
 from model_export.commands.export import export
 from model_export.commands.train import train
 from model_export.datasets import ALIASES, READERS
-from model_export.networks.names import parse_architecture
+from model_export.networks.registry import parse_architecture
 from tests.observability import ROOT
 
 PAGE = (ROOT / "docs/datasets.md").read_text()
@@ -23,11 +24,16 @@ COMMANDS = [
     for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()
 ]
-FUNCTIONS: dict[str, Callable[..., None]] = {"train": train, "evaluate": evaluate, "export": export}
+FUNCTIONS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+    "data": data,
+}
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:5]))
-def test_command_uses_what_there_is(words: list[str]) -> None:
+def test_command_uses_existing_options(words: list[str]) -> None:
     name, *rest = words
     options = dict(itertools.pairwise(rest))
     known = inspect.signature(FUNCTIONS[name]).parameters
@@ -43,12 +49,12 @@ def test_command_uses_what_there_is(words: list[str]) -> None:
         parse_architecture(options["--arch"], num_classes=2)
 
 
-def test_page_names_every_data_set_that_is_not_made_here() -> None:
+def test_page_names_every_published_data_set() -> None:
     names = set(re.findall(r"`([\w-]+)`", PAGE.split("## Layouts")[1].split("\n- ")[0]))
     assert {*READERS, *ALIASES} - names == {"folder", "synthetic"}
 
 
-def test_networks_of_the_page_are_networks() -> None:
+def test_networks_on_the_page_exist() -> None:
     table = PAGE.split("| network | `--arch` |")[1].split("\n\n")[0]
     named = [name for name in re.findall(r"`([\w-]+)`", table) if not name.startswith("-")]
     assert len(named) >= 9

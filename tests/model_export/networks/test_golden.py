@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_export.checkpoint import load_network
-from model_export.networks.pixels import normalise
+from model_export.checkpoints.checkpoint import load_network
+from model_export.networks.normalise import normalise
 from tests.golden.cases import CASES, TOLERANCE, golden
 
 

@@ -1,4 +1,4 @@
-"""Temporal modules: exact rewrites equal their plain forms, in values and in gradients."""
+"""Temporal modules: folded taps equal the unfolded form, in values and gradients."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_export.networks.reference import PlainAggregation
+from model_export.networks.registry import build, parse_architecture
 from model_export.networks.temporal import (
-    NoAggregation,
+    NoTemporalModule,
+    TamInit,
     TemporalAggregation,
     TemporalShift,
     fold_matrix,
     fold_taps,
     shift_taps,
 )
+from model_export.networks.unfolded import UnfoldedAggregation
 
 TAPS = (1, 3, 5, 7, 9)
 FRAMES = (2, 4, 6, 16)
@@ -26,11 +28,11 @@ def _same_numbers_every_time() -> None:
     torch.manual_seed(0)
 
 
-def both_forms(taps: int, frames: int) -> tuple[TemporalAggregation, PlainAggregation]:
+def both_forms(taps: int, frames: int) -> tuple[TemporalAggregation, UnfoldedAggregation]:
     module = TemporalAggregation(CHANNELS, frames, taps).double()
     with torch.no_grad():
         module.taps.normal_()
-    return module, PlainAggregation(module)
+    return module, UnfoldedAggregation(module)
 
 
 def features(frames: int, clips: int = 2) -> Tensor:
@@ -44,7 +46,7 @@ def assert_close(left: Tensor, right: Tensor) -> None:
 
 @pytest.mark.parametrize("frames", FRAMES)
 @pytest.mark.parametrize("taps", TAPS)
-def test_folded_taps_equal_plain_taps_on_the_doubled_sequence(taps: int, frames: int) -> None:
+def test_folded_taps_equal_unfolded_taps_on_the_doubled_sequence(taps: int, frames: int) -> None:
     module, plain = both_forms(taps, frames)
     merged = features(frames // 2)
     for folded, doubled in zip(module.split_merged(merged), plain.split_merged(merged), strict=True):
@@ -114,7 +116,7 @@ def test_three_taps_fold_to_the_sums_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("taps", TAPS)
-def test_every_tap_lands_in_one_place_of_each_branch(taps: int) -> None:
+def test_every_tap_counts_once_in_each_branch(taps: int) -> None:
     assert fold_matrix(taps).sum(dim=1).eq(1).all()
 
 
@@ -134,14 +136,39 @@ def test_shift_moves_an_eighth_each_way_and_fills_with_zeros() -> None:
     assert torch.equal(shifted[:, 2:], clip.flatten(1)[:, 2:])
 
 
-def test_without_aggregation_frames_are_only_dealt_out() -> None:
+@pytest.mark.parametrize("frames", FRAMES)
+def test_shift_of_merged_features_is_that_of_the_doubled_sequence(frames: int) -> None:
+    shift = TemporalShift(CHANNELS, frames)
+    merged = features(frames // 2)
+    doubled = shift(merged.repeat_interleave(2, dim=0))
+    little, big = shift.split_merged(merged)
+    assert torch.equal(little, doubled[0::2])
+    assert torch.equal(big, doubled[1::2])
+    assert all(map(torch.equal, shift.split(merged.repeat_interleave(2, dim=0)), (little, big)))
+
+
+def test_taps_of_the_paper_are_drawn_around_zero() -> None:
+    config = parse_architecture("blvnet-tam-mini", num_classes=3)
+    modules = [
+        module for module in build(config, TamInit.PAPER).modules() if isinstance(module, TemporalAggregation)
+    ]
+    scaled = torch.cat(
+        [(module.taps.detach() / (2 / module.taps.shape[1]) ** 0.5).flatten() for module in modules]
+    )
+    assert abs(float(scaled.mean())) < 0.1
+    assert float(scaled.std()) == pytest.approx(1.0, abs=0.1)
+    shifted = build(config, TamInit.SHIFT).get_parameter("layer1.tam.taps")
+    assert int(shifted.abs().argmax(dim=0).bincount()[1]) == shifted.shape[1] * 3 // 4
+
+
+def test_without_a_temporal_module_frames_are_only_split() -> None:
     x = features(4)
-    little, big = NoAggregation().split(x)
+    little, big = NoTemporalModule().split(x)
     assert torch.equal(little, x[0::2])
     assert torch.equal(big, x[1::2])
-    assert all(stream is x for stream in NoAggregation().split_merged(x))
+    assert all(stream is x for stream in NoTemporalModule().split_merged(x))
 
 
-def test_fresh_taps_look_both_ways_in_some_channels_and_nowhere_else() -> None:
+def test_initial_taps_shift_an_eighth_of_the_channels_each_way() -> None:
     strongest = TemporalAggregation(64, 8, 5).taps.abs().argmax(dim=0)
     assert strongest.bincount(minlength=5).tolist() == [0, 8, 48, 8, 0]

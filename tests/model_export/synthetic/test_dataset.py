@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from model_export.synthetic.classes import LABELS
-from model_export.synthetic.dataset import ClipPlan, plan, split_counts, write_clip, write_dataset
-from model_export.synthetic.split import SPLITS
-from service.clip.decode import decode_clip
+from model_export.synthetic.dataset import PlannedVideo, make_video, plan, split_counts, write_dataset
+from model_export.synthetic.labels import LABELS, SPLITS
+from service.clip.decoding.clips import decode_video
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.clip.video import DecodeLimits
 from service.errors import BlvnetError
@@ -47,13 +46,13 @@ def test_files_are_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
     for jobs in (1, 2):
         assert len(list(write_dataset(tmp_path / str(jobs), plans, jobs))) == 24
     one, two = files_below(tmp_path / "1"), files_below(tmp_path / "2")
-    assert len(one) == 25
+    assert len(one) == 26
     assert one == two
 
 
-def test_folder_holds_splits_labels_and_the_list_in_class_order(tmp_path: Path) -> None:
+def test_folder_contains_splits_labels_and_the_ordered_list(tmp_path: Path) -> None:
     plans = plan(len(LABELS), seed=4, shares={"train": 1})
-    plans += [ClipPlan("val", LABELS[3], 0, 4), ClipPlan("test", LABELS[5], 0, 4)]
+    plans += [PlannedVideo("val", LABELS[3], 0, 4), PlannedVideo("test", LABELS[5], 0, 4)]
     written = set(write_dataset(tmp_path, plans, jobs=1))
     assert json.loads((tmp_path / "labels.json").read_text()) == list(LABELS)
     assert sorted(folder.name for folder in (tmp_path / "train").iterdir()) == sorted(LABELS)
@@ -67,7 +66,7 @@ def test_service_decodes_the_clips(tmp_path: Path) -> None:
         16, (InputSpec("little", Frames.EVEN, 64, 64), InputSpec("big", Frames.ODD, 32, 64)), stride=1
     )
     for path in write_dataset(tmp_path, plan(12, seed=9), jobs=1):
-        clip = decode_clip(path, spec, DecodeLimits())
+        clip = decode_video(path, spec, DecodeLimits())
         assert clip.inputs["little"].shape == (1, 8, 64, 64, 3)
         assert clip.inputs["little"].std() > 1
         assert clip.video.codec == ("h264" if path.suffix == ".mp4" else "vp9")
@@ -75,15 +74,15 @@ def test_service_decodes_the_clips(tmp_path: Path) -> None:
 
 def test_seeds_and_splits_give_other_clips(tmp_path: Path) -> None:
     plans = [
-        ClipPlan("train", LABELS[0], 0, 1),
-        ClipPlan("train", LABELS[0], 0, 2),
-        ClipPlan("test", LABELS[0], 0, 1),
+        PlannedVideo("train", LABELS[0], 0, 1),
+        PlannedVideo("train", LABELS[0], 0, 2),
+        PlannedVideo("test", LABELS[0], 0, 1),
     ]
     assert len({path.read_bytes() for path in write_dataset(tmp_path, plans, jobs=1)}) == 3
 
 
 @pytest.mark.parametrize("kind", ["full", "file"])
-def test_folder_that_holds_something_is_left_alone(kind: str, tmp_path: Path) -> None:
+def test_folder_with_contents_is_not_changed(kind: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     if kind == "full":
         out.mkdir()
@@ -97,7 +96,7 @@ def test_folder_that_holds_something_is_left_alone(kind: str, tmp_path: Path) ->
 
 def test_unwritable_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BlvnetError, match=r"cannot write .*No such file") as caught:
-        write_clip(tmp_path / "nowhere", ClipPlan("train", LABELS[0], 0, 1))
+        make_video(tmp_path / "nowhere", PlannedVideo("train", LABELS[0], 0, 1))
     assert "\n" not in caught.value.message
 
 

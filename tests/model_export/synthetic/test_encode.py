@@ -42,7 +42,7 @@ def test_file_decodes_to_the_frames_in_their_order_and_colours(codec: Codec, tmp
 
 
 @pytest.mark.parametrize(("b_frames", "kinds"), [(0, {"I", "P"}), (3, {"I", "P", "B"})])
-def test_b_frames_are_used_when_asked_for(b_frames: int, kinds: set[str], tmp_path: Path) -> None:
+def test_b_frames_are_used_on_request(b_frames: int, kinds: set[str], tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_video(path, moving_bar(), encoding("h264", b_frames))
     with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""Each motion, watched by a painter that writes down what it is asked to draw."""
+"""Each motion, painted by a painter that records its calls."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from model_export.synthetic import motions
-from model_export.synthetic.bank import bank
+from model_export.synthetic.appearance import SpriteFactory, bank
 from model_export.synthetic.motions import Motion
-from model_export.synthetic.painting import Image, Painter, Sprite, Stage
-from model_export.synthetic.props import Props
-from model_export.synthetic.timing import Timing, draw_timing
+from model_export.synthetic.painting import FrameSize, Image, Painter, Sprite
+from model_export.synthetic.timing import MotionTiming, draw_timing
 
-STAGE = Stage(128, 96)
+FRAME_SIZE = FrameSize(128, 96)
 SEEDS = range(10)
 PHASES = np.linspace(0, 1, 21)
 
@@ -31,10 +30,10 @@ class Put:
 
 
 class Witness(Painter):
-    """Notes sprites and quads in the order in which they are drawn."""
+    """Records sprites and quads in the order of drawing."""
 
     def __init__(self) -> None:
-        super().__init__(np.zeros((STAGE.height, STAGE.width, 3), dtype=np.float32), STAGE)
+        super().__init__(np.zeros((FRAME_SIZE.height, FRAME_SIZE.width, 3), dtype=np.float32), FRAME_SIZE)
         self.puts: list[Put] = []
         self.quads: list[Sequence[tuple[float, float]]] = []
 
@@ -47,11 +46,11 @@ class Witness(Painter):
         self.quads.append(corners)
 
 
-def course(motion: Motion, seed: int, timing: Timing | None = None) -> list[Witness]:
-    """What a motion draws at every phase."""
+def course(motion: Motion, seed: int, timing: MotionTiming | None = None) -> list[Witness]:
+    """The calls of a motion at every phase."""
     rng = np.random.default_rng(seed)
-    props = Props(rng, bank("train"), STAGE, 5)
-    paint = motion(rng, props, timing or draw_timing(rng, 40))
+    sprites = SpriteFactory(rng, bank("train"), FRAME_SIZE, 5)
+    paint = motion(rng, sprites, timing or draw_timing(rng, 40))
     witnesses = [Witness() for _ in PHASES]
     for witness, phase in zip(witnesses, PHASES, strict=True):
         paint(witness, float(phase))
@@ -63,7 +62,7 @@ def series(motion: Motion, seed: int, of: Callable[[Put], float], index: int = 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_moving_to_the_right_goes_right_and_hardly_up_or_down(seed: int) -> None:
+def test_moving_right_changes_mostly_x(seed: int) -> None:
     x, y = series(motions.move_right, seed, lambda p: p.x), series(motions.move_right, seed, lambda p: p.y)
     assert (np.diff(x) > 0).all()
     assert x[-1] - x[0] >= 0.4
@@ -71,7 +70,7 @@ def test_moving_to_the_right_goes_right_and_hardly_up_or_down(seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_moving_up_goes_up_and_hardly_sideways(seed: int) -> None:
+def test_moving_up_changes_mostly_y(seed: int) -> None:
     x, y = series(motions.move_up, seed, lambda p: p.x), series(motions.move_up, seed, lambda p: p.y)
     assert (np.diff(y) < 0).all()
     assert y[0] - y[-1] >= 0.4
@@ -79,7 +78,7 @@ def test_moving_up_goes_up_and_hardly_sideways(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_coming_closer_grows_to_twice_the_size_at_least(seed: int) -> None:
+def test_approaching_object_at_least_doubles_in_size(seed: int) -> None:
     size = series(motions.approach, seed, lambda p: p.size)
     assert (np.diff(size) > 0).all()
     assert size[-1] >= max(0.42, 2 * size[0]) - 1e-9
@@ -96,7 +95,7 @@ def test_appearing_starts_with_nothing_and_ends_opaque_in_one_place(seed: int) -
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_turning_clockwise_turns_far_but_slowly_enough_to_follow(seed: int) -> None:
+def test_turning_is_long_and_slow_enough(seed: int) -> None:
     timing = draw_timing(np.random.default_rng(seed), 40)
     angle = np.array([witness.puts[0].angle for witness in course(motions.turn_clockwise, seed, timing)])
     total = angle[-1] - angle[0]
@@ -117,7 +116,7 @@ def test_two_things_end_side_by_side(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_picking_up_leaves_the_thing_until_the_hand_is_there_and_takes_it_away(seed: int) -> None:
+def test_object_rests_until_the_hand_reaches_it_and_moves_with_the_hand(seed: int) -> None:
     witnesses = course(motions.pick_up, seed)
     thing, hand = (np.array([w.puts[index].y for w in witnesses]) for index in (0, 1))
     tip = hand + witnesses[0].puts[1].size / 2
@@ -142,7 +141,7 @@ def test_covering_hides_a_thing_that_stays(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_opening_changes_its_look_steadily_and_moves_nothing_away(seed: int) -> None:
+def test_opening_changes_steadily_in_place(seed: int) -> None:
     witnesses = course(motions.open_up, seed)
     corners = np.array([[corner for quad in witness.quads for corner in quad] for witness in witnesses])
     assert np.abs(corners).max() < 0.8
@@ -153,7 +152,7 @@ def test_opening_changes_its_look_steadily_and_moves_nothing_away(seed: int) -> 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_filling_raises_the_level_within_walls_that_stand(seed: int) -> None:
+def test_filling_raises_the_level_between_still_walls(seed: int) -> None:
     witnesses = course(motions.fill_up, seed)
     level = np.array([witness.quads[0][0][1] for witness in witnesses])
     assert (np.diff(level) < 0).all()
@@ -167,10 +166,10 @@ def test_holding_draws_the_same_at_every_phase(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_shaking_swings_to_both_sides_and_ends_where_it_began(seed: int) -> None:
+def test_shaking_swings_to_both_sides_and_returns(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    props = Props(rng, bank("train"), STAGE, 5)
-    paint = motions.shake(rng, props, draw_timing(rng, 40))
+    sprites = SpriteFactory(rng, bank("train"), FRAME_SIZE, 5)
+    paint = motions.shake(rng, sprites, draw_timing(rng, 40))
     witness = Witness()
     for phase in np.linspace(0, 1, 401):
         paint(witness, float(phase))

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 
-from model_export.synthetic.bank import bank
+from model_export.synthetic.appearance import SpriteFactory, bank
 from model_export.synthetic.nuisance import MAX_CAMERA, Nuisance, draw_nuisance
-from model_export.synthetic.painting import Painter, Stage
-from model_export.synthetic.props import Props
+from model_export.synthetic.painting import FrameSize, Painter
 
-STAGE = Stage(128, 96)
+FRAME_SIZE = FrameSize(128, 96)
 
 
 @pytest.fixture(scope="module")
@@ -14,37 +13,39 @@ def nuisances() -> list[Nuisance]:
     drawn = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        drawn.append(draw_nuisance(rng, Props(rng, bank("train"), STAGE, 6), 40, 2.5))
+        drawn.append(draw_nuisance(rng, SpriteFactory(rng, bank("train"), FRAME_SIZE, 6), 40, 2.5))
     return drawn
 
 
 def painted_share(nuisance: Nuisance, time: float) -> float:
-    """How much of a frame the bystanders and the bar take."""
-    canvas = np.full((STAGE.height, STAGE.width, 3), -1, dtype=np.float32)
-    painter = Painter(canvas, STAGE)
+    """Share of a frame that distractors and bar cover."""
+    canvas = np.full((FRAME_SIZE.height, FRAME_SIZE.width, 3), -1, dtype=np.float32)
+    painter = Painter(canvas, FRAME_SIZE)
     nuisance.behind(painter, time)
     nuisance.before(painter, time)
     return float((canvas > -0.5).any(axis=2).mean())
 
 
-def test_camera_never_goes_past_the_margin_and_often_moves(nuisances: list[Nuisance]) -> None:
+def test_camera_stays_within_the_margin_and_often_moves(nuisances: list[Nuisance]) -> None:
     cameras = np.array([one.camera for one in nuisances])
     assert np.abs(cameras).max() <= MAX_CAMERA
     assert 0.5 < (np.ptp(cameras, axis=1).max(axis=1) > 0.002).mean() < 0.95
 
 
-def test_camera_wanders_less_than_any_motion_does(nuisances: list[Nuisance]) -> None:
+def test_camera_moves_less_than_any_object(nuisances: list[Nuisance]) -> None:
     assert max(np.ptp(one.camera, axis=0).max() for one in nuisances) < 0.1
 
 
-def test_bystanders_and_bar_are_in_some_clips_and_take_little_of_the_frame(nuisances: list[Nuisance]) -> None:
+def test_distractors_and_bar_are_in_some_videos_and_cover_little_of_the_frame(
+    nuisances: list[Nuisance],
+) -> None:
     shares = np.array([painted_share(one, 0.5) for one in nuisances])
     assert 0.2 < (shares > 0).mean() < 0.6
     assert shares.max() < 0.15
 
 
 @pytest.mark.parametrize("noise", [0.0, 6.0])
-def test_noise_has_the_deviation_asked_for(noise: float) -> None:
+def test_noise_has_the_requested_deviation(noise: float) -> None:
     still = Nuisance(np.zeros((1, 2)), np.ones(1), noise, 0.0, lambda *_: None, lambda *_: None)
     canvas = np.full((96, 128, 3), 128, dtype=np.float32)
     frame = still.degrade(canvas, 0, np.random.default_rng(1))

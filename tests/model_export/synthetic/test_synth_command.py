@@ -20,7 +20,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_makes_a_data_set_and_says_so(tmp_path: Path) -> None:
+def test_command_makes_a_data_set_and_reports_it(tmp_path: Path) -> None:
     out = tmp_path / "made"
     code, said, progress = run(str(out), "--clips", "5", "--seed", "7", "--jobs", "1")
     assert code == 0
@@ -32,10 +32,10 @@ def test_makes_a_data_set_and_says_so(tmp_path: Path) -> None:
 def test_only_makes_one_split(tmp_path: Path) -> None:
     run(str(tmp_path), "--clips", "3", "--jobs", "1", "--only", "test")
     assert len(list(tmp_path.glob("test/*/*"))) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.json", "test"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.json", "symmetry.json", "test"]
 
 
-def test_split_shares_are_taken(tmp_path: Path) -> None:
+def test_split_shares_are_used(tmp_path: Path) -> None:
     run(str(tmp_path), "--clips", "4", "--jobs", "1", "--split", "train=1,val=3")
     assert len(list(tmp_path.glob("train/*/*"))) == 1
     assert len(list(tmp_path.glob("val/*/*"))) == 3
@@ -89,5 +89,5 @@ def test_missing_opencv_names_the_extra(tmp_path: Path, monkeypatch: pytest.Monk
     for name in [name for name in sys.modules if name.startswith("model_export.synthetic")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(BlvnetError, match=r"pip install 'blvnet-serve\[train\]'"):
+    with pytest.raises(BlvnetError, match=r"OpenCV: .+ -m pip install .*\[train\]'"):
         run(str(tmp_path / "out"), "--clips", "1")

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from model_export.synthetic.timing import Timing, draw_timing
+from model_export.synthetic.timing import MotionTiming, draw_timing
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_phase_runs_from_rest_to_end_without_turning_back(seed: int) -> None:
+def test_phase_rises_from_0_to_1(seed: int) -> None:
     phase = draw_timing(np.random.default_rng(seed), 50).phase
     assert phase.shape == (50,)
     assert phase[0] == pytest.approx(0)
@@ -28,4 +28,4 @@ def test_onsets_and_ends_differ() -> None:
 
 @pytest.mark.parametrize(("frames", "expected"), [(160, 10 / 159), (16, 1 / 15), (12, 1 / 11)])
 def test_steepest_is_the_largest_step_between_sampled_frames(frames: int, expected: float) -> None:
-    assert Timing(np.linspace(0, 1, frames)).steepest == pytest.approx(expected)
+    assert MotionTiming(np.linspace(0, 1, frames)).steepest == pytest.approx(expected)

@@ -1,28 +1,27 @@
-"""Rates, multiples and agreement, from runs of known length."""
+"""Rates, multiples and agreement from runs of known duration."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from service.bench.figures import agreement, rate_spread, rows
-from service.bench.matrix_product import GFLOP, SIZE, matrix_product
-from service.bench.race import Plan, Result, race
-from service.bench.spread import Spread
-from service.contenders.contender import Arrays, Contender
+from service.bench.figures import Spread, agreement, rate_spread, rows
+from service.bench.machine import GFLOP, SIZE, matrix_product
+from service.bench.measurement import Plan, Result, measure_groups
+from service.subprocesses.workload import Arrays, Workload
 
 
 def result(gflop: float | None, runs_s: dict[int, list[float]]) -> Result:
-    contender = Contender("it", "nowhere:nothing", {}, 1, tuple(runs_s), gflop)
-    return Result(contender, [1.0], runs_s, dict.fromkeys(runs_s, 1000))
+    workload = Workload("it", "nowhere:nothing", {}, 1, tuple(runs_s), gflop)
+    return Result(workload, [1.0], runs_s, dict.fromkeys(runs_s, 1000))
 
 
 def logits(*rows: list[float]) -> Arrays:
     return {"logits": np.array(rows, np.float32)}
 
 
-def test_row_gives_median_rate_and_multiple() -> None:
-    product = result(10.0, {1: [0.1, 0.2, 0.1]})  # 100 a second
+def test_row_has_median_rate_and_multiple() -> None:
+    product = result(10.0, {1: [0.1, 0.2, 0.1]})  # 100 per second
     [row] = rows(result(3.0, {4: [0.05, 0.04, 0.9]}), product)
     assert row["batch"] == 4
     assert row["latency_s"]["median"] == 0.05
@@ -32,17 +31,17 @@ def test_row_gives_median_rate_and_multiple() -> None:
     assert row["peak_memory_bytes"] == 1000
 
 
-def test_unknown_costs_leave_rates_out() -> None:
+def test_rates_are_none_for_unknown_costs() -> None:
     [row] = rows(result(None, {1: [0.5]}), result(10.0, {1: [0.1]}))
     assert (row["clips_per_s"], row["gflops"], row["times_matrix_product"]) == (2, None, None)
 
 
-def test_matrix_product_that_failed_leaves_the_multiple_out() -> None:
+def test_multiple_is_none_when_the_matrix_product_failed() -> None:
     [row] = rows(result(1.0, {1: [0.5]}), result(10.0, {}))
     assert (row["gflops"], row["times_matrix_product"]) == (2, None)
 
 
-def test_batch_that_never_had_a_turn_has_no_row() -> None:
+def test_batch_size_that_was_never_repeated_has_no_row() -> None:
     assert [row["batch"] for row in rows(result(1.0, {1: [0.5], 2: []}), result(1.0, {1: [1.0]}))] == [1]
 
 
@@ -82,12 +81,12 @@ def test_agreement_is_relative_to_the_largest_logit(found: Arrays, difference: f
     }
 
 
-def test_answers_that_are_no_numbers_have_no_difference() -> None:
+def test_difference_is_none_for_outputs_that_are_not_finite() -> None:
     assert agreement(logits([np.nan, 1]), logits([1, 2]))["difference"] is None
 
 
-def test_matrix_product_counts_two_operations_for_each_multiply_accumulate() -> None:
+def test_matrix_product_counts_a_multiply_accumulate_as_two_operations() -> None:
     assert GFLOP == pytest.approx(2 * SIZE**3 / 1e9) == pytest.approx(17.18, abs=0.01)
-    [[measured]] = race([[matrix_product(1)]], {}, Plan(rounds=1, turn_s=0.0), lambda step: None)
+    [[measured]] = measure_groups([[matrix_product(1)]], {}, Plan(rounds=1, repeat_s=0.0), lambda step: None)
     assert measured.failure is None
     assert len(measured.runs_s[1]) == 1

@@ -1,4 +1,4 @@
-"""H.264 coded as fields, which no encoder here writes: raw macroblocks, put together bit by bit."""
+"""Write H.264 coded as fields, which no available encoder does, bit by bit with raw macroblocks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ I_SLICES = 7  # slice_type: this one and all others of the picture
 BITS = 8  # of frame_num and of pic_order_cnt_lsb
 
 Value = int | tuple[int, int]
-"""A number to be an Exp-Golomb code, or one and its length in bits."""
+"""A number to write as an Exp-Golomb code, or a number and its length in bits."""
 
 
 def field_coded_clip(frames: int, *, container: str, packet_per_field: bool, group: int = 8) -> bytes:
-    """Numbered frames, each coded as two fields; every third but the first of a group is not referred to."""
+    """Encode numbered frames as two fields each; every third of a group is no reference."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as target:
         stream = target.add_stream("libx264", rate=25)
@@ -87,7 +87,7 @@ def _raw(samples: NDArray[np.uint8]) -> str:
 
 
 def _bits(values: Sequence[Value]) -> str:
-    """The values as zeros and ones."""
+    """Format the values as zeros and ones."""
     return "".join(
         f"{value[0]:0{value[1]}b}" if isinstance(value, tuple) else _golomb(value) for value in values
     )

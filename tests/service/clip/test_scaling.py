@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 from av.video.reformatter import Colorspace
 
-from benchmarks.scaler_fidelity import FILTERS, REFERENCES, difference, made_frames
+from benchmarks.scaler_fidelity import FILTERS, REFERENCES, difference, generated_frames
 from service.clip.geometry import Crop, Orientation
-from service.clip.scaling import FILTER, ScaledFrame, Scaler, colour_matrix, rgb_planes, turned, woven
+from service.clip.scaling import (
+    FILTER,
+    ScaledFrame,
+    Scaler,
+    colour_matrix,
+    rgb_planes,
+    turned,
+    without_interlacing,
+)
 from tests.clips import numbered_clip
 
 LIMITED, FULL = 1, 2
@@ -23,14 +31,14 @@ LARGEST_MEAN = {"accurate": 0.75, "fast": 1.75}
 
 @pytest.mark.parametrize(("width", "height"), [(427, 240), (340, 256), (1920, 1080)])
 def test_scaler_is_near_to_pil(width: int, height: int) -> None:
-    frames = made_frames(width, height, count=1)
+    frames = generated_frames(width, height, count=1)
     for scale in (224, 112):
         for name, largest in LARGEST_MEAN.items():
             assert difference(frames, scale, FILTER, REFERENCES[name]).mean < largest
 
 
 def test_the_measure_tells_a_filter_that_does_not_antialias() -> None:
-    frames = made_frames(340, 256, count=1)
+    frames = generated_frames(340, 256, count=1)
     assert difference(frames, 112, FILTERS["fast bilinear"], REFERENCES["accurate"]).mean > 5
 
 
@@ -106,10 +114,10 @@ def test_one_scaler_takes_frames_of_changing_size_and_format() -> None:
 
 
 def test_interlaced_frames_are_scaled_as_one_picture() -> None:
-    """Fields that are scaled each by itself differ by whole levels from the woven picture."""
+    """Fields that are scaled each by itself differ by whole levels from the without_interlacing picture."""
     frame = interlaced_frame()
     assert frame.interlaced_frame
-    copy = woven(frame)
+    copy = without_interlacing(frame)
     assert not copy.interlaced_frame
     assert np.array_equal(frame.to_ndarray(), copy.to_ndarray())
     for scale in (64, 40):
@@ -133,7 +141,7 @@ def interlaced_frame() -> av.VideoFrame:
 
 
 def test_scaling_is_the_same_from_run_to_run() -> None:
-    frame = made_frames(427, 240, count=1)[0]
+    frame = generated_frames(427, 240, count=1)[0]
     assert np.array_equal(Scaler(224).scaled(frame).image(), Scaler(224).scaled(frame).image())
 
 
@@ -156,7 +164,7 @@ def test_a_crop_is_cut_out_and_mirrored() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(427, 240), (340, 256), (1920, 1080)])
 def test_planes_hold_what_swscale_packs_by_itself(width: int, height: int) -> None:
-    (frame,) = made_frames(width, height, count=1)
+    (frame,) = generated_frames(width, height, count=1)
     for scale in (224, 112):
         ours = Scaler(scale).scaled(frame).image()
         rgb = frame.reformat(

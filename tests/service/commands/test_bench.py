@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.clip.probe import PROBE, probe_clips
-from service.manifest import GRAPH_FILE, GraphFile, Reference, read_manifest, sha256_of, write_manifest
-from service.pipeline.cores import usable_cores
-from service.runtime.providers import candidates, open_session
+from service.engines.providers import candidates, open_session
+from service.machine.cores import usable_cores
+from service.packages.manifest import (
+    GRAPH_FILE,
+    GraphFile,
+    Reference,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
+from service.packages.probe_clips import PROBE, probe_clips
 from tests.service.test_cli import blvnet
 from tests.tiny_models import write_package
 
@@ -31,7 +37,7 @@ def on_cpu(document: dict[str, Any]) -> dict[str, Any]:
     return result  # type: ignore[no-any-return]
 
 
-def test_json_has_the_package_its_rivals_and_the_matrix_product(tmp_path: Path) -> None:
+def test_json_has_the_package_its_workloads_and_the_matrix_product(tmp_path: Path) -> None:
     folder = write_package(tmp_path, gmacs=0.5)
     document = measured(folder, "--batches", "2,1")
     assert list(document) == ["package", "machine", "plan", "reference", "matrix_product", "results"]
@@ -69,13 +75,13 @@ def test_tables_go_to_standard_output_and_progress_to_standard_error(tiny_models
 
 
 @pytest.mark.parametrize(("wrong", "agrees"), [(0.0, True), (0.2, False)])
-def test_answers_are_held_against_the_reference_of_the_package(
+def test_outputs_are_compared_with_the_reference_of_the_package(
     tmp_path: Path, wrong: float, agrees: bool
 ) -> None:
     folder = write_package(tmp_path)
     session = open_session(folder / GRAPH_FILE, "cpu", 1)
     logits = session.run(probe_clips(read_manifest(folder).clip)).logits * (1 + wrong)
-    reference = Reference(PROBE, 0.01, tuple(map(tuple, logits.tolist())))
+    reference = Reference(probe=PROBE, bound=0.01, logits=tuple(map(tuple, logits.tolist())))
     document = measured(write_package(tmp_path, "sure", reference=reference), "--batches", 1)
     assert document["reference"] == "the package's reference"
     found = on_cpu(document)["agreement"]
@@ -83,23 +89,23 @@ def test_answers_are_held_against_the_reference_of_the_package(
     assert found["difference"] == pytest.approx(wrong / (1 + wrong), abs=1e-3)
 
 
-def test_provider_that_cannot_be_had_is_named_and_the_others_are_measured(tiny_models: Path) -> None:
+def test_unavailable_provider_is_named_and_the_others_are_measured(tiny_models: Path) -> None:
     providers = ("--provider", "tensorrt", "--provider", "cpu")
     done = blvnet("bench", tiny_models / "tiny" / "1", *providers, "--batches", 1, *BRIEFLY, "--json")
     assert done.returncode == 1
     tensorrt, cpu = json.loads(done.stdout)["results"]
-    assert "provider tensorrt is not part of the installed onnxruntime" in tensorrt["error"]
+    assert "the installed onnxruntime has no provider tensorrt" in tensorrt["error"]
     assert (tensorrt["batches"], tensorrt["load_s"]) == ([], None)
     assert (cpu["error"], len(cpu["batches"])) == (None, 1)
 
 
-def test_engine_with_a_graph_of_its_own_is_measured_with_that(tmp_path: Path) -> None:
+def test_engine_is_measured_with_its_own_graph(tmp_path: Path) -> None:
     folder = write_package(tmp_path)
     own, common = folder / "own.onnx", folder / GRAPH_FILE
     common.rename(own)
     common.write_bytes(b"a graph for others")
-    graphs = {"onnxruntime": GraphFile(own.name, sha256_of(own))}
-    manifest = replace(read_manifest(folder), sha256=sha256_of(common), graphs=graphs)
+    graphs = {"onnxruntime": GraphFile(file=own.name, sha256=sha256_of(own))}
+    manifest = read_manifest(folder).model_copy(update={"sha256": sha256_of(common), "graphs": graphs})
     write_manifest(manifest, folder)
     (cpu,) = measured(folder, "--batches", 1, "--provider", "cpu")["results"]
     assert cpu["error"] is None
@@ -113,13 +119,13 @@ def test_every_installed_engine_is_measured_in_each_arithmetic(tmp_path: Path) -
     assert len(found) > len({provider for provider, _ in found})
 
 
-def test_name_folder_means_its_highest_version(tmp_path: Path) -> None:
+def test_folder_of_a_model_means_its_highest_version(tmp_path: Path) -> None:
     for version in (2, 10):
         write_package(tmp_path, version=version)
     assert measured(tmp_path / "tiny", "--batches", 1)["package"]["version"] == 10
 
 
-def test_folder_without_a_package_is_one_line(tmp_path: Path) -> None:
+def test_folder_without_a_package_is_a_one_line_error(tmp_path: Path) -> None:
     done = blvnet("bench", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"blvnet: {tmp_path}: there is no model package (model.json) in it\n"
@@ -146,7 +152,7 @@ def test_changed_graph_is_refused_before_anything_runs(tmp_path: Path) -> None:
         (["--turn", "nan"], "--turn"),
     ],
 )
-def test_bad_options_are_bad_usage(tiny_models: Path, arguments: list[str], message: str) -> None:
+def test_invalid_options_end_with_status_2(tiny_models: Path, arguments: list[str], message: str) -> None:
     done = blvnet("bench", tiny_models / "tiny" / "1", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.commands.timeline import _clock
+from blvnet_client.results import LabelledSegment
+from service.commands.segment_formats import as_vtt, clock
 from tests.server import RunningServer
 from tests.service.test_cli import blvnet
 from tests.tiny_models import colour_clip
@@ -49,6 +50,34 @@ def test_table_shows_what_happens_when(video: Path, source: list[str]) -> None:
     assert done.stderr.splitlines() == [f"labelled {number} of 3 windows" for number in (1, 2, 3)]
 
 
+def test_segments_are_subtitles_and_csv(video: Path, source: list[str]) -> None:
+    outputs = {
+        option: blvnet("timeline", video, *source, "--window", 2, option).stdout
+        for option in ("--srt", "--vtt", "--csv")
+    }
+    assert outputs["--srt"].startswith("1\n00:00:00,000 --> 00:00:02,000\nred\n\n2\n00:00:02,000 --> ")
+    assert outputs["--vtt"].startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\nred\n\n00:00:02.000 --> ")
+    header, *rows = outputs["--csv"].splitlines()
+    assert header == "start_s,end_s,label,score"
+    assert [row.split(",")[:3] for row in rows] == [
+        ["0.000000", "2.000000", "red"],
+        ["2.000000", "4.000000", "green"],
+        ["4.000000", "6.000000", "red"],
+    ]
+
+
+def test_overlapping_segments_are_subtitles_one_after_the_other() -> None:
+    segments = [
+        LabelledSegment(label="a <b>\n&", index=0, start_s=0.0, end_s=6.0, score=1.0),
+        LabelledSegment(label="c", index=1, start_s=4.0, end_s=3661.5, score=1.0),
+    ]
+    assert as_vtt(segments).split("\n\n")[1:] == [
+        "00:00:00.000 --> 00:00:04.000\na &lt;b&gt; &amp;",
+        "00:00:04.000 --> 01:01:01.500\nc",
+        "",
+    ]
+
+
 def test_errors_are_one_line(video: Path, source: list[str]) -> None:
     cases = {
         (str(Path(__file__)),): "not a video",
@@ -67,7 +96,7 @@ def test_errors_are_one_line(video: Path, source: list[str]) -> None:
         ([], "Missing argument"),
         (["--window", "0", "x.mp4"], "--window"),
         (["--stride", "0.1", "x.mp4"], "stride_s must be at least window_s / 16"),
-        (["--server", "http://x", "--models", ".", "x.mp4"], "exclude each other"),
+        (["--server", "http://x", "--models", ".", "x.mp4"], "cannot be combined"),
     ],
 )
 def test_bad_usage_is_status_2(arguments: list[str], message: str) -> None:
@@ -80,4 +109,4 @@ def test_bad_usage_is_status_2(arguments: list[str], message: str) -> None:
     ("seconds", "shown"), [(0, "0:00.0"), (59.96, "1:00.0"), (754.3, "12:34.3"), (3723.4, "1:02:03.4")]
 )
 def test_times_are_read_as_on_a_player(seconds: float, shown: str) -> None:
-    assert _clock(seconds) == shown
+    assert clock(seconds) == shown

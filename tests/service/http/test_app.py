@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +16,11 @@ from fastapi import FastAPI
 
 from service.errors import BlvnetError
 from service.http.app import create_app
-from service.http.lifecycle import Lifecycle, State
-from service.http.problems import KINDS
-from service.http.schemas import ClassifyAnswer
-from service.pipeline.admission import Admission
+from service.http.problems import PROBLEM_TYPES
+from service.http.schemas.classify import ClassifyAnswer
+from service.http.service import Service
+from service.pipeline.limits.admission import Admission
+from service.pipeline.recognizer import RecognizerState
 from service.settings import load_settings
 
 SECRET = "the inside of the service"
@@ -32,11 +32,11 @@ def app(tiny_models: Path) -> FastAPI:
 
 
 @pytest.fixture
-def service(app: FastAPI) -> Lifecycle:
+def service(app: FastAPI) -> Service:
     """The service behind `app`, made to believe that it was started."""
-    lifecycle: Lifecycle = app.state.service
-    lifecycle.state = State.SERVING
-    return lifecycle
+    service: Service = app.state.service
+    service.recognizer.state = RecognizerState.SERVING
+    return service
 
 
 def exchange(app: FastAPI, talk: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]) -> httpx.Response:
@@ -57,18 +57,13 @@ def post(app: FastAPI, **request: Any) -> httpx.Response:
 
 
 @pytest.fixture
-def broken(service: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A core that fails in a way that nobody foresaw."""
+def broken(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A core that fails with an unexpected error."""
 
-    async def recognize(*_: object) -> None:
+    def accept(*_: object, **__: object) -> None:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(service.recognizer, "readiness", lambda: (True, ""))
-    tiny = SimpleNamespace(manifest=SimpleNamespace(name="tiny"))
-    monkeypatch.setattr(
-        service.recognizer, "model", lambda _: SimpleNamespace(held=lambda: nullcontext(tiny))
-    )
-    monkeypatch.setattr(service.recognizer, "recognize", recognize)
+    monkeypatch.setattr(service.recognizer, "accept", accept)
 
 
 @pytest.mark.usefixtures("broken")
@@ -82,7 +77,7 @@ def test_unforeseen_error_is_a_problem_that_tells_nothing(app: FastAPI) -> None:
 
 @pytest.mark.usefixtures("broken")
 def test_unforeseen_error_is_logged_and_counted(
-    app: FastAPI, service: Lifecycle, caplog: pytest.LogCaptureFixture
+    app: FastAPI, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         post(app, content=b"clip")
@@ -97,13 +92,13 @@ def test_unforeseen_error_is_logged_and_counted(
 def test_not_started_service_takes_no_clips(app: FastAPI) -> None:
     for answer in (get(app, "/readyz"), post(app, content=b"clip")):
         assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
-        assert answer.json()["detail"] == "models are being loaded"
+        assert answer.json()["detail"] == "The service is not started."
         assert int(answer.headers["Retry-After"]) >= 1
     assert get(app, "/healthz").status_code == 200
 
 
 def test_start_that_breaks_off_is_not_waited_for(
-    app: FastAPI, service: Lifecycle, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def start() -> None:
         raise RuntimeError(SECRET)
@@ -134,13 +129,16 @@ def test_failed_start_is_the_reason_for_not_being_ready(tmp_path: Path) -> None:
 
 
 def test_full_queue_refuses_before_the_upload_is_read(
-    app: FastAPI, service: Lifecycle, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Unread(AsyncIterator[bytes]):
         async def __anext__(self) -> bytes:
             raise AssertionError("the body was read")
 
-    monkeypatch.setattr(service.recognizer, "check_room", Admission(limit=0).check)
+    tiny = SimpleNamespace(manifest=SimpleNamespace(name="tiny"))
+    tiny.graph = tiny
+    monkeypatch.setattr(service.recognizer.models.registry, "get", lambda _: tiny)
+    monkeypatch.setattr(service.recognizer, "admission", Admission(limit=0))
     answer = post(app, content=Unread(), headers={"Expect": "100-continue"})
     assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
 
@@ -164,14 +162,14 @@ def test_wrong_address_or_method_is_a_problem_too(
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-def test_made_up_addresses_share_one_label(app: FastAPI, service: Lifecycle) -> None:
+def test_made_up_addresses_share_one_label(app: FastAPI, service: Service) -> None:
     for path in ("/a", "/b", "/v1/nonesuch"):
         get(app, path)
     labels = {"route": "unmatched", "code": "404"}
     assert service.metrics.registry.get_sample_value("blvnet_requests_total", labels) == 3
 
 
-def test_route_is_counted_by_its_template(app: FastAPI, service: Lifecycle) -> None:
+def test_route_is_counted_by_its_template(app: FastAPI, service: Service) -> None:
     get(app, "/v1/models/some-name")
     labels = {"route": "/v1/models/{name}", "code": "404"}
     assert service.metrics.registry.get_sample_value("blvnet_requests_total", labels) == 1
@@ -188,19 +186,20 @@ class TestDescription:
         assert set(body) == {"multipart/form-data", "video/*", "application/octet-stream"}
 
     def test_problems_are_described_with_an_example_each(self, document: dict[str, Any]) -> None:
-        responses = document["paths"]["/v1/classify"]["post"]["responses"]
         examples = {
             code: (int(status), example["value"])
-            for status, response in responses.items()
-            for code, example in response["content"]
+            for path in document["paths"].values()
+            for operation in path.values()
+            for status, response in operation["responses"].items()
+            for code, example in response.get("content", {})
             .get("application/problem+json", {})
             .get("examples", {})
             .items()
         }
         for code, (status, value) in examples.items():
-            assert (value["code"], value["status"], status) == (code, status, KINDS[code].status)
+            assert (value["code"], value["status"], status) == (code, status, PROBLEM_TYPES[code].status)
         of_others = {"not_found", "method_not_allowed", "internal_error", "forbidden", "model_refused"}
-        assert set(examples) == set(KINDS) - of_others
+        assert set(examples) == set(PROBLEM_TYPES) - of_others
 
     def test_no_error_is_described_that_is_never_answered(self, document: dict[str, Any]) -> None:
         assert "HTTPValidationError" not in json.dumps(document)
@@ -238,7 +237,7 @@ class TestDescription:
     def test_query_parameters_have_their_bounds(self, document: dict[str, Any]) -> None:
         parameters = document["paths"]["/v1/classify"]["post"]["parameters"]
         schemas = {item["name"]: item["schema"] for item in parameters if item["in"] == "query"}
-        assert set(schemas) == {"model", "top_k", "clips", "crops", "evidence"}
+        assert set(schemas) == {"model", "top_k", "clips", "crops", "evidence", "frames"}
         assert (schemas["top_k"]["minimum"], schemas["top_k"]["maximum"], schemas["top_k"]["default"]) == (
             1,
             100,

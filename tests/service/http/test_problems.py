@@ -1,4 +1,4 @@
-"""Every error has its place in the table of problems, and its document shows nothing that it should not."""
+"""Problem documents: every error has a type, and internal details stay internal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from service import errors
-from service.errors import NotReady, OverLimit, Overloaded, RateLimited, RequestError, Unauthorized
+from service.errors import NotReady, OverLimit, Overloaded, RateLimited, RequestError, TooLarge, Unauthorized
 from service.http import problems
-from service.http.problems import KINDS, problem, request_error, unexpected
+from service.http.problems import PROBLEM_TYPES, problem_response
 
 
 def leaves(kind: type[RequestError]) -> list[type[RequestError]]:
@@ -19,13 +19,13 @@ def leaves(kind: type[RequestError]) -> list[type[RequestError]]:
 
 @pytest.mark.parametrize("kind", leaves(RequestError), ids=lambda kind: kind.__name__)
 def test_error_has_a_status_and_a_title(kind: type[RequestError]) -> None:
-    assert 400 <= KINDS[kind.code].status < 600
-    assert KINDS[kind.code].title
+    assert 400 <= PROBLEM_TYPES[kind.code].status < 600
+    assert PROBLEM_TYPES[kind.code].title
 
 
 def test_every_kind_but_those_of_http_has_an_error() -> None:
     of_http = {"not_found", "method_not_allowed", problems.INTERNAL_ERROR}
-    assert set(KINDS) - of_http == {kind.code for kind in leaves(errors.RequestError)}
+    assert set(PROBLEM_TYPES) - of_http == {kind.code for kind in leaves(errors.RequestError)}
 
 
 def document(response: Any) -> dict[str, Any]:
@@ -35,11 +35,11 @@ def document(response: Any) -> dict[str, Any]:
 
 
 def test_document_has_the_members_of_the_contract() -> None:
-    response = problem("too_large", "Too much.", "id-1")
+    response = problem_response(TooLarge("Too much."), "id-1", "/v1/classify")
     assert response.status_code == 413
     assert document(response) == {
         "type": "urn:blvnet:problem:too_large",
-        "title": KINDS["too_large"].title,
+        "title": PROBLEM_TYPES["too_large"].title,
         "status": 413,
         "detail": "Too much.",
         "code": "too_large",
@@ -48,9 +48,10 @@ def test_document_has_the_members_of_the_contract() -> None:
 
 
 def test_unexpected_error_says_nothing_of_itself() -> None:
-    response = unexpected("id-2")
+    response = problem_response(ValueError("secret"), "id-2", "/v1/classify")
     assert response.status_code == 500
     assert document(response)["request_id"] == "id-2"
+    assert b"secret" not in bytes(response.body)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +63,13 @@ def test_unexpected_error_says_nothing_of_itself() -> None:
     ],
 )
 def test_retry_after_is_in_whole_seconds_and_at_least_one(error: RequestError, seconds: str) -> None:
-    assert request_error(error, "id").headers["Retry-After"] == seconds
+    assert problem_response(error, "id", "/").headers["Retry-After"] == seconds
 
 
 def test_unauthorized_says_how_to_authenticate() -> None:
-    assert request_error(Unauthorized("no key"), "id").headers["WWW-Authenticate"] == "Bearer"
+    assert problem_response(Unauthorized("no key"), "id", "/").headers["WWW-Authenticate"] == "Bearer"
 
 
 def test_over_limit_names_the_limit_in_members_of_its_own() -> None:
-    body = document(request_error(OverLimit("pixels", 100, 10), "id"))
+    body = document(problem_response(OverLimit("pixels", 100, 10), "id", "/"))
     assert (body["limit"], body["value"], body["maximum"]) == ("pixels", 100, 10)

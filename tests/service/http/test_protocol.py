@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 import uvicorn
 import uvloop
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.http import protocol
-from service.http.protocol import BoundedProtocol
+from service.http.protocol import BoundedProtocol, abort_connection
 from service.server import listen
 from tests.server import RunningServer
 
@@ -29,14 +30,14 @@ async def slow(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse(f"{len(body)} bytes")(scope, receive, send)
 
 
-def talk(dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold a dialogue with a server that runs `slow`."""
-    monkeypatch.setattr(protocol, "LONGEST_HEAD_S", PATIENCE_S)
+def talk(dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch, app: ASGIApp = slow) -> None:
+    """Hold a dialogue with a server that runs `app`."""
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", PATIENCE_S)
 
     async def run() -> None:
         with listen("127.0.0.1", 0) as listener:
             server = uvicorn.Server(
-                uvicorn.Config(slow, http=BoundedProtocol, lifespan="off", log_config=None)
+                uvicorn.Config(app, http=BoundedProtocol, lifespan="off", log_config=None)
             )
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             reader, writer = await asyncio.open_connection(*listener.getsockname())
@@ -95,8 +96,13 @@ def test_slow_body_and_slow_answer_are_no_slow_head(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     "flood",
-    [HEAD + b"X-Filler: " + b"x" * 70_000, HEAD + b"X-Filler: x\r\n" * 6000],
-    ids=["one long field", "many fields"],
+    [
+        HEAD + b"X-Filler: " + b"x" * 70_000,
+        HEAD + b"X-Filler: x\r\n" * 6000,
+        HEAD + b"X-Filler: " + b"x" * 70_000 + b"\r\n\r\n",
+        HEAD + b"X-Filler: " + b" " * 70_000 + b"x\r\n\r\n",
+    ],
+    ids=["one long field", "many fields", "complete head in one piece", "padded field"],
 )
 def test_head_of_more_than_64_kilobytes_is_refused(monkeypatch: pytest.MonkeyPatch, flood: bytes) -> None:
     async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,6 +110,80 @@ def test_head_of_more_than_64_kilobytes_is_refused(monkeypatch: pytest.MonkeyPat
         assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
 
     talk(dialogue, monkeypatch)
+
+
+def test_large_body_in_one_piece_with_its_head_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+        assert (await reader.readuntil(b"100000 bytes")).startswith(b"HTTP/1.1 200 ")
+
+    talk(dialogue, monkeypatch)
+
+
+def test_request_with_two_lengths_is_refused_and_the_connection_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: here\r\n\r\n"
+        )
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.1 ") == 1
+
+    talk(dialogue, monkeypatch)
+
+
+def test_client_that_closes_for_sending_gets_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\nxx")
+        writer.write_eof()
+        answer = await reader.read()
+        assert b"HTTP/1.1 200 " in answer
+        assert answer.endswith(b"2 bytes")
+
+    talk(dialogue, monkeypatch)
+
+
+def test_client_that_closes_altogether_is_noticed_while_its_request_is_in_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disconnected = asyncio.Event()
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+        assert (await receive())["type"] == "http.disconnect"
+        disconnected.set()
+
+    async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\nxx")
+        await asyncio.sleep(PATIENCE_S / 3)
+        writer.close()
+        await disconnected.wait()
+
+    talk(dialogue, monkeypatch, waiting)
+
+
+def test_aborted_connection_drops_what_a_stalled_reader_has_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stalled(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(2):
+            await asyncio.wait_for(
+                send({"type": "http.response.body", "body": bytes(20_000_000), "more_body": True}), 5
+            )
+            abort_connection(scope)
+
+    async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"\r\n")
+        await asyncio.sleep(PATIENCE_S)
+        received = 0
+        with suppress(ConnectionResetError):
+            while data := await reader.read(1_000_000):
+                received += len(data)
+        assert received < 20_000_000
+
+    talk(dialogue, monkeypatch, stalled)
 
 
 def test_clip_that_comes_with_an_offer_to_upgrade_is_classified(
@@ -114,3 +194,7 @@ def test_clip_that_comes_with_an_offer_to_upgrade_is_classified(
         for _ in range(2):  # the connection is kept
             answer = client.post("/v1/classify", files={"file": red_clip}, headers=offer)
             assert answer.status_code == 200, answer.text
+    assert not any(
+        "WebSocket" in str(line) or "upgrade" in line.get("event", "")
+        for line in server.lines(level="warning")
+    )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
+import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from itertools import chain, pairwise
 from typing import Any, BinaryIO
@@ -15,8 +18,24 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BadRequest, NotAVideo, Overloaded, RequestError, TooLarge
-from service.http.uploads import MEMORY_BYTES, Spool, Upload, received_clip
+from service.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    NotAVideo,
+    Overloaded,
+    RequestError,
+    StorageFull,
+    TooLarge,
+)
+from service.http import uploads
+from service.http.uploads import (
+    MEMORY_BYTES,
+    Spool,
+    Upload,
+    UploadLimits,
+    received_body,
+    received_video,
+)
 
 LIMIT = 10_000_000
 FORM = {"content-type": "multipart/form-data; boundary=edge"}
@@ -52,7 +71,9 @@ def receive(
     """What the service gets of a body."""
 
     async def run() -> bytes:
-        async with received_clip(request(chunks, headers or {}, gone=gone), limit) as upload:
+        async with received_video(
+            request(chunks, headers or {}, gone=gone), UploadLimits(limit, 30)
+        ) as upload:
             content = content_of(upload)
             assert upload.size_bytes == len(content)
             return content
@@ -61,9 +82,9 @@ def receive(
 
 
 def content_of(upload: Upload) -> bytes:
-    if isinstance(upload.clip, bytes):
-        return upload.clip
-    with open(f"/proc/self/fd/{upload.clip.fileno()}", "rb") as file:  # noqa: PTH123 - as the decoder opens it
+    if isinstance(upload.content, bytes):
+        return upload.content
+    with open(f"/proc/self/fd/{upload.content.fileno()}", "rb") as file:  # noqa: PTH123 - as the decoder opens it
         return file.read()
 
 
@@ -97,14 +118,22 @@ def test_form_part_may_have_a_name_and_headers_of_its_own() -> None:
     assert receive([form(part(b"clip", more=more))], FORM) == b"clip"
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_text_before_the_first_boundary_is_skipped(size: int) -> None:
+    body = b"This is a multi-part message.\r\n--edg no boundary\r\n" + form(part(b"clip"))
+    assert receive([body[start : start + size] for start in range(0, len(body), size)], FORM) == b"clip"
+
+
 def test_large_clip_goes_to_a_file_without_a_name() -> None:
     data = bytes(range(256)) * 12_000
 
     async def run() -> None:
-        async with received_clip(request(cut(data, range(0, len(data), 65_536)), {}), LIMIT) as upload:
-            assert not isinstance(upload.clip, bytes)
+        async with received_video(
+            request(cut(data, range(0, len(data), 65_536)), {}), UploadLimits(LIMIT, 30)
+        ) as upload:
+            assert not isinstance(upload.content, bytes)
             assert content_of(upload) == data
-            file = upload.clip
+            file = upload.content
         assert file.closed
 
     assert len(data) > MEMORY_BYTES
@@ -123,12 +152,12 @@ def test_large_clip_goes_to_a_file_without_a_name() -> None:
         ([b"x"], {"content-type": "video/mp4", "content-encoding": "gzip"}, NotAVideo, "Content-Encoding"),
         ([b"x"], {"content-type": "multipart/form-data"}, BadRequest, "boundary"),
         ([b"x"], {"content-type": f"multipart/form-data; boundary={'b' * 300}"}, BadRequest, "malformed"),
-        ([b"no form at all"], FORM, BadRequest, "malformed"),
+        ([b"no form at all"], FORM, BadRequest, "contains no boundary"),
         ([form()], FORM, BadRequest, "no field 'file'"),
         ([form(part(b"x", "clip"))], FORM, BadRequest, "'clip'"),
         ([form(part(b"x"), part(b"y"))], FORM, BadRequest, "more than once"),
         ([form(part(b"x"), part(b"3", "top_k"))], FORM, BadRequest, "query"),
-        ([form(part(b"x"))[:-6]], FORM, BadRequest, "ends before"),
+        ([form(part(b"x"))[:-6]], FORM, BadRequest, "ends before its last boundary"),
         ([form(part(b"x", more="\r\nA: b" * 20))], FORM, BadRequest, "malformed"),
         ([form(part(b"x", more="\r\nA: " + "b" * 9000))], FORM, BadRequest, "malformed"),
     ],
@@ -200,14 +229,23 @@ def test_file_is_closed_however_the_upload_ends(files: list[BinaryIO], gone: boo
     assert [file.closed for file in files] == [True]
 
 
-def test_full_disk_is_overload(monkeypatch: pytest.MonkeyPatch) -> None:
-    class FullDisk(BytesIO):
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EMFILE, Overloaded)],
+)
+def test_full_disk_is_reported_as_such_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int, error: type[Exception]
+) -> None:
+    class FailingFile(BytesIO):
         def write(self, data: Any) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", FullDisk)
-    with pytest.raises(Overloaded, match="no room"):
+    monkeypatch.setattr(tempfile, "TemporaryFile", FailingFile)
+    with pytest.raises(error):
         receive([b"x" * 2_000_000])
+    [record] = caplog.records
+    assert os.strerror(number) in record.message
+    assert record.exc_info is None
 
 
 def test_closing_twice_is_harmless() -> None:
@@ -218,3 +256,65 @@ def test_closing_twice_is_harmless() -> None:
         spool.close()
 
     asyncio.run(run())
+
+
+def slow_request(pauses_s: Iterable[float], chunk: bytes = b"x") -> Request:
+    """A request that sends a chunk after each pause, and then nothing more."""
+    pauses = iter(pauses_s)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(next(pauses, 1000))
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    return Request({"type": "http", "method": "POST", "headers": []}, receive)
+
+
+@pytest.mark.parametrize(
+    ("pauses_s", "constants", "message"),
+    [
+        ([0.01], {"PAUSE_TIMEOUT_S": 0.05}, "paused for more than 0.05 s"),
+        ([0.02] * 100, {"MIN_RATE_AFTER_S": 0.1}, "slower than 10000 bytes per second"),
+        ([0.02] * 100, {}, "took longer than 0.3 s"),
+    ],
+)
+def test_slow_upload_is_refused(
+    monkeypatch: pytest.MonkeyPatch, pauses_s: list[float], constants: dict[str, float], message: str
+) -> None:
+    for name, value in constants.items():
+        monkeypatch.setattr(uploads, name, value)
+
+    async def run() -> None:
+        for received in (received_video, received_body):
+            with pytest.raises(DeadlineExceeded, match=message):
+                async with received(slow_request(pauses_s), UploadLimits(LIMIT, 0.3)):
+                    raise AssertionError("the upload was accepted")
+
+    asyncio.run(run())
+
+
+def body(chunks: Iterable[bytes], encoding: str, limit: int = LIMIT) -> bytes:
+    async def run() -> bytes:
+        incoming = request(chunks, {"content-encoding": encoding})
+        async with received_body(incoming, UploadLimits(limit, 30)) as upload:
+            return await upload.read()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_compressed_body_is_decompressed_and_bounded(
+    encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    data = bytes(3_000_000) + b"end"
+    compressed = compress(data)
+    assert body(cut(compressed, range(0, len(compressed), 100)), encoding) == data
+    with pytest.raises(TooLarge):
+        body([compressed], encoding, limit=2_000_000)
+    for broken in (compressed[:-1], compressed + b"x", b"x" + compressed):
+        with pytest.raises(BadRequest, match="compressed body"):
+            body([broken], encoding)
+
+
+def test_unknown_encoding_is_refused() -> None:
+    with pytest.raises(BadRequest, match="Unsupported Content-Encoding br"):
+        body([b"x"], "br")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from service.clip.video import DecodeLimits
 from service.errors import (
     DeadlineExceeded,
     InvalidParameter,
@@ -25,14 +23,16 @@ from service.errors import (
     RequestError,
     Undecodable,
 )
-from service.manifest import GRAPH_FILE
 from service.observer import Observer, RestartReason
-from service.offline import recognize_files
+from service.offline import classify_files
+from service.packages.manifest import GRAPH_FILE
+from service.pipeline.classification import Classification, Query
 from service.pipeline.core_config import CoreConfig
-from service.pipeline.recognition import Query, Recognition
 from service.pipeline.recognizer import Recognizer, RecognizerState
 from service.pipeline.recognizer import running as running_recognizer
 from tests.long_clips import long_clip
+from tests.service.pipeline.requests import classify
+from tests.service.pools import pids
 from tests.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, colour_clip, write_package
 
 pytestmark = pytest.mark.anyio
@@ -63,38 +63,38 @@ def models(tmp_path: Path) -> Path:
 def running(
     models: Path, observer: Observer | None = None, **settings: Any
 ) -> AbstractAsyncContextManager[Recognizer]:
-    return running_recognizer(CoreConfig(models, decode_workers=1, **settings), observer)
+    return running_recognizer(CoreConfig(models=models, decode_workers=1, **settings), observer)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that comes by itself, and soon."""
+    """Wait until a condition becomes true."""
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-async def in_mid_clip(recognizer: Recognizer) -> asyncio.Task[Recognition]:
-    """A request whose clip is being decoded, with many seconds to go."""
-    task = asyncio.create_task(recognizer.recognize(long_clip(), Query()))
-    await until(lambda: recognizer.inflight == 1)
+async def in_mid_clip(recognizer: Recognizer) -> asyncio.Task[Classification]:
+    """A request whose video takes many more seconds to decode."""
+    task = asyncio.create_task(classify(recognizer, long_clip()))
+    await until(lambda: recognizer.admission.inflight == 1)
     await asyncio.sleep(0.3)
     assert not task.done()
     return task
 
 
-def top(recognition: Recognition) -> str:
+def top(recognition: Classification) -> str:
     return recognition.predictions[0].label
 
 
 async def test_a_clip_gets_its_label_and_all_that_belongs_to_the_answer(models: Path) -> None:
     async with running(models) as recognizer:
-        answer = await recognizer.recognize(GREEN_THEN_BLUE, Query(top_k=2, evidence=True))
+        answer = await classify(recognizer, GREEN_THEN_BLUE, Query(top_k=2, evidence=True))
     assert [(one.label, one.index) for one in answer.predictions] == [("green", 1), ("blue", 2)]
     assert 1 > answer.predictions[0].score > answer.predictions[1].score > 0
     assert (answer.manifest.name, answer.provider) == ("colours", "cpu")
     assert (answer.video.codec, answer.video.frames, answer.video.width) == ("h264", 24, 96)
-    assert answer.indices == (1, 4, 7, 10, 13, 16, 19, 22)
-    assert answer.timestamps_s == pytest.approx([index / 25 for index in answer.indices])
+    assert answer.sampled.frames == (1, 4, 7, 10, 13, 16, 19, 22)
+    assert answer.sampled.timestamps_s == pytest.approx([index / 25 for index in answer.sampled.frames])
     assert answer.evidence is not None
     assert answer.evidence.timestamps_s == pytest.approx([0.1, 0.34, 0.58, 0.82])
     assert [row[0] > row[1] for row in answer.evidence.scores] == [True, True, True, False]
@@ -104,47 +104,58 @@ async def test_a_clip_gets_its_label_and_all_that_belongs_to_the_answer(models: 
 
 async def test_evidence_is_given_only_when_asked_for(models: Path) -> None:
     async with running(models) as recognizer:
-        assert (await recognizer.recognize(RED_CLIP, Query())).evidence is None
+        assert (await classify(recognizer, RED_CLIP)).evidence is None
 
 
 async def test_clips_and_crops_are_rows_of_one_batch_and_make_one_answer(models: Path) -> None:
     recorder = Recorder()
     async with running(models, recorder, max_batch=16, inference_threads=1) as recognizer:
-        answer = await recognizer.recognize(GREEN_THEN_BLUE, Query(clips=3, crops=5, evidence=True))
+        answer = await classify(recognizer, GREEN_THEN_BLUE, Query(clips=3, crops=5, evidence=True))
     assert recorder.batches == [("colours", 15)]
     assert top(answer) == "green"
-    assert len(answer.indices) == len(answer.timestamps_s) == 24
+    assert len(answer.sampled.frames) == len(answer.sampled.timestamps_s) == 24
     assert answer.evidence is not None
     assert len(answer.evidence.timestamps_s) == len(answer.evidence.scores) == 12
+
+
+async def test_mirrored_views_need_the_symmetry_of_the_labels(models: Path) -> None:
+    write_package(models, "asymmetric", mirror=None)
+    async with running(models) as recognizer:
+        with pytest.raises(
+            InvalidParameter, match=r"crops=10 .* asymmetric .* which label each label becomes"
+        ):
+            await classify(recognizer, RED_CLIP, Query(model="asymmetric", crops=10))
+        assert top(await classify(recognizer, RED_CLIP, Query(model="asymmetric", crops=5))) == "red"
+        assert top(await classify(recognizer, RED_CLIP, Query(model="colours", crops=10))) == "red"
 
 
 async def test_each_request_of_many_at_once_gets_its_own_answer(models: Path) -> None:
     clips = {"red": RED_CLIP, "green": colour_clip(GREEN), "blue": colour_clip(BLUE)}
     async with running(models) as recognizer:
         wanted = list(clips) * 8
-        answers = await asyncio.gather(*(recognizer.recognize(clips[name], Query()) for name in wanted))
-        assert (recognizer.inflight, recognizer.queue_depth) == (0, 0)
+        answers = await asyncio.gather(*(classify(recognizer, clips[name]) for name in wanted))
+        assert (recognizer.admission.inflight, recognizer.queue_depth) == (0, 0)
     assert [top(answer) for answer in answers] == wanted
 
 
 async def test_a_clip_that_is_decoded_waits_for_one_that_is_on_its_way(models: Path) -> None:
     recorder = Recorder()
     async with running(
-        models, recorder, max_batch=4, inference_threads=1, batch_wait_ms=3_600_000
+        models, recorder, max_batch=4, inference_threads=1, batch_wait_ms=10_000
     ) as recognizer:
-        await asyncio.gather(*(recognizer.recognize(RED_CLIP, Query()) for _ in range(3)))
+        await asyncio.gather(*(classify(recognizer, RED_CLIP) for _ in range(3)))
     assert recorder.batches == [("colours", 3)]
 
 
 async def test_a_request_names_its_model(models: Path) -> None:
     write_package(models, "other", model=TinyModel(ONE_STREAM, labels=("rot", "gruen", "blau", "gelb")))
     async with running(models) as recognizer:
-        assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
-        assert top(await recognizer.recognize(RED_CLIP, Query(model="other"))) == "rot"
-        assert recognizer.model("other").manifest.clip == ONE_STREAM
-        assert recognizer.model().manifest.clip == TWO_STREAMS
+        assert top(await classify(recognizer, RED_CLIP)) == "red"
+        assert top(await classify(recognizer, RED_CLIP, Query(model="other"))) == "rot"
+        assert recognizer.models.registry.get("other").manifest.clip == ONE_STREAM
+        assert recognizer.models.registry.get().manifest.clip == TWO_STREAMS
         with pytest.raises(ModelNotFound):
-            await recognizer.recognize(RED_CLIP, Query(model="none"))
+            await classify(recognizer, RED_CLIP, Query(model="none"))
 
 
 @pytest.mark.parametrize(
@@ -154,11 +165,11 @@ async def test_a_request_names_its_model(models: Path) -> None:
 async def test_a_query_out_of_range_is_refused(models: Path, query: Query) -> None:
     async with running(models) as recognizer:
         with pytest.raises(InvalidParameter):
-            await recognizer.recognize(RED_CLIP, query)
+            await classify(recognizer, RED_CLIP, query)
 
 
 async def test_a_bad_clip_is_refused_and_the_next_good_one_answered(models: Path) -> None:
-    async with running(models, limits=DecodeLimits(max_pixels=96 * 64)) as recognizer:
+    async with running(models, max_pixels=96 * 64) as recognizer:
         for clip, error in (
             (b"", NotAVideo),
             (b"hello", NotAVideo),
@@ -166,37 +177,37 @@ async def test_a_bad_clip_is_refused_and_the_next_good_one_answered(models: Path
             (colour_clip(RED, width=128), OverLimit),
         ):
             with pytest.raises(error):
-                await recognizer.recognize(clip, Query())
-            assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
+                await classify(recognizer, clip)
+            assert top(await classify(recognizer, RED_CLIP)) == "red"
 
 
 async def test_a_killed_worker_costs_no_request(models: Path) -> None:
     recorder = Recorder()
     async with running(models, recorder) as recognizer:
-        (pid,) = recognizer.decode_pids
+        (pid,) = pids(recognizer.decoding)
         os.kill(pid, signal.SIGSTOP)
-        answers = [asyncio.create_task(recognizer.recognize(RED_CLIP, Query())) for _ in range(6)]
+        answers = [asyncio.create_task(classify(recognizer, RED_CLIP)) for _ in range(6)]
         await until(lambda: recognizer.queue_depth == 5)
         os.kill(pid, signal.SIGKILL)
         assert [top(answer) for answer in await asyncio.gather(*answers)] == ["red"] * 6
-        assert recognizer.decode_workers == 1
+        assert recognizer.decoding.workers == 1
     assert recorder.restarts == [RestartReason.KILLED]
 
 
 async def test_a_clip_that_decodes_too_long_is_over_a_limit(models: Path) -> None:
     async with running(models, decode_timeout_s=2) as recognizer:
         with pytest.raises(OverLimit, match="decode_s is"):
-            await recognizer.recognize(long_clip(), Query())
-        assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
+            await classify(recognizer, long_clip())
+        assert top(await classify(recognizer, RED_CLIP)) == "red"
 
 
 async def test_a_request_past_its_deadline_is_given_up_in_mid_clip(models: Path) -> None:
     recorder = Recorder()
     async with running(models, recorder) as recognizer:
         with pytest.raises(DeadlineExceeded):
-            await recognizer.recognize(long_clip(), Query(), deadline=time.monotonic() + 0.3)
-        assert recognizer.inflight == 0
-        assert top(await recognizer.recognize(RED_CLIP, Query(), time.monotonic() + 30)) == "red"
+            await classify(recognizer, long_clip(), timeout_s=0.3)
+        assert recognizer.admission.inflight == 0
+        assert top(await classify(recognizer, RED_CLIP, timeout_s=30)) == "red"
     assert recorder.restarts == [RestartReason.CANCELLED]
 
 
@@ -205,8 +216,8 @@ async def test_a_request_past_its_deadline_while_it_waits_is_never_decoded(model
     async with running(models, recorder) as recognizer:
         busy = await in_mid_clip(recognizer)
         with pytest.raises(DeadlineExceeded):
-            await recognizer.recognize(RED_CLIP, Query(), deadline=time.monotonic() + 0.05)
-        assert (recognizer.inflight, recognizer.queue_depth) == (1, 0)
+            await classify(recognizer, RED_CLIP, timeout_s=0.05)
+        assert (recognizer.admission.inflight, recognizer.queue_depth) == (1, 0)
         busy.cancel()
     assert recorder.batches == []
 
@@ -217,86 +228,94 @@ async def test_a_request_whose_caller_has_gone_frees_its_place(models: Path) -> 
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
-        assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
+        assert top(await classify(recognizer, RED_CLIP)) == "red"
 
 
 async def test_requests_past_the_queue_limit_are_refused_at_once(models: Path) -> None:
     async with running(models, queue_limit=3) as recognizer:
         busy = await in_mid_clip(recognizer)
-        waiting = [asyncio.create_task(recognizer.recognize(RED_CLIP, Query())) for _ in range(2)]
+        waiting = [asyncio.create_task(classify(recognizer, RED_CLIP)) for _ in range(2)]
         await until(lambda: recognizer.queue_depth == 2)
         with pytest.raises(Overloaded) as caught:
-            await recognizer.recognize(RED_CLIP, Query())
+            await classify(recognizer, RED_CLIP)
         assert caught.value.retry_after_s >= 1
-        assert recognizer.readiness() == (False, "The queue is full.")
-        assert recognizer.health() == (True, "")
+        assert recognizer.problem() is None  # load alone does not affect readiness
         busy.cancel()
         assert [top(answer) for answer in await asyncio.gather(*waiting)] == ["red"] * 2
-        assert recognizer.ready
+        assert recognizer.problem() is None
 
 
 async def test_as_many_workers_decode_as_cores_were_given(models: Path) -> None:
-    async with running_recognizer(CoreConfig(models, cores=3)) as recognizer:
-        await until(lambda: recognizer.decode_workers == 3)
+    async with running_recognizer(CoreConfig(models=models), cores=3) as recognizer:
+        await until(lambda: recognizer.decoding.workers == 3)
 
 
-async def test_closing_finishes_what_was_accepted_and_takes_nothing_new(models: Path) -> None:
+async def test_draining_finishes_what_was_accepted_and_accepts_nothing_new(models: Path) -> None:
     async with running(models) as recognizer:
-        accepted = [asyncio.create_task(recognizer.recognize(RED_CLIP, Query())) for _ in range(10)]
+        accepted = [asyncio.create_task(classify(recognizer, RED_CLIP)) for _ in range(10)]
         await asyncio.sleep(0)  # each of them begins
-        assert recognizer.inflight == 10
-        closing = asyncio.create_task(recognizer.close(grace_s=60))
+        assert recognizer.admission.inflight == 10
+        draining = asyncio.create_task(recognizer.drain(60))
         await until(lambda: recognizer.state is RecognizerState.DRAINING)
-        assert recognizer.readiness() == (False, "The service is shutting down.")
+        assert recognizer.problem() == "The service is shutting down."
         with pytest.raises(NotReady):
-            await recognizer.recognize(RED_CLIP, Query())
+            await classify(recognizer, RED_CLIP)
         assert [top(answer) for answer in await asyncio.gather(*accepted)] == ["red"] * 10
-        await closing
-        assert recognizer.state is RecognizerState.CLOSED
+        await draining
+    assert recognizer.state is RecognizerState.STOPPED
 
 
-async def test_closing_cuts_off_what_outlasts_the_grace(models: Path) -> None:
+async def test_draining_cuts_off_what_outlasts_the_grace(models: Path) -> None:
     async with running(models) as recognizer:
         task = await in_mid_clip(recognizer)
-        await recognizer.close(grace_s=0.1)
+        await recognizer.drain(0.1)
+        with pytest.raises(NotReady, match="stopped before it could answer"):
+            await task
+        await recognizer.close()
+        await recognizer.close()
+        assert recognizer.decoding.workers == 0
+
+
+async def test_closing_fails_what_is_in_progress(models: Path) -> None:
+    async with running(models) as recognizer:
+        task = await in_mid_clip(recognizer)
+        await recognizer.close()
         with pytest.raises(NotReady):
             await task
-        await recognizer.close(grace_s=0.1)
-        assert recognizer.decode_workers == 0
 
 
 async def test_before_the_start_nothing_is_accepted(models: Path) -> None:
-    recognizer = Recognizer(CoreConfig(models))
-    assert recognizer.readiness() == (False, "The service is not started.")
+    recognizer = Recognizer(CoreConfig(models=models))
+    assert recognizer.problem() == "The service is not started."
     with pytest.raises(NotReady):
-        await recognizer.recognize(RED_CLIP, Query())
+        await classify(recognizer, RED_CLIP)
 
 
 async def test_a_bad_package_is_listed_with_its_reason_beside_the_good_one(models: Path) -> None:
     (write_package(models, "broken") / GRAPH_FILE).write_bytes(b"")
     async with running(models) as recognizer:
-        broken, good = recognizer.models()
+        broken, good = recognizer.models.entries()
         assert (broken.name, broken.state, broken.provider) == ("broken", "refused", None)
         assert "SHA-256" in str(broken.reason)
         assert (good.name, good.state, good.provider) == ("colours", "ready", "cpu")
-        assert top(await recognizer.recognize(RED_CLIP, Query())) == "red"
+        assert top(await classify(recognizer, RED_CLIP)) == "red"
 
 
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"provider": "abacus"}, ProviderUnavailable),
+        ({"provider": "tensorrt"}, ProviderUnavailable),
         ({"default_model": "none"}, PackageError),
     ],
 )
 async def test_what_cannot_serve_does_not_start(
     models: Path, settings: dict[str, Any], error: type[Exception]
 ) -> None:
-    recognizer = Recognizer(CoreConfig(models, decode_workers=1, **settings))
+    recognizer = Recognizer(CoreConfig(models=models, decode_workers=1, **settings))
     with pytest.raises(error):
         await recognizer.start()
-    assert recognizer.state is RecognizerState.CLOSED
-    assert recognizer.decode_workers == 0
+    assert recognizer.state is RecognizerState.FAILED
+    assert recognizer.decoding.workers == 0
 
 
 def test_files_are_labelled_in_order_without_a_server(models: Path, tmp_path: Path) -> None:
@@ -305,7 +324,7 @@ def test_files_are_labelled_in_order_without_a_server(models: Path, tmp_path: Pa
         paths.append(tmp_path / str(number))
         paths[-1].write_bytes(clip)
     paths.append(tmp_path / "missing")
-    results = list(recognize_files(CoreConfig(models, decode_workers=2), paths, Query()))
+    results = list(classify_files(CoreConfig(models=models, decode_workers=2), paths, Query()))
     assert [path for path, _ in results] == paths
     outcomes = [result.code if isinstance(result, RequestError) else top(result) for _, result in results]
     assert outcomes == ["red", "not_a_video", "green", "red", "bad_request"]

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.pipeline.scoring import evidence_scores, moment_times, rank, softmax
+from service.engines.session import Outputs
+from service.pipeline.scoring import evidence_scores, margins, moment_times, rank, softmax, unmirror
 
 
 def test_probabilities_add_up_to_one() -> None:
@@ -49,6 +50,14 @@ def test_evidence_of_crops_is_averaged_and_that_of_clips_stays_apart() -> None:
     assert scores[3] == pytest.approx(softmax(np.array([5.0, 5.0, 7.0]))[[1, 2]])
 
 
+def test_margins_add_up_to_the_scores_of_the_video() -> None:
+    evidence = np.random.default_rng(3).normal(0, 4, (6, 5, 7)).astype(np.float32)  # 2 clips of 3 crops
+    ranked = rank(evidence.mean(axis=1), top_k=4)
+    found = margins(evidence, 2, ranked.indices, runner_up=int(ranked.indices[1]))
+    assert found.shape == (10, 4)
+    assert found.mean(axis=0) == pytest.approx(np.log(ranked.scores / ranked.scores[1]))
+
+
 @pytest.mark.parametrize(
     ("moments", "expected"),
     [(4, [0.5, 2.5, 4.5, 6.5]), (8, [0, 1, 2, 3, 4, 5, 6, 7]), (1, [3.5]), (3, [1.0, 4.0, 6.5])],
@@ -59,3 +68,19 @@ def test_a_moment_lies_in_the_middle_of_its_frames(moments: int, expected: list[
 
 def test_moments_of_several_clips_follow_each_other() -> None:
     assert moment_times(np.array([[0.0, 2.0], [1.0, 3.0]]), 1).tolist() == [1.0, 2.0]
+
+
+def test_mirrored_views_get_the_labels_of_the_original_clip() -> None:
+    """Labels 0 and 1 are mirror images of each other."""
+    logits = np.tile(np.array([[5.0, 1.0, 0.0]], np.float32), (20, 1))
+    logits[5:10] = logits[15:20] = [1.0, 5.0, 0.0]
+    evidence = np.stack([logits, logits + 1], axis=1)
+    aligned = unmirror(Outputs(logits, evidence), 10, (1, 0, 2))
+    assert np.array_equal(aligned.logits, np.tile([[5.0, 1.0, 0.0]], (20, 1)))
+    assert np.array_equal(aligned.evidence, np.stack([aligned.logits, aligned.logits + 1], axis=1))
+
+
+@pytest.mark.parametrize("crops", [1, 3, 5])
+def test_views_that_are_not_mirrored_stay_as_they_are(crops: int) -> None:
+    outputs = Outputs(np.zeros((2 * crops, 3), np.float32), np.zeros((2 * crops, 4, 3), np.float32))
+    assert unmirror(outputs, crops, None) is outputs

@@ -1,9 +1,8 @@
-"""The core of timelines: what is told of a video, at whose pace, and how it ends."""
+"""Timelines without HTTP: windows, back-pressure, and endings."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -21,29 +20,30 @@ from service.errors import (
     RequestError,
 )
 from service.offline import timeline_of_file
+from service.pipeline.classification import Query
 from service.pipeline.core_config import CoreConfig
-from service.pipeline.recognition import Query
+from service.pipeline.limits.deadline import Deadline
 from service.pipeline.recognizer import Recognizer, running
 from service.pipeline.timeline import (
-    Deadlines,
     Segment,
     TimelineQuery,
     TimelineSummary,
-    WindowRecognition,
-    recognize_timeline,
+    WindowClassification,
+    classify_windows,
 )
 from service.pipeline.window_stream import SLOTS
 from tests.clips import numbered_clip
 from tests.long_clips import long_clip
+from tests.service.pipeline.requests import classify, timeline
 from tests.service.pipeline.test_recognizer import Recorder
-from tests.service.pools import until
+from tests.service.pools import dedicated_pids, until
 from tests.tiny_models import colour_clip, write_package
 
 pytestmark = pytest.mark.anyio
 
 RED, GREEN, BLUE = (220, 20, 20), (20, 220, 20), (20, 20, 220)
 RED_CLIP = colour_clip(RED)
-# Two seconds of each.
+# Two seconds per colour.
 RED_GREEN_RED = colour_clip(RED, GREEN, RED, frames=150)
 MANY_WINDOWS = numbered_clip(frames=600)
 A_TENTH = TimelineQuery(window_s=0.1)
@@ -56,17 +56,15 @@ def models(tmp_path: Path) -> Path:
 
 
 def config(models: Path, **settings: Any) -> CoreConfig:
-    return CoreConfig(models, decode_workers=1, inference_threads=1, **settings)
+    return CoreConfig(models=models, decode_workers=1, inference_threads=1, **settings)
 
 
 async def all_of(
-    recognizer: Recognizer, clip: bytes, query: TimelineQuery, deadlines: Deadlines | None = None
-) -> tuple[list[WindowRecognition], TimelineSummary]:
-    *windows, summary = [
-        item async for item in recognize_timeline(recognizer, clip, query, deadlines or Deadlines())
-    ]
+    recognizer: Recognizer, clip: bytes, query: TimelineQuery, **limits: float
+) -> tuple[list[WindowClassification], TimelineSummary]:
+    *windows, summary = [item async for item in timeline(recognizer, clip, query, **limits)]
     assert isinstance(summary, TimelineSummary)
-    return [item for item in windows if isinstance(item, WindowRecognition)], summary
+    return [item for item in windows if isinstance(item, WindowClassification)], summary
 
 
 def spans(summary: TimelineSummary) -> list[tuple[str, int, float, float]]:
@@ -81,8 +79,8 @@ async def test_windows_are_labelled_and_summed_up(models: Path) -> None:
     best = [window.predictions[0].label for window in windows]
     assert best == ["red", "red", "green", "green", "red", "red"]
     assert {(len(window.predictions), window.windows) for window in windows} == {(2, 6)}
-    assert windows[1].indices == tuple(25 + index for index in uniform_indices(25, 8))
-    assert windows[1].timestamps_s == tuple(index / 25 for index in windows[1].indices)
+    assert windows[1].sampled.frames == tuple(25 + index for index in uniform_indices(25, 8))
+    assert windows[1].sampled.timestamps_s == tuple(index / 25 for index in windows[1].sampled.frames)
     assert spans(summary) == [("red", 0, 0, 2), ("green", 1, 2, 4), ("red", 0, 4, 6)]
     first, second = windows[0].predictions[0].score, windows[1].predictions[0].score
     assert summary.segments[0].score == pytest.approx((first + second) / 2)
@@ -102,10 +100,10 @@ async def test_segments_of_overlapping_windows_overlap(models: Path) -> None:
 @pytest.mark.parametrize("clip", [RED_CLIP, numbered_clip(frames=3), numbered_clip(frames=70)])
 async def test_video_shorter_than_a_window_is_answered_as_the_clip(models: Path, clip: bytes) -> None:
     async with running(config(models)) as recognizer:
-        answer = await recognizer.recognize(clip, Query())
+        answer = await classify(recognizer, clip, Query())
         (window,), summary = await all_of(recognizer, clip, TimelineQuery(window_s=60, stride_s=30))
     assert window.predictions == answer.predictions
-    assert (window.indices, window.timestamps_s) == (answer.indices, answer.timestamps_s)
+    assert window.sampled == answer.sampled
     assert summary.video == answer.video
     best = answer.predictions[0]
     (segment,) = summary.segments
@@ -125,57 +123,58 @@ async def test_nobody_reading_nothing_is_done_but_a_few_windows(models: Path) ->
     recorder = Recorder()
     async with (
         running(config(models), recorder) as recognizer,
-        aclosing(recognize_timeline(recognizer, MANY_WINDOWS, A_TENTH)) as lines,
+        aclosing(timeline(recognizer, MANY_WINDOWS, A_TENTH)) as lines,
     ):
         await anext(lines)
         await asyncio.sleep(0.3)
         assert sum(rows for _, rows in recorder.batches) <= SLOTS
-        assert recognizer.inflight == 1
-        # Its wait is not taken for a slow service.
-        await recognizer.recognize(RED_CLIP, Query(), time.monotonic() + 20)
-        assert recognizer._admission.throughput.interval_s < 0.3
+        assert recognizer.admission.inflight == 1
+        # Waiting for the reader does not count as slow inference.
+        await classify(recognizer, RED_CLIP, Query(), 20)
+        assert recognizer.admission.throughput("colours").interval_s < 0.3
 
 
 async def test_clips_are_answered_meanwhile(models: Path) -> None:
     async with running(config(models)) as recognizer:
-        timeline = asyncio.create_task(all_of(recognizer, long_clip(), TimelineQuery(window_s=60)))
-        await until(lambda: bool(recognizer.timeline_pids))
+        task = asyncio.create_task(all_of(recognizer, long_clip(), TimelineQuery(window_s=60)))
+        await until(lambda: bool(dedicated_pids(recognizer.decoding)))
         for _ in range(3):
-            answer = await recognizer.recognize(RED_CLIP, Query())
+            answer = await classify(recognizer, RED_CLIP, Query())
             assert answer.predictions[0].label == "red"
-        assert not timeline.done()
-        timeline.cancel()
-        await asyncio.wait([timeline])
-        await until(lambda: not recognizer.timeline_pids)
-        assert recognizer.inflight == 0
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        await until(lambda: not dedicated_pids(recognizer.decoding))
+        assert recognizer.admission.inflight == 0
 
 
 async def test_no_more_timelines_at_once_than_is_set(models: Path) -> None:
     async with running(config(models, timelines_at_once=1)) as recognizer:
-        async with aclosing(recognize_timeline(recognizer, MANY_WINDOWS, A_TENTH)) as lines:
+        async with aclosing(timeline(recognizer, MANY_WINDOWS, A_TENTH)) as lines:
             await anext(lines)
-            with pytest.raises(Overloaded, match="1 timelines are in work, the limit"):
+            with pytest.raises(Overloaded, match=r"maximum number of timelines \(1\)"):
                 await all_of(recognizer, RED_CLIP, TimelineQuery())
-            with pytest.raises(Overloaded):
-                recognizer.check_timeline_room()
         await all_of(recognizer, RED_CLIP, TimelineQuery())
-        assert recognizer.inflight == 0
+        assert recognizer.admission.inflight == 0
 
 
 async def test_deadlines_hold_for_the_first_window_and_for_all(models: Path) -> None:
     async with running(config(models)) as recognizer:
-        soon = Deadlines(first=time.monotonic() + 0.3)
-        with pytest.raises(DeadlineExceeded):
-            await all_of(recognizer, long_clip(), TimelineQuery(window_s=60), soon)
-        await until(lambda: not recognizer.timeline_pids)
-        last = time.monotonic() + 2
-        lines = recognize_timeline(recognizer, MANY_WINDOWS, A_TENTH, Deadlines(last=last))
-        await anext(lines)
-        await asyncio.sleep(last - time.monotonic())
-        with pytest.raises(DeadlineExceeded):
-            async for _ in lines:
-                pass
-        assert recognizer.inflight == 0
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
+            await all_of(recognizer, long_clip(), TimelineQuery(window_s=60), first_s=0.3)
+        await until(lambda: not dedicated_pids(recognizer.decoding))
+        with pytest.raises(DeadlineExceeded, match="within 2 s"):
+            await read_slowly(recognizer, Deadline(2))
+        assert recognizer.admission.inflight == 0
+
+
+async def read_slowly(recognizer: Recognizer, deadline: Deadline) -> None:
+    async with (
+        recognizer.accept(deadline=deadline, timeline=True) as request,
+        aclosing(classify_windows(request, MANY_WINDOWS, A_TENTH)) as windows,
+    ):
+        async for _ in windows:
+            await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize(
@@ -196,21 +195,21 @@ async def test_what_cannot_be_answered_leaves_nothing(
     async with running(config(models)) as recognizer:
         with pytest.raises(error):
             await all_of(recognizer, clip, query)
-        assert recognizer.inflight == 0
-        await until(lambda: not recognizer.timeline_pids)
+        assert recognizer.admission.inflight == 0
+        await until(lambda: not dedicated_pids(recognizer.decoding))
 
 
 async def test_closing_waits_for_a_timeline_and_then_ends_it(models: Path) -> None:
     async with running(config(models)) as recognizer:
         windows, _ = await all_of(recognizer, MANY_WINDOWS, A_TENTH)
-        timeline = asyncio.create_task(all_of(recognizer, MANY_WINDOWS, A_TENTH))
-        await until(lambda: recognizer.inflight == 1)
-        await recognizer.close(60)
-        assert len((await timeline)[0]) == len(windows)
+        task = asyncio.create_task(all_of(recognizer, MANY_WINDOWS, A_TENTH))
+        await until(lambda: recognizer.admission.inflight == 1)
+        await recognizer.drain(60)
+        assert len((await task)[0]) == len(windows)
     async with running(config(models)) as recognizer:
-        lines = recognize_timeline(recognizer, MANY_WINDOWS, A_TENTH)
+        lines = timeline(recognizer, MANY_WINDOWS, A_TENTH)
         await anext(lines)
-        await recognizer.close(0)
+        await recognizer.close()
         with pytest.raises(NotReady):
             async for _ in lines:
                 pass

@@ -1,4 +1,4 @@
-"""Windows from a real worker: the right ones, bounded, at once gone with whoever wanted them."""
+"""Windows from a real worker: correctness, limits, and release after cancellation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.clip.decoding.windows import decode_windows
 from service.clip.spec import ClipSpec, Frames, InputSpec
-from service.clip.timeline import decode_timeline
 from service.clip.video import DecodeLimits
-from service.clip.windows import WindowRule
-from service.errors import BadRequest, NotAVideo, NotReady, OverLimit, Undecodable
+from service.clip.windowing import WindowRule
+from service.errors import BadRequest, NotAVideo, NotReady, OverLimit, Overloaded, Undecodable
 from service.observer import RestartReason
 from service.pipeline.window_stream import SLOTS, DecodedWindow, WindowStream, windows_of
-from service.workers.decode_pool import HIRED_NICENESS, DecodePool
+from service.workers.decode_pool import DecodePool
+from service.workers.supervisor import DEDICATED_NICENESS
 from tests.clips import numbered_clip, read_numbers
 from tests.long_clips import long_clip
-from tests.service.clip.test_timeline import Collected
-from tests.service.pools import decode_short, running, until
+from tests.service.clip.decoding.test_windows import Collected
+from tests.service.pools import decode_short, dedicated_pids, pids, running, until
 from tests.tiny_models import TWO_STREAMS
 
 pytestmark = pytest.mark.anyio
@@ -65,18 +66,16 @@ async def filled(stream: WindowStream) -> list[DecodedWindow]:
 
 async def test_a_worker_gives_the_very_windows_that_decoding_gives_here() -> None:
     expected = Collected(TWO_STREAMS)
-    decode_timeline(VIDEO, TWO_STREAMS, WindowRule.of(1.5, 0.7), expected)
+    decode_windows(VIDEO, TWO_STREAMS, WindowRule.of(1.5, 0.7), expected)
     async with running() as (pool, recorder), streaming(pool, rule=WindowRule.of(1.5, 0.7)) as stream:
         windows = await all_of(stream)
         await asyncio.sleep(0.1)
         assert not recorder.restarts
-        assert stream.found is not None
-        assert (stream.found.windows, stream.found.video.frames) == (len(windows), 300)
+        assert stream.result is not None
+        assert (stream.result.windows, stream.result.video.frames) == (len(windows), 300)
     assert len(windows) == len(expected.taken) == 42
     for window, taken, inputs in zip(windows, expected.taken, expected.inputs, strict=True):
-        assert window.found.number == taken.window.number
-        assert (window.found.start_us, window.found.end_us) == (taken.window.start_us, taken.window.end_us)
-        assert (window.found.indices, window.found.timestamps_s) == (taken.indices, taken.timestamps_s)
+        assert window.sample == taken
         assert all(np.array_equal(window.inputs[name], inputs[name]) for name in inputs)
         assert window.decode_ms >= 0
 
@@ -84,9 +83,12 @@ async def test_a_worker_gives_the_very_windows_that_decoding_gives_here() -> Non
 async def test_clips_do_not_wait_for_a_timeline_and_go_before_it() -> None:
     async with running(workers=1) as (pool, _), streaming(pool) as stream:
         await filled(stream)
-        (hired,) = pool.hired_pids
-        assert hired not in pool.pids
-        assert os.getpriority(os.PRIO_PROCESS, hired) == os.getpriority(os.PRIO_PROCESS, 0) + HIRED_NICENESS
+        (dedicated,) = dedicated_pids(pool)
+        assert dedicated not in pids(pool)
+        assert (
+            os.getpriority(os.PRIO_PROCESS, dedicated)
+            == os.getpriority(os.PRIO_PROCESS, 0) + DEDICATED_NICENESS
+        )
         await decode_short(pool)
 
 
@@ -99,13 +101,13 @@ async def test_nobody_taking_windows_the_worker_waits_without_a_clock() -> None:
     assert not recorder.restarts
 
 
-async def test_a_worker_without_a_sign_of_life_is_over_a_limit() -> None:
+async def test_a_worker_without_a_sign_of_life_is_killed_and_the_client_may_retry() -> None:
     async with running(timeout_s=1) as (pool, recorder):
         async with streaming(pool) as stream:
             await filled(stream)
-            (pid,) = pool.hired_pids
+            (pid,) = dedicated_pids(pool)
             os.kill(pid, signal.SIGSTOP)
-            with pytest.raises(OverLimit, match="decode_s is 1"):
+            with pytest.raises(Overloaded, match="too busy"):
                 await all_of(stream)
         await decode_short(pool)
     assert recorder.restarts == {RestartReason.TIMEOUT: 1}
@@ -115,9 +117,9 @@ async def test_slow_windows_are_no_reason_to_give_up() -> None:
     async with running(timeout_s=1.2) as (pool, recorder):
         async with streaming(pool, long_clip(400), WindowRule.of(600, 600)) as stream:
             decoding = asyncio.create_task(all_of(stream))
-            await until(lambda: bool(pool.hired_pids))
-            (pid,) = pool.hired_pids
-            # A slow machine: in all it stands still for longer than a worker may be without a sign.
+            await until(lambda: bool(dedicated_pids(pool)))
+            (pid,) = dedicated_pids(pool)
+            # Simulate a slow machine: the total pause exceeds the time limit without progress.
             for _ in range(7):
                 os.kill(pid, signal.SIGSTOP)
                 await asyncio.sleep(0.2)
@@ -132,12 +134,12 @@ async def test_when_nobody_wants_more_the_worker_is_gone_at_once() -> None:
     async with running() as (pool, recorder):
         async with streaming(pool, long_clip(), WindowRule.of(60, 60)) as stream:
             task = asyncio.create_task(stream.take())
-            await until(lambda: bool(pool.hired_pids))
+            await until(lambda: bool(dedicated_pids(pool)))
             await asyncio.sleep(0.3)
-            (pid,) = pool.hired_pids
+            (pid,) = dedicated_pids(pool)
             task.cancel()
             await asyncio.wait([task])
-        await until(lambda: not pool.hired_pids)
+        await until(lambda: not dedicated_pids(pool))
         assert not Path(f"/proc/{pid}").exists()
     assert not recorder.restarts
 
@@ -149,7 +151,7 @@ async def test_called_off_while_it_starts_no_worker_is_left() -> None:
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-        await until(lambda: not pool.hired_pids and not pool._hiring)
+        await until(lambda: not dedicated_pids(pool) and not pool._supervisor._starting)
 
 
 async def test_killed_from_outside_it_goes_on_with_the_next_window_once() -> None:
@@ -158,9 +160,10 @@ async def test_killed_from_outside_it_goes_on_with_the_next_window_once() -> Non
         kill(pool)
         await until(lambda: recorder.restarts.total() == 1)
         windows += await all_of(stream)
-        assert [window.found.number for window in windows] == list(range(30))
+        assert [window.sample.window.number for window in windows] == list(range(30))
         assert all(
-            tuple(read_numbers(window.inputs["little"][0])) == window.found.indices[::2] for window in windows
+            tuple(read_numbers(window.inputs["little"][0])) == window.sample.indices[::2]
+            for window in windows
         )
 
 
@@ -169,26 +172,26 @@ async def test_killed_twice_it_is_given_up() -> None:
         for _ in range(2):
             await filled(stream)
             kill(pool)
-            await until(lambda: not pool.hired_pids)
-            await stream.take()  # what is left of the one that was killed
-        with pytest.raises(Undecodable, match="broke off"):
+            await until(lambda: not dedicated_pids(pool))
+            await stream.take()  # the killed worker
+        with pytest.raises(Overloaded, match="were killed"):
             await stream.take()
     assert recorder.restarts == {RestartReason.KILLED: 2}
 
 
 def kill(pool: DecodePool) -> None:
-    (pid,) = pool.hired_pids
+    (pid,) = dedicated_pids(pool)
     os.kill(pid, signal.SIGKILL)
 
 
 async def test_a_worker_that_crashes_ends_the_timeline_after_what_it_had_told() -> None:
     async with running() as (pool, recorder), streaming(pool) as stream:
         windows = await filled(stream)
-        (pid,) = pool.hired_pids
+        (pid,) = dedicated_pids(pool)
         os.kill(pid, signal.SIGSEGV)
         await until(lambda: recorder.restarts.total() == 1)
         windows += await stream.take()
-        assert [window.found.number for window in windows] == list(range(len(windows)))
+        assert [window.sample.window.number for window in windows] == list(range(len(windows)))
         with pytest.raises(Undecodable, match="broke off"):
             await stream.take()
     assert recorder.restarts == {RestartReason.CRASHED: 1}
@@ -201,7 +204,7 @@ async def test_closing_the_pool_ends_it() -> None:
             await pool.close()
             with pytest.raises(NotReady):
                 await all_of(stream)
-        assert not pool.hired_pids
+        assert not dedicated_pids(pool)
         async with streaming(pool) as stream:
             with pytest.raises(NotReady):
                 await stream.take()
@@ -221,7 +224,7 @@ async def test_what_is_refused_costs_nothing(clip: Any, limits: DecodeLimits, er
         async with streaming(pool, clip, limits=limits) as stream:
             with pytest.raises(error):
                 await stream.take()
-        await until(lambda: not pool.hired_pids)
+        await until(lambda: not dedicated_pids(pool))
     assert not recorder.restarts
 
 
@@ -235,7 +238,7 @@ async def test_memory_is_flat_whatever_the_number_of_windows() -> None:
 
 
 def memory_kb(pool: DecodePool) -> int:
-    (pid,) = pool.hired_pids
+    (pid,) = dedicated_pids(pool)
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
     return int(line.split()[1])

@@ -1,75 +1,62 @@
-"""What can and cannot be done inside a worker, tried inside real ones."""
+"""What code inside a worker can and cannot do."""
 
 from __future__ import annotations
 
 import ast
-import pickle
 import select
 import socket
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from seccompy import syscalls
 
 from service.workers import sandbox
-from service.workers.decode_worker import LARGEST_MESSAGE, Ready
-from service.workers.fork_server import FORK_SERVER
-from service.workers.worker_messages import unpickled
+from service.workers.fork_server import ForkServer
+from service.workers.messages import DecodeFailure, Ready, WorkerMessage, read_worker_message
 
-PATIENCE_S = 30.0
-PROBE = """
-import ctypes, mmap, os, resource, signal, socket, sys, threading
-try:
-{source}
-except OSError as exc:
-    result = type(exc).__name__
-raise RuntimeError(repr(result))
-"""
+PATIENCE_MS = 30_000
+IMPORTS = "import ctypes, mmap, os, resource, signal, socket, sys, threading"
 
 
-class Code:
-    """Unpickled, it is run: a worker believes what the service sends."""
+class ProbeServer(ForkServer):
+    """Starts workers that run code."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return exec, (self.source, {})
+    MODULE = "tests.service.workers.probe_server"
 
 
-class CagedWorker:
-    """A real worker, and a way to run code in it."""
+class ProbeWorker:
+    """A worker in its sandbox that runs code."""
 
     def __init__(self) -> None:
-        self.process, self.channel = FORK_SERVER.start_worker(memory_mb=512)
-        assert self._receive() == Ready(seccomp=True, landlock=True)
+        self._server = ProbeServer()
+        self._process, self._channel = self._server.start_worker(memory_mb=512)
+        assert self._receive() == Ready(("seccomp", "landlock"))
 
     def run(self, source: str) -> str:
-        """The repr of `result` after running `source`, or the name of the error."""
-        code = PROBE.format(source=textwrap.indent(source, "    "))
-        with Path("/dev/null").open("rb") as null:
-            socket.send_fds(self.channel, [pickle.dumps(Code(code))], [null.fileno(), null.fileno()])
-        answer = self._receive()
-        assert isinstance(answer, RuntimeError), answer
-        return str(answer).removeprefix("RuntimeError: ")
+        """The repr of `result` after running `source`, or of the name of an `OSError`."""
+        self._channel.send(f"{IMPORTS}\n{source}".encode())
+        message = self._receive()
+        assert isinstance(message, DecodeFailure)
+        return message.error
 
-    def _receive(self) -> object:
-        assert select.select([self.channel], [], [], PATIENCE_S)[0]
-        return unpickled(self.channel.recv(LARGEST_MESSAGE))
+    def _receive(self) -> WorkerMessage:
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        assert poll.poll(PATIENCE_MS)
+        return read_worker_message(self._channel.recv(10_000))
 
     def close(self) -> None:
-        self.channel.close()
-        self.process.exit_status()
+        self._channel.close()
+        self._process.exit_status()
+        self._server.close()
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[CagedWorker]:
-    worker = CagedWorker()
+def worker() -> Iterator[ProbeWorker]:
+    worker = ProbeWorker()
     yield worker
     worker.close()
 
@@ -87,13 +74,13 @@ FORBIDDEN = {
     "local socket": "result = socket.socket(socket.AF_UNIX)",
     "netlink socket": "result = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
     "fork": "result = os.fork()",
-    "vfork and run": "result = os.posix_spawn('/bin/true', ['true'], {})",
-    "become a program": "result = os.execv('/bin/true', ['true'])",
+    "spawn a program": "result = os.posix_spawn('/bin/true', ['true'], {})",
+    "execute a program": "result = os.execv('/bin/true', ['true'])",
     "signal the service": "result = os.kill(os.getppid(), signal.SIGCONT)",
-    "signal everybody": "result = os.kill(-1, 0)",
+    "signal all processes": "result = os.kill(-1, 0)",
     "wait for children": "result = os.waitpid(-1, 0)",
     "another user": "result = os.setuid(0)",
-    "memory that runs": "result = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC)",
+    "executable memory": "result = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC)",
     "a new pipe": "result = os.pipe()",
     "a new memory file": "result = os.memfd_create('x')",
     "another folder": "result = os.chdir('/')",
@@ -101,11 +88,11 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("source", FORBIDDEN.values(), ids=FORBIDDEN.keys())
-def test_a_worker_cannot(worker: CagedWorker, source: str) -> None:
+def test_a_worker_cannot(worker: ProbeWorker, source: str) -> None:
     assert ast.literal_eval(worker.run(source)) == "PermissionError"
 
 
-# Calls that Python has no function for, by their names and arguments.
+# System calls without a function in Python: name -> arguments.
 BARE_CALLS = {
     "ptrace": "0, 0, 0, 0",
     "process_vm_readv": "os.getppid(), 0, 0, 0, 0, 0",
@@ -124,20 +111,20 @@ BARE_CALLS = {
 
 
 @pytest.mark.parametrize("name", BARE_CALLS)
-def test_a_worker_cannot_call(worker: CagedWorker, name: str) -> None:
+def test_a_worker_cannot_call(worker: ProbeWorker, name: str) -> None:
     source = f"""libc = ctypes.CDLL(None, use_errno=True)
 result = libc.syscall({syscalls.syscall_nr(name)}, {BARE_CALLS[name]}), ctypes.get_errno()"""
     assert ast.literal_eval(worker.run(source)) == (-1, 1)  # EPERM
 
 
-def test_calls_by_their_other_numbers_are_no_way_round(worker: CagedWorker) -> None:
+def test_the_x32_numbers_of_system_calls_are_denied(worker: ProbeWorker) -> None:
     x32 = 0x40000000 + syscalls.syscall_nr("getppid")
     source = f"""libc = ctypes.CDLL(None, use_errno=True)
 result = libc.syscall({x32}), ctypes.get_errno()"""
     assert ast.literal_eval(worker.run(source)) == (-1, 1)
 
 
-def test_a_worker_can_start_threads_and_take_memory(worker: CagedWorker) -> None:
+def test_a_worker_can_start_threads_and_allocate_memory(worker: ProbeWorker) -> None:
     source = """done = []
 threads = [threading.Thread(target=done.append, args=(number,)) for number in range(4)]
 for thread in threads: thread.start()
@@ -146,12 +133,12 @@ result = sorted(done), len(bytearray(50_000_000)), len(mmap.mmap(-1, 4096))"""
     assert ast.literal_eval(worker.run(source)) == ([0, 1, 2, 3], 50_000_000, 4096)
 
 
-def test_a_worker_knows_nothing_of_its_surroundings(worker: CagedWorker) -> None:
+def test_a_worker_has_no_environment_and_no_modules_of_the_service(worker: ProbeWorker) -> None:
     assert worker.run("result = dict(os.environ)") == "{}"
     assert worker.run("result = sorted({'fastapi', 'onnxruntime', 'pydantic'} & sys.modules.keys())") == "[]"
 
 
-def test_every_allowed_call_is_known_on_both_processors() -> None:
+def test_every_allowed_system_call_exists_on_both_architectures() -> None:
     for table in (syscalls.X86_64_SYSCALLS, syscalls.AARCH64_SYSCALLS):
         assert set(sandbox.ALLOWED) <= table.keys()
 
@@ -161,26 +148,25 @@ import os, socket, sys
 from service.workers import sandbox
 sandbox.{missing} = False
 out = int(sys.argv[1])
-stands = sandbox.enter(out, 512)
-found = [(stands.seccomp, stands.landlock)]
+outcomes = [sandbox.enter(out, 512)]
 for attempt in (lambda: open('/etc/hostname'), lambda: os.listdir('/'),
                 lambda: socket.socket().connect(('127.0.0.1', 9))):
     try:
         attempt()
-        found.append('done')
+        outcomes.append('done')
     except OSError as exc:
-        found.append(type(exc).__name__)
-os.write(out, repr(found).encode())
+        outcomes.append(type(exc).__name__)
+os.write(out, repr(outcomes).encode())
 """
 
 
-@pytest.mark.parametrize(("missing", "stand"), [("SECCOMP", (False, True)), ("LANDLOCK", (True, False))])
-def test_each_fence_stands_alone(missing: str, stand: tuple[bool, bool]) -> None:
+@pytest.mark.parametrize(("missing", "active"), [("SECCOMP", "landlock"), ("LANDLOCK", "seccomp")])
+def test_each_mechanism_is_enough_alone(missing: str, active: str) -> None:
     reader, writer = socket.socketpair()
     with reader, writer:
         subprocess.run(
             [sys.executable, "-c", ALONE.format(missing=missing), str(writer.fileno())],
             pass_fds=[writer.fileno()], check=True, cwd=Path(__file__).parents[3],
         )  # fmt: skip
-        found = ast.literal_eval(reader.recv(1000).decode())
-    assert found == [stand, "PermissionError", "PermissionError", "PermissionError"]
+        outcomes = ast.literal_eval(reader.recv(1000).decode())
+    assert outcomes == [(active,), "PermissionError", "PermissionError", "PermissionError"]

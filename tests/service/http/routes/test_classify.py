@@ -1,7 +1,10 @@
-"""POST /v1/classify against a real server: good clips, everything that is none, and all at once."""
+"""POST /v1/classify against a real server: valid and invalid files, alone and concurrently."""
 
 from __future__ import annotations
 
+import base64
+import io
+import math
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
-from service.http.problems import KINDS
+from service.http.problems import PROBLEM_TYPES
 from tests.clips import audio_clip, numbered_clip, png_picture
 from tests.server import RunningServer
 from tests.tiny_models import colour_clip
@@ -34,7 +39,7 @@ def classify(client: httpx.Client, clip: bytes, **parameters: Any) -> dict[str, 
 
 
 def padded(clip: bytes, size: int) -> bytes:
-    """The same mp4 with a box that players skip, `size` bytes in all."""
+    """The same mp4 with a skipped box, `size` bytes in total."""
     free = size - len(clip)
     return clip + free.to_bytes(4, "big") + b"free" + bytes(free - 8)
 
@@ -42,8 +47,8 @@ def padded(clip: bytes, size: int) -> bytes:
 def test_answer_has_what_the_contract_says(client: httpx.Client) -> None:
     answer = classify(client, colour_clip(COLOURS["red"], frames=24), top_k=2)
     assert list(answer) == [
-        "model", "predictions", "video", "sampled", "evidence", "timing_ms",
-        "sha256", "provider", "request_id",
+        "model", "predictions", "video", "sampled", "evidence", "frames", "timing_ms",
+        "sha256", "provider", "cached", "request_id",
     ]  # fmt: skip
     assert (len(answer["sha256"]), answer["provider"]) == (64, "cpu")
     assert answer["model"] == {"name": "tiny", "version": 1}
@@ -51,11 +56,11 @@ def test_answer_has_what_the_contract_says(client: httpx.Client) -> None:
     assert [list(item) for item in answer["predictions"]] == [["label", "index", "score"]] * 2
     assert answer["video"] == {
         "container": "mp4", "codec": "h264", "width": 96, "height": 64, "rotation": 0, "frames": 24,
-        "fps": 25.0, "duration_s": 0.96, "broken_packets": 0,
+        "fps": 25.0, "duration_s": 0.96, "broken_packets": 0, "timestamps": "exact", "track": 0,
     }  # fmt: skip
     assert answer["sampled"]["frames"] == [1, 4, 7, 10, 13, 16, 19, 22]
     assert answer["sampled"]["timestamps_s"] == [0.04, 0.16, 0.28, 0.4, 0.52, 0.64, 0.76, 0.88]
-    assert answer["evidence"] is None
+    assert (answer["evidence"], answer["frames"]) == (None, None)
     assert list(answer["timing_ms"]) == STAGES
 
 
@@ -77,6 +82,39 @@ def test_evidence_follows_the_clip(client: httpx.Client) -> None:
     best = [labels[row.index(max(row))] for row in answer["evidence"]["scores"]]
     assert best == ["red", "red", "blue", "blue"]
     assert answer["evidence"]["timestamps_s"] == sorted(answer["evidence"]["timestamps_s"])
+
+
+def test_margins_of_the_moments_add_up_to_the_scores(client: httpx.Client) -> None:
+    clip = colour_clip(COLOURS["red"], COLOURS["red"], COLOURS["blue"], frames=48)
+    answer = classify(client, clip, evidence=True, top_k=1, clips=2)
+    [best], evidence = answer["predictions"], answer["evidence"]
+    assert (best["label"], evidence["runner_up"]["label"]) == ("red", "blue")
+    assert min(evidence["margins"])[0] < 0 < max(evidence["margins"])[0]
+    mean = sum(row[0] for row in evidence["margins"]) / len(evidence["margins"])
+    assert mean == pytest.approx(math.log(best["score"] / evidence["runner_up"]["score"]), abs=1e-4)
+
+
+@pytest.mark.parametrize("crops", [1, 10])
+def test_frames_are_those_that_the_network_saw(client: httpx.Client, crops: int) -> None:
+    clip = colour_clip(COLOURS["red"], COLOURS["blue"], frames=48)
+    answer = classify(client, clip, frames=True, crops=crops)
+    frames = answer["frames"]
+    assert [item["frame"] for item in frames] == answer["sampled"]["frames"]
+    assert [item["timestamp_s"] for item in frames] == answer["sampled"]["timestamps_s"]
+    assert [(item["input"], item["size"]) for item in frames] == [("little", 32), ("big", 16)] * 4
+    for number, item in enumerate(frames):
+        image = Image.open(
+            io.BytesIO(base64.b64decode(item["image"].removeprefix("data:image/jpeg;base64,")))
+        )
+        red, _, blue = np.asarray(image).mean(axis=(0, 1))
+        assert image.size == (item["size"], item["size"])
+        assert (red > 200 > 50 > blue) == (number < 4)
+
+
+def test_frames_of_an_answer_are_limited(client: httpx.Client, red_clip: bytes) -> None:
+    answer = classify(client, red_clip, frames=True, clips=10)
+    assert len(answer["sampled"]["frames"]) == 80
+    assert len(answer["frames"]) == 64
 
 
 def test_several_clips_sample_several_times(client: httpx.Client) -> None:
@@ -104,7 +142,7 @@ def test_clip_too_large_for_memory_is_answered_and_leaves_no_file(
 
 
 def half_an_mp4() -> bytes:
-    """Its index is at the end, and so lost."""
+    """The index at the end is lost."""
     clip = numbered_clip(frames=40)
     assert clip.index(b"moov") > len(clip) // 2
     return clip[: len(clip) // 2]
@@ -210,9 +248,9 @@ def test_many_callers_at_once_each_get_their_own_answer(server: RunningServer) -
 def assert_problem(answer: httpx.Response, code: str) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = answer.json()
-    assert (problem["code"], answer.status_code) == (code, KINDS[code].status)
+    assert (problem["code"], answer.status_code) == (code, PROBLEM_TYPES[code].status)
     assert problem["status"] == answer.status_code
-    assert problem["title"] == KINDS[code].title
+    assert problem["title"] == PROBLEM_TYPES[code].title
     assert problem["type"]
     assert problem["detail"]
     assert problem["request_id"] == answer.headers["X-Request-ID"]

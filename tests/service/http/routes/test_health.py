@@ -1,4 +1,4 @@
-"""Metrics as Prometheus asks for them. What else /healthz, /readyz and /metrics do is in test_server."""
+"""Metrics in Prometheus formats; test_server covers /healthz, /readyz and /metrics otherwise."""
 
 from __future__ import annotations
 

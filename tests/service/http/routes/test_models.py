@@ -1,4 +1,4 @@
-"""GET /v1/models: what is served, and what may be asked."""
+"""GET /v1/models: models and limits."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def test_list_has_the_models_and_the_limits(server: RunningServer) -> None:
     assert len(model["sha256"]) == 64
     assert answer["limits"] == {
         "max_upload_bytes": 2_000_000,
+        "max_json_bytes": 4_000_000,
         "max_pixels": 500_000,
         "max_duration_s": 600.0,
         "max_frames": 36_000,

@@ -1,4 +1,4 @@
-"""/v2: the Open Inference Protocol, asked by its own client and with requests that no client would make."""
+"""/v2: the Open Inference Protocol with tritonclient and with unusual requests."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import httpx
 import numpy as np
 import pytest
 
-from service.http import open_inference
-from service.http.lifecycle import BODIES_IN_MEMORY
+from service.http.open_inference import tensors as open_inference
+from service.http.service import BODIES_IN_MEMORY
 from tests.server import RunningServer, running_server
-from tests.tiny_models import GAIN, colour_clip
+from tests.tiny_models import GAIN, ONE_STREAM, TinyModel, colour_clip, write_package
 
 INFER = "/v2/models/tiny/infer"
 LITTLE, BIG = [1, 4, 32, 32, 3], [1, 4, 16, 16, 3]
@@ -26,7 +26,7 @@ LITTLE, BIG = [1, 4, 32, 32, 3], [1, 4, 16, 16, 3]
 
 @pytest.fixture(scope="module")
 def answers(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `triton_user` got of a green clip and its tensors."""
+    """The answers to `triton_user` for a green clip and its tensors."""
     clip = tmp_path_factory.mktemp("triton") / "clip.mp4"
     clip.write_bytes(colour_clip((0, 255, 0)))
     command = [
@@ -80,6 +80,38 @@ def test_triton_client_sends_an_encoded_clip(answers: dict[str, Any]) -> None:
     assert answers["error"].startswith("415: ")
 
 
+def test_triton_client_compresses_bodies(answers: dict[str, Any]) -> None:
+    for logits in answers["compressed"]:
+        np.testing.assert_allclose(logits, [[GAIN, 0, 0]], atol=1e-5)
+
+
+def test_triton_client_gets_configuration_and_statistics(answers: dict[str, Any]) -> None:
+    config = answers["config"]
+    assert (config["name"], config["backend"], config["max_batch_size"]) == ("tiny", "onnxruntime", 1)
+    assert config["input"][0] == {"name": "little", "data_type": "TYPE_UINT8", "dims": LITTLE[1:]}
+    assert config["output"][0] == {"name": "logits", "data_type": "TYPE_FP32", "dims": [3]}
+    [statistics] = answers["statistics"]["model_stats"]
+    assert (statistics["name"], statistics["version"]) == ("tiny", "1")
+    assert statistics["inference_stats"]["success"]["count"] >= 8
+    assert statistics["inference_stats"]["fail"]["count"] >= 1
+    assert statistics["inference_count"] >= statistics["execution_count"] > 0
+    assert statistics["inference_stats"]["compute_infer"]["ns"] > 0
+    assert "tiny" in {item["name"] for item in answers["all_statistics"]["model_stats"]}
+
+
+def test_large_json_is_refused_and_does_not_block_the_process(server: RunningServer) -> None:
+    nested = (
+        b'{"inputs":[{"name":"little","shape":[1],"datatype":"UINT8","data":[' + b"[]," * 200_000 + b"[]]}]}"
+    )
+    answer = infer(server, nested)
+    assert answer.status_code == 400
+    assert "more than 100000 lists and objects" in answer.json()["error"]
+    document = json.dumps(pixels()).encode()
+    padded = document + b" " * 1000
+    answer = infer(server, padded, **{"Inference-Header-Content-Length": str(5_000_000)})
+    assert (answer.status_code, "JSON document exceeds" in answer.json()["error"]) == (413, True)
+
+
 def test_a_clip_may_be_base64_in_json_and_takes_the_same_way(server: RunningServer, red_clip: bytes) -> None:
     answer = infer(server, clip_input(base64.b64encode(red_clip).decode()), version="/versions/1")
     document = answer.json()
@@ -106,14 +138,14 @@ def clip_input(data: Any, **fields: Any) -> dict[str, Any]:
 
 
 def pixels(little: Any = 0, **fields: Any) -> dict[str, Any]:
-    """A request with the graph's inputs, all of one value; `fields` change the first."""
+    """A request with constant graph inputs; `fields` override those of the first input."""
     first = {"name": "little", "shape": LITTLE, "datatype": "UINT8", "data": [little] * (4 * 32 * 32 * 3)}
     second = {"name": "big", "shape": BIG, "datatype": "UINT8", "data": [0] * (4 * 16 * 16 * 3)}
     return {"inputs": [first | fields, second]}
 
 
 def infer(server: RunningServer, request: Any, version: str = "", **headers: str) -> httpx.Response:
-    """Post one request; bytes go as they are."""
+    """Post a request; bytes are sent unchanged."""
     content = request if isinstance(request, bytes) else json.dumps(request).encode()
     with server.client() as client:
         return client.post(f"/v2/models/tiny{version}/infer", content=content, headers=headers)
@@ -136,7 +168,7 @@ def infer(server: RunningServer, request: Any, version: str = "", **headers: str
         (pixels(10**30), "whole numbers from 0 to 255"),
         (pixels(data=None), "whole numbers from 0 to 255"),
         (pixels(data=[[1], [1, 2]]), "whole numbers from 0 to 255"),
-        (pixels(data=[1]), "has 1 values, its shape 12288"),
+        (pixels(data=[1]), "has 1 values, but its shape 12288"),
         (pixels(shape=[1, 4, 32, 32]), "the model takes UINT8 [-1, 4, 32, 32, 3]"),
         (pixels(shape=[0, *LITTLE[1:]], data=[]), "the model takes UINT8"),
         (pixels(shape=[-1, *LITTLE[1:]]), "inputs.0.shape.0"),
@@ -144,16 +176,16 @@ def infer(server: RunningServer, request: Any, version: str = "", **headers: str
         (pixels(name="large"), "the model takes little and big, or 'clip' alone"),
         (pixels(name="big"), "more than once"),
         (pixels(shape=[2, *LITTLE[1:]], data=[0] * (2 * 4 * 32 * 32 * 3)), "different numbers of clips"),
-        (pixels(parameters={"binary_data_size": 5}, data=None), "not there as announced"),
-        (pixels(parameters={"binary_data_size": "5"}, data=None), "not there as announced"),
-        (pixels() | {"outputs": [{"name": "scores"}]}, "There is no output 'scores'"),
+        (pixels(parameters={"binary_data_size": 5}, data=None), "does not match binary_data_size"),
+        (pixels(parameters={"binary_data_size": "5"}, data=None), "does not match binary_data_size"),
+        (pixels() | {"outputs": [{"name": "scores"}]}, "Unknown output 'scores'"),
         (
             pixels() | {"outputs": [{"name": "logits", "parameters": {"classification": "many"}}]},
-            "'classification' takes",
+            "'classification' must be",
         ),
         (
             pixels() | {"outputs": [{"name": "evidence", "parameters": {"classification": 1}}]},
-            "'classification' takes",
+            "'classification' must be",
         ),
         (clip_input("no base64!"), "must be base64"),
         (clip_input(7), "must have one string"),
@@ -175,7 +207,7 @@ def test_bad_requests_are_400_in_the_protocols_form(
         (b"{}", "3", "not the length of the JSON"),
         (b"{}", "two", "not the length of the JSON"),
         (json.dumps(pixels()).encode() + b"12", None, "not a JSON document"),
-        (json.dumps(pixels()).encode() + b"12", "all but 2", "2 bytes follow that belong to no input"),
+        (json.dumps(pixels()).encode() + b"12", "all but 2", "2 more bytes than its inputs"),
     ],
 )
 def test_a_wrong_length_of_the_document_is_refused(
@@ -195,7 +227,7 @@ def test_a_binary_clip_of_another_length_than_it_says_is_refused(server: Running
     header = json.dumps(document).encode()
     answer = infer(server, header + b"\x03\0\0\0ab", **{"Inference-Header-Content-Length": str(len(header))})
     assert answer.status_code == 400
-    assert "not a length in 4 bytes" in answer.json()["error"]
+    assert "must be a length in 4 bytes" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +252,26 @@ def test_no_video_and_too_large_keep_their_statuses(server: RunningServer) -> No
     assert (answer.status_code, list(answer.json())) == (415, ["error"])
     answer = infer(server, b" " * 2_000_001)
     assert (answer.status_code, list(answer.json())) == (413, ["error"])
-    assert server.post(b"no video").json()["code"] == "not_a_video"  # and elsewhere it is a problem document
+    assert server.post(b"no video").json()["code"] == "not_a_video"  # other routes return a problem document
+
+
+def test_features_are_an_output_of_models_that_have_them(tmp_path: Path) -> None:
+    write_package(tmp_path, "base", model=TinyModel(ONE_STREAM, features=True))
+    shape = [2, *ONE_STREAM.inputs[0].shape(8)]
+    tensor = {"name": "frames", "shape": shape, "datatype": "UINT8", "data": [255] * int(np.prod(shape))}
+    with running_server(tmp_path, MAX_JSON_MB=10) as server, server.client() as client:
+        outputs = client.get("/v2/models/base").json()["outputs"]
+        assert outputs[2] == {"name": "features", "datatype": "FP32", "shape": [-1, 8, 3]}
+        answer = client.post("/v2/models/base/infer", json={"inputs": [tensor]}).json()
+        assert [(item["name"], item["shape"]) for item in answer["outputs"]] == [
+            ("logits", [2, 3]),
+            ("evidence", [2, 8, 3]),
+            ("features", [2, 8, 3]),
+        ]
+        assert answer["outputs"][2]["data"] == [255.0] * 48
+        wanted = [{"name": "features", "parameters": {"classification": 1}}]
+        refused = client.post("/v2/models/base/infer", json={"inputs": [tensor], "outputs": wanted})
+        assert refused.status_code == 400
 
 
 def test_keys_are_asked_for(tiny_models: Path) -> None:
@@ -235,7 +286,7 @@ UPLOAD_MB = 1
 
 
 def test_many_bodies_at_once_take_no_more_memory_than_one_may(tiny_models: Path) -> None:
-    """Nested lists, which take some twenty-five times their size when they are read, all at once."""
+    """Concurrent documents of nested lists, which take about 25 times their size when parsed."""
     tensor = {"name": "little", "shape": LITTLE, "datatype": "UINT8", "data": "HERE"}
     head, tail = json.dumps({"inputs": [tensor]}).split('"HERE"')
     data = ",".join(["[]"] * ((UPLOAD_MB * 10**6 - 200) // 3))
@@ -254,7 +305,7 @@ def test_many_bodies_at_once_take_no_more_memory_than_one_may(tiny_models: Path)
     assert peak - before < room_mb + SLACK_MB
 
 
-SLACK_MB = 40  # uploads on their way, and what the allocator keeps
+SLACK_MB = 40  # uploads in progress, and memory kept by the allocator
 
 
 def memory_mb(server: RunningServer, name: str) -> float:

@@ -1,4 +1,4 @@
-"""POST /v1/timeline against a real server: lines while they come to be, and every way that it may end."""
+"""POST /v1/timeline against a real server: streamed lines and all endings."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 import httpx
 import pytest
 
-from service.http.problems import KINDS
-from service.http.schemas import Problem
-from service.http.timeline_schemas import LINE, TimelineEnd, TimelineWindow
+from service.http.problems import PROBLEM_TYPES
+from service.http.schemas.common import Problem
+from service.http.schemas.timeline import LINE, TimelineEnd, TimelineWindow
 from tests.clips import numbered_clip, remuxed
 from tests.long_clips import long_clip
 from tests.server import RunningServer, running_server
 from tests.service.http.routes.test_classify import BAD_BODIES, STAGES, assert_problem
 from tests.tiny_models import colour_clip
 
-# Two seconds of each.
+# Two seconds per colour.
 RED_GREEN_RED = colour_clip((255, 0, 0), (0, 255, 0), (255, 0, 0), frames=150)
 PATH = "/v1/timeline"
 SECONDS = {"window_s": 1}
@@ -35,7 +35,7 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def limited(tiny_models: Path) -> Iterator[RunningServer]:
-    """A server of one timeline at once, of a hundred windows, for videos that others would not take."""
+    """A server with one concurrent timeline and 100 windows, for videos beyond the limits of other tests."""
     with running_server(tiny_models, MAX_WINDOWS=100, TIMELINES_AT_ONCE=1) as running:
         yield running
 
@@ -98,7 +98,7 @@ def test_video_of_one_window_is_answered_as_a_clip(client: httpx.Client, frames:
 def begun(
     server: RunningServer, clip: bytes, query: Mapping[str, float] = SECONDS, **headers: str
 ) -> Iterator[Iterator[str]]:
-    """The lines of an answer that goes on."""
+    """The lines of a streamed answer."""
     with (
         server.client() as client,
         client.stream("POST", PATH, content=clip, params=query, headers=headers) as answer,
@@ -117,7 +117,7 @@ def test_lines_come_before_the_last_is_known_and_when_the_caller_has_gone_all_en
         assert json.loads(next(lines)).keys() >= {"window", "predictions"}
         assert labelled(server) - before < 30  # of 60, each of which takes a quarter of a second
         assert server.metric("blvnet_inflight_requests") == 2
-        # Clips do not wait for it, with one worker for them; another timeline is one too many.
+        # Short videos are not delayed; a second timeline exceeds the limit.
         assert server.post(red_clip).status_code == 200
         refused = post(server, red_clip)
         assert_problem(refused, "overloaded")
@@ -125,7 +125,7 @@ def test_lines_come_before_the_last_is_known_and_when_the_caller_has_gone_all_en
     server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 1, "end of the timeline")
     done = labelled(server)
     assert done - before < 60
-    # Who has hung up is told from who was answered, though 200 was what was sent.
+    # Disconnected clients are counted separately, although status 200 was sent.
     assert counts_by_code(server) == counted | {"499": counted["499"] + 1, "503": counted["503"] + 1}
     assert server.line(event="request", route=PATH, code=499)["model"] == "tiny"
     assert lines_of(post(server, red_clip))[-1]["summary"]["windows"] == 1
@@ -134,19 +134,19 @@ def test_lines_come_before_the_last_is_known_and_when_the_caller_has_gone_all_en
 
 
 def counts_by_code(server: RunningServer) -> dict[str, float]:
-    """Timelines so far, by the status that they are counted under."""
+    """Number of timelines so far, by counted status."""
     codes = ("200", "499", "503")
     return {code: server.metric("blvnet_requests_total", route=PATH, code=code) for code in codes}
 
 
 def labelled(server: RunningServer) -> float:
-    """Windows and clips that were labelled so far."""
+    """Number of classified windows and videos so far."""
     labels = ("red", "green", "blue")
     return sum(server.metric("blvnet_predictions_total", model="tiny", label=label) for label in labels)
 
 
 def mostly_broken() -> bytes:
-    """Two good seconds, and eight that are none."""
+    """Two valid seconds and eight damaged ones."""
     clip = numbered_clip(frames=250, options={"qp": "0", "g": "25", "preset": "ultrafast", "threads": "1"})
 
     def damage(number: int, content: bytearray) -> bytearray:
@@ -164,7 +164,7 @@ def test_error_after_lines_is_the_last_line(server: RunningServer) -> None:
     assert 1 <= len(windows) <= 3
     assert list(end) == ["error"]
     problem = Problem(**end["error"])
-    assert (problem.code, problem.status) == ("undecodable", KINDS["undecodable"].status)
+    assert (problem.code, problem.status) == ("undecodable", PROBLEM_TYPES["undecodable"].status)
     assert server.metric("blvnet_rejected_total", reason="undecodable") == rejected + 1
     assert not server.lines(level="error")
 
@@ -182,7 +182,7 @@ def test_timeline_ends_at_the_callers_time_limit(limited: RunningServer) -> None
 def test_bad_body_is_a_problem_with_its_status(client: httpx.Client, upload_folder: Path, case: str) -> None:
     request, code = BAD_BODIES[case]
     if "chunks" in case:
-        request = {"content": (bytes(100_000) for _ in range(21))}  # a generator serves once
+        request = {"content": (bytes(100_000) for _ in range(21))}  # a generator can be consumed once
     before = {*upload_folder.rglob("*")}
     assert_problem(client.post(PATH, **request), code)
     assert {*upload_folder.rglob("*")} == before
@@ -221,7 +221,7 @@ def test_windows_are_counted_as_clips_are(server: RunningServer, client: httpx.C
     def counts() -> list[float]:
         return [
             server.metric("blvnet_requests_total", route=PATH, code="200"),
-            server.metric("blvnet_request_seconds_count", route=PATH),
+            server.metric("blvnet_request_seconds_count", route=PATH, outcome="answered"),
             server.metric("blvnet_predictions_total", model="tiny", label="red"),
             server.metric("blvnet_predictions_total", model="tiny", label="green"),
             server.metric("blvnet_stage_seconds_count", stage="receive", model="tiny"),

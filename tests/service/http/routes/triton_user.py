@@ -37,6 +37,10 @@ def main(address: str, clip: Path) -> dict[str, Any]:
             "clip": clip_logits(client, clip.read_bytes()),
             "labels": labels(client, clip.read_bytes()),
             "error": error(client),
+            "compressed": [compressed(client, algorithm) for algorithm in ("gzip", "deflate")],
+            "config": client.get_model_config(MODEL),
+            "statistics": client.get_inference_statistics(MODEL),
+            "all_statistics": client.get_inference_statistics(),
         }
 
 
@@ -56,6 +60,18 @@ def tensors(client: Any, *, binary_in: bool, binary_out: bool) -> Any:
         "logits": result.as_numpy("logits").tolist(),
         "evidence_shape": result.as_numpy("evidence").shape,
     }
+
+
+def compressed(client: Any, algorithm: str) -> Any:
+    """Logits of a red clip as tensors in a compressed body."""
+    inputs = []
+    for name, size in (("little", 32), ("big", 16)):
+        pixels = np.zeros((1, 4, size, size, 3), np.uint8)
+        pixels[..., 0] = 255
+        item = http.InferInput(name, pixels.shape, "UINT8")
+        item.set_data_from_numpy(pixels)
+        inputs.append(item)
+    return client.infer(MODEL, inputs, request_compression_algorithm=algorithm).as_numpy("logits").tolist()
 
 
 def encoded(clip: bytes) -> Any:

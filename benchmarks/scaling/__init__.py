@@ -1,0 +1,1 @@
+"""How the service scales: a simulation of replicas, checked against real ones, and plans made with it."""

@@ -1,0 +1,5 @@
+"""Run with `python -m benchmarks.scaling`."""
+
+from benchmarks.scaling.command import app
+
+app()

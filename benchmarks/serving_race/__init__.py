@@ -1,0 +1,1 @@
+"""A comparison of the service with other model servers: servers, load generator, figures and report."""

@@ -1,0 +1,1 @@
+"""A long run under mixed load: requests, traffic, observation, figures and report."""

@@ -1,0 +1,7 @@
+"""Runs `python -m benchmarks.soak`."""
+
+import typer
+
+from benchmarks.soak.command import main
+
+typer.run(main)

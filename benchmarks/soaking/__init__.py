@@ -1,1 +1,0 @@
-"""The parts of `python -m benchmarks.soak`: what is posted, the callers, figures, report."""

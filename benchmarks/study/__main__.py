@@ -1,0 +1,7 @@
+"""Runs `python -m benchmarks.study`."""
+
+import typer
+
+from benchmarks.study.command import main
+
+typer.run(main)

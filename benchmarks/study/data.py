@@ -1,0 +1,134 @@
+"""Clips of the study: drawn by the renderers of `blvnet synth` and kept as arrays, without a video codec.
+
+A clip is rendered with 32 frames at twice the side that the networks take, and reduced by averaging 2 x 2
+pixels. So a network gets what it would get from a video file, except for the traces of the codec. Arrays are
+cached in a folder; the name of a file has everything that determines it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from model_export.datasets import Example, Listing
+from model_export.datasets.symmetry import Symmetry, label_indices
+from model_export.progress import counting
+from model_export.synthetic.encode import Encoding
+from model_export.synthetic.formats import VideoFormat
+from model_export.synthetic.labels import Split
+from model_export.synthetic.painting import FrameSize
+from model_export.synthetic.render import render_video
+from model_export.synthetic.tasks.events import ORDERS, PARTS
+from model_export.synthetic.tasks.names import Task
+from model_export.synthetic.tasks.registry import TASKS
+from model_export.training.clips.batches import Draw, SplitData
+from service.clip.sampling import uniform_indices
+from service.clip.spec import ClipSpec
+from service.packages.atomic import atomic_write
+
+FRAMES = 32  # of a rendered clip; every T of the study divides it
+SEED = 5_301_912  # not used by any other command of the project
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many examples an epoch or an evaluation has, and how many clips (takes) each example has.
+
+    Training draws one take of each example in an epoch, which the trainer calls a phase.
+    """
+
+    examples: int
+    takes: int = 1
+
+
+class RenderedClips:
+    """The clips of a split, as a source for the trainer.
+
+    Args:
+        task: what the labels say.
+        pixels: uint8 `(clips, 32, S, S, 3)`; for events `(looks, 4, 8, S, S, 3)`, of which every label is an
+            order.
+        amount: examples and takes.
+        clip: the clip that the network gets.
+    """
+
+    crops = 1
+
+    def __init__(self, task: Task, pixels: Pixels, amount: Amount, clip: ClipSpec) -> None:
+        self.task = task
+        self.pixels = pixels
+        self.amount = amount
+        self.phases = amount.takes
+        self.clip = clip
+        self.chosen = np.array(uniform_indices(FRAMES, clip.frames))
+
+    def __len__(self) -> int:
+        return self.amount.examples
+
+    def load(self, draw: Draw, example: Example) -> tuple[Pixels, ...]:
+        """Return all T frames of a take for each input, uint8 `(T, size, size, 3)`."""
+        if self.task is Task.EVENTS:
+            look = draw.index // len(ORDERS) * self.phases + draw.phase
+            parts = self.pixels[look % len(self.pixels)]
+            frames = parts[list(ORDERS[example.label])].reshape(FRAMES, *parts.shape[2:])
+        else:
+            frames = self.pixels[draw.index * self.phases + draw.phase]
+        frames = frames[self.chosen]
+        return tuple(frames if item.size == frames.shape[1] else _halved(frames) for item in self.clip.inputs)
+
+
+def split_data(task: Task, split: Split, amount: Amount, clip: ClipSpec, folder: Path) -> SplitData:
+    """Open the clips of a split, and render those that the folder does not have."""
+    side = max(item.size for item in clip.inputs)
+    spec = TASKS[task]
+    examples = tuple(
+        Example(Path(f"{task}-{split}-{index}"), index % len(spec.labels)) for index in range(amount.examples)
+    )
+    symmetry = Symmetry(label_indices(spec.labels, spec.mirrored), label_indices(spec.labels, spec.reversed))
+    # A digest of one clip is in the name, so that a change of the renderer makes new files.
+    digest = hashlib.sha256(_clip(task, split, spec.labels[0], 0, side).tobytes()).hexdigest()[:8]
+    path = folder / f"{task}-{split}-{amount.examples}x{amount.takes}-{side}px-{digest}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        clips = render_clips(task, split, amount, side)
+        with atomic_write(path) as file:
+            np.save(file, clips)
+    pixels = np.load(path, mmap_mode="r")
+    return SplitData(Listing(spec.labels, examples, symmetry), RenderedClips(task, pixels, amount, clip))
+
+
+def render_clips(task: Task, split: Split, amount: Amount, side: int) -> Pixels:
+    """Render the takes of every example, or for events the looks of all examples: see `RenderedClips`."""
+    names = TASKS[task].labels
+    if task is Task.EVENTS:
+        looks = -(-amount.examples // len(names)) * amount.takes
+        labels = [names[0]] * looks  # its parts are in the order of the kinds
+        shape: tuple[int, ...] = (looks, PARTS, FRAMES // PARTS, side, side, 3)
+    else:
+        labels = [names[index % len(names)] for index in range(amount.examples) for _ in range(amount.takes)]
+        shape = (len(labels), FRAMES, side, side, 3)
+    clips = np.empty(shape, np.uint8)
+    with counting(f"rendering {task} {split}", len(labels)) as tick:
+        for index, label in enumerate(labels):
+            clips[index] = _clip(task, split, label, index, side).reshape(shape[1:])
+            tick(1)
+    return clips
+
+
+def _clip(task: Task, split: Split, label: str, index: int, side: int) -> Pixels:
+    """Render one clip, uint8 `(32, side, side, 3)`."""
+    layout = VideoFormat(FrameSize(2 * side, 2 * side), FRAMES, Encoding("h264", Fraction(10), 20, 0, 12))
+    return _halved(render_video(label, split, SEED, index, task=task, layout=layout).frames)
+
+
+def _halved(frames: Pixels) -> Pixels:
+    """Average 2 x 2 pixels of `(T, S, S, 3)`."""
+    count, side, _, channels = frames.shape
+    blocks = frames.reshape(count, side // 2, 2, side // 2, 2, channels)
+    return np.asarray((blocks.sum(axis=(2, 4), dtype=np.uint16) + 2) // 4, dtype=np.uint8)

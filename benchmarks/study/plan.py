@@ -1,0 +1,169 @@
+"""The rows of the study, in the order in which they run: the most informative first.
+
+A row is one network on one task. Its first seed is trained with each of the row's learning rates; the rate
+with the best validation top-1 at the end is that of all other seeds. A row that starts from another row takes
+the weights of the same seed there, and the learning rate of that row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from model_export.networks.temporal import TamInit
+from model_export.synthetic.tasks.names import Task
+
+RATES: Final = (0.003, 0.001, 0.01)
+EPOCHS: Final = 8
+SIZE: Final = 32
+FRAMES: Final = 8
+SEEDS: Final = 3
+MORE_SEEDS: Final = 5  # of rows that question 4 compares
+REAL: Final = "real"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one task.
+
+    Attributes:
+        name: `GROUP/NETWORK`, by which rows are chosen; the file of its results.
+        questions: which of the paper's questions it answers.
+        task: the data; None for real footage.
+        architecture: a name of `model_export.networks.registry`.
+        frames: T.
+        tam_init: initial taps.
+        seeds: how many.
+        epochs: passes over the training examples.
+        rates: learning rates to choose from; a row that starts from another one has that one's.
+        starts_from: the row whose final weights a run starts from.
+        size: side of the (little) input in pixels.
+    """
+
+    name: str
+    questions: tuple[str, ...]
+    task: Task | None
+    architecture: str
+    frames: int = FRAMES
+    tam_init: TamInit = TamInit.SHIFT
+    seeds: int = SEEDS
+    epochs: int = EPOCHS
+    rates: tuple[float, ...] = RATES
+    starts_from: str | None = None
+    size: int = SIZE
+
+    @property
+    def group(self) -> str:
+        """The first part of the name."""
+        return self.name.partition("/")[0]
+
+    @property
+    def network(self) -> str:
+        """The second part of the name."""
+        return self.name.partition("/")[2]
+
+
+# Network of a row -> its architecture and initial taps; in the order in which they run.
+NETWORKS: Final[dict[str, tuple[str, TamInit]]] = {
+    "blvnet-tam": ("blvnet-tam-mini", TamInit.SHIFT),
+    "blvnet-tsm": ("blvnet-tsm-mini", TamInit.SHIFT),
+    "blvnet": ("blvnet-mini", TamInit.SHIFT),
+    "tsn": ("tsn-mini", TamInit.SHIFT),
+    "blvnet-tam-paper": ("blvnet-tam-mini", TamInit.PAPER),
+    "tsm": ("tsm-mini", TamInit.SHIFT),
+    "tam": ("tam-mini", TamInit.SHIFT),
+    "tam-paper": ("tam-mini", TamInit.PAPER),
+    "i3d": ("i3d-mini", TamInit.SHIFT),
+}
+WITHOUT_TIME: Final = ("tsn", "blvnet")  # three seeds are enough for networks at chance
+ON_APPEARANCE: Final = ("blvnet-tam", "blvnet", "tsn", "i3d")
+
+
+def rows() -> list[Row]:
+    """All rows, in the order in which they run."""
+    return [
+        *network_rows(Task.EVENTS),
+        *frame_rows(),
+        *network_rows(Task.MOTIONS),
+        *appearance_rows(),
+        *variant_rows(),
+        *real_rows(),
+    ]
+
+
+def network_rows(task: Task) -> list[Row]:
+    """Questions 2 and 4: every temporal module, in both kinds of network."""
+    return [
+        Row(
+            f"{task}/{network}",
+            ("2", "4") if task is Task.EVENTS else ("1", "2", "4"),
+            task,
+            architecture,
+            tam_init=init,
+            seeds=SEEDS if network in (*WITHOUT_TIME, "i3d") else MORE_SEEDS,
+        )
+        for network, (architecture, init) in NETWORKS.items()
+    ]
+
+
+def frame_rows() -> list[Row]:
+    """Question 3: more frames, from scratch with equal passes, progressively, and at equal GMACs."""
+    tam, others = "blvnet-tam-mini", (4, 16, 32)  # 8 is events/blvnet-tam
+    scratch = [_on_events(f"frames/blvnet-tam-{frames}", tam, frames) for frames in others]
+    # All four stages together have the passes of a row from scratch.
+    stage = {frames: f"frames/blvnet-tam-{frames}-progressive" for frames in (4, 8, 16, 32)}
+    progressive = [
+        _on_events(name, tam, frames, epochs=EPOCHS // len(stage), starts_from=stage.get(frames // 2))
+        for frames, name in stage.items()
+    ]
+    equal_gmacs = [
+        _on_events(f"frames/blvnet-tam-{frames}-equal-gmacs", tam, frames, epochs=EPOCHS * FRAMES // frames)
+        for frames in others
+    ]
+    tsn = [_on_events(f"frames/tsn-{frames}", "tsn-mini", frames) for frames in others]
+    return [*scratch, *progressive, *equal_gmacs, *tsn]
+
+
+def _on_events(
+    name: str, architecture: str, frames: int, epochs: int = EPOCHS, starts_from: str | None = None
+) -> Row:
+    return Row(name, ("3",), Task.EVENTS, architecture, frames=frames, epochs=epochs, starts_from=starts_from)
+
+
+def appearance_rows() -> list[Row]:
+    """Question 1, and the control: what does a temporal module add where time says nothing?"""
+    return [
+        Row(f"appearance/{network}", ("1",), Task.APPEARANCE, NETWORKS[network][0])
+        for network in ON_APPEARANCE
+    ]
+
+
+def variant_rows() -> list[Row]:
+    """The shared stem of the paper against the dual one, and other numbers of taps."""
+    shared = [
+        Row(f"{task}/blvnet-tam-shared", ("stem",), task, "blvnet-tam-mini-shared")
+        for task in (Task.EVENTS, Task.MOTIONS, Task.APPEARANCE)
+    ]
+    taps = [
+        Row(f"events/blvnet-tam-{taps}-taps", ("taps",), Task.EVENTS, f"blvnet-tam-mini-blend{taps}")
+        for taps in (1, 5, 7)
+    ]
+    return [*shared, *taps]
+
+
+def real_rows() -> list[Row]:
+    """Real footage: each network fine-tuned from its weights of the motions task."""
+    return [
+        Row(
+            f"{REAL}/{network}",
+            (REAL,),
+            None,
+            architecture,
+            frames=16,
+            tam_init=init,
+            epochs=60,
+            starts_from=f"motions/{network}",
+            size=64,
+        )
+        for network, (architecture, init) in NETWORKS.items()
+    ]

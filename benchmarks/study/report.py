@@ -1,0 +1,273 @@
+"""Writes docs/study.md from the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report import table
+from benchmarks.study import pictures
+from benchmarks.study.plan import EPOCHS, FRAMES, RATES, REAL, SIZE, Row
+from benchmarks.study.results import Result, Results, top1
+from benchmarks.study.runs import FULL
+from benchmarks.study.statistics import (
+    Compared,
+    Interval,
+    Verdict,
+    compare,
+    contrasts,
+    mean_interval,
+    steps_to_half,
+)
+from model_export.synthetic.tasks.events import ORDERS
+
+QUESTIONS = {
+    "1": "Does the big-little network match 3D and plain 2D networks at a fraction of their cost?",
+    "2": "What does TAM add to fusion within a pair of frames?",
+    "3": "What do more frames bring, and at what cost?",
+    "4": "Is TAM better than a temporal shift?",
+    "stem": "What does the dual stem change, compared with the paper's shared one?",
+    "taps": "How many taps does TAM need?",
+}
+GROUPS = {
+    "events": "Order of four short events: 24 labels, chance 4.2 %",
+    "frames": "The same with other numbers of frames",
+    "motions": "Motions under hard conditions: 22 labels, chance 4.5 %",
+    "appearance": "What a small object is: 12 labels, chance 8.3 %",
+}
+COMMAND = "python -m benchmarks.study"
+TEXT = Path(__file__).with_name("text")  # the parts of the page that no result changes
+
+
+def page_text(plan: Sequence[Row], done: Results, folder: Path) -> str:
+    """The page, with those pictures that are in `folder`."""
+    judged = {row.name: done.judged(row) for row in plan}
+    compared = compare(contrasts(), judged)
+    parts = [
+        method(),
+        disagreements(compared),
+        answers(compared, judged),
+        at_chance(judged),
+        *(group_table(name, title, plan, done) for name, title in GROUPS.items()),
+        picture_links(folder),
+        contrast_table(compared),
+        real_footage(plan, judged),
+        f"## Objections\n\n{_text('objections')}",
+        f"## The next bundled network\n\n{_text('recipe')}",
+        not_run(plan, done),
+    ]
+    return "\n".join(parts)
+
+
+def method() -> str:
+    """What the study does, with its budgets."""
+    return _text("method").format(
+        command=COMMAND,
+        size=SIZE,
+        examples=FULL.train.examples,
+        looks=FULL.train.examples * FULL.train.takes // len(ORDERS),
+        takes=FULL.train.takes,
+        tested=FULL.test.examples,
+        epochs=EPOCHS,
+        steps=FULL.train.examples // FULL.batch,
+        batch=FULL.batch,
+        frames=FRAMES,
+        rates=", ".join(f"{rate:g}" for rate in sorted(RATES)),
+    )
+
+
+def disagreements(compared: Sequence[Compared]) -> str:
+    """The contrasts whose verdict is against the paper, and how many have another verdict."""
+    against = [item for item in compared if item.verdict is Verdict.DISAGREES]
+    open_ones = sum(item.verdict is Verdict.UNDECIDED for item in compared)
+    waiting = sum(item.verdict is Verdict.NOT_RUN for item in compared)
+    agree = sum(item.verdict is Verdict.AGREES for item in compared)
+    lines = [
+        f"- {item.contrast.says} (`{item.contrast.left}`, `{item.contrast.right}`): "
+        f"{_points(item.difference)}."
+        for item in against
+    ]
+    found = "\n".join(lines) if lines else "No contrast that has run."
+    return f"""## What disagrees with the paper
+
+{found}
+
+Of {len(compared)} contrasts, {len(against)} disagree, {agree} agree, {open_ones} are undecided and {waiting}
+are not run yet.
+"""
+
+
+def answers(compared: Sequence[Compared], judged: dict[str, list[Result]]) -> str:
+    """For each question how many contrasts agree with the paper, and a line for each that has run."""
+    parts = ["## Answers\n"]
+    for question, text in QUESTIONS.items():
+        asked = [item for item in compared if item.contrast.question == question]
+        ready = [item for item in asked if item.difference is not None]
+        counts = [sum(item.verdict is one for item in ready) for one in Verdict]
+        named = ", ".join(f"{one} {count}" for count, one in zip(counts, Verdict, strict=True) if count)
+        parts.append(f"**{text}** {f'Of {len(asked)} contrasts: {named}.' if ready else 'Not run yet.'}\n")
+        if ready:
+            parts.append("\n".join(f"- {sentence(item, judged)}" for item in ready) + "\n")
+    return "\n".join(parts)
+
+
+def sentence(item: Compared, judged: dict[str, list[Result]]) -> str:
+    """One contrast with its means, its difference and the ratio of multiply-accumulates."""
+    names = (item.contrast.left, item.contrast.right)
+    left, right = (f"{mean_interval(top1(judged[name])).mean:.1%} (`{name}`)" for name in names)
+    ratio = judged[names[0]][0]["gmacs"] / judged[names[1]][0]["gmacs"]
+    return (
+        f"{item.contrast.says}: {left} against {right}, {_points(item.difference)}, at {ratio:.2f} times the "
+        f"multiply-accumulates: {item.verdict}"
+    )
+
+
+def at_chance(judged: dict[str, list[Result]]) -> str:
+    """Whether chance is within the intervals of the networks that should be there."""
+    names = [name for name in ("events/tsn", "events/blvnet") if judged[name]]
+    if not names:
+        return ""
+    lines = []
+    for name in names:
+        interval = mean_interval(top1(judged[name]))
+        chance = 1 / judged[name][0]["labels"]
+        inside = abs(interval.mean - chance) < 1e-9 or interval.low <= chance <= interval.high
+        lines.append(
+            f"- `{name}`: {_share(interval)}; chance, {chance:.2%}, is "
+            f"{'within' if inside else 'outside'} the interval."
+        )
+    return (
+        "**Networks that cannot relate distant moments.** For a seed of the data, all 24 labels have the "
+        "same frames, and the same pairs of\nframes. So a network without a temporal module gives them the "
+        "same logits, up to rounding.\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def group_table(name: str, title: str, plan: Sequence[Row], done: Results) -> str:
+    """The results of a group's rows."""
+    head = (
+        "row",
+        "T",
+        "top-1",
+        "seeds",
+        "learning rate",
+        "steps to half",
+        "GMACs",
+        "training MB",
+        "latency ms",
+    )
+    lines = []
+    for row in plan:
+        found = done.judged(row)
+        if row.group != name or not found:
+            continue
+        halves = [steps_to_half(result) for result in found]
+        reached = [half for half in halves if half is not None]
+        middle = sorted(reached)[len(reached) // 2] if reached else None
+        lines.append(
+            (
+                f"`{row.name}`",
+                f"{row.frames}",
+                _share(mean_interval(top1(found))),
+                f"{len(found)} of {row.seeds}",
+                f"{found[0]['rate']:g}",
+                "never" if middle is None else f"{middle} ({len(reached)} of {len(found)})",
+                f"{found[0]['gmacs']:.3f}",
+                f"{found[0]['training_mb']:.1f}",
+                f"{min(result['latency_ms'] for result in found):.1f}",
+            )
+        )
+    text = table(head, lines) if lines else "Not run yet.\n"
+    return f"## {title}\n\n{text}"
+
+
+def picture_links(folder: Path) -> str:
+    """The meaning of the columns, and those pictures that are in the folder."""
+    titles = {
+        pictures.GMACS: "Accuracy against GMACs",
+        pictures.FRAMES: "Accuracy against frames",
+        pictures.CURVES: "Learning curves of all runs, also of the learning rates that were not chosen",
+        pictures.CONFUSION: "Test clips given the true label, the label of the reversed clip, or another",
+    }
+    lines = [f"![{title}]({name})\n" for name, title in titles.items() if (folder / name).exists()]
+    columns = (
+        'GMACs are those of `blvnet profile`; "training MB" are activations of a training step for one clip. '
+        "Latency is the fastest\nseed's median of a clip in eager PyTorch with one thread, on a machine that "
+        "also did other work. Steps to half: where validation\nfirst is half of the way from chance to "
+        "100 %, the median of the seeds that reach it.\n"
+    )
+    return "\n".join([columns, *lines])
+
+
+def contrast_table(compared: Sequence[Compared]) -> str:
+    """All contrasts."""
+    head = ("left", "right", "paper", "difference, points", "p (Holm)", "paired p of each seed", "verdict")
+    lines = [
+        (
+            f"`{item.contrast.left}`",
+            f"`{item.contrast.right}`",
+            "left better" if item.contrast.paper == "left" else item.contrast.paper,
+            _points(item.difference),
+            "" if item.p is None else f"{item.p:.3g}",
+            ", ".join(f"{value:.2g}" for value in item.per_seed),
+            str(item.verdict),
+        )
+        for item in compared
+    ]
+    return f"## Contrasts\n\n{table(head, lines)}"
+
+
+def real_footage(plan: Sequence[Row], judged: dict[str, list[Result]]) -> str:
+    """The results on real footage."""
+    head = ("network", "seeds", "forward", "frames shuffled", "middle frame alone", "swipes backwards")
+    columns = ("top1", "shuffled_top1", "middle_top1", "backwards_opposite")
+    lines = [
+        (
+            f"`{row.network}`",
+            f"{len(judged[row.name])}",
+            *(_share(mean_interval([result[key] for result in judged[row.name]])) for key in columns),
+        )
+        for row in plan
+        if row.group == REAL and judged[row.name]
+    ]
+    command = f"`{COMMAND} --rows 'real/*' --gestures DIR`"
+    text = _text("real") + "\n"
+    return f"## Real footage\n\n{text}{table(head, lines) if lines else f'Not run yet: {command}.' + chr(10)}"
+
+
+def not_run(plan: Sequence[Row], done: Results) -> str:
+    """The rows that lack seeds, with the commands that run them."""
+    lines = []
+    for row in plan:
+        judged, runs = len(done.judged(row)), len(done.of(row))
+        if judged >= row.seeds:
+            continue
+        gestures = " --gestures DIR" if row.task is None else ""
+        state = f"{judged} of {row.seeds} seeds, {runs} runs"
+        lines.append(f"- `{COMMAND} --rows {row.name}{gestures}` ({state})")
+    text = "\n".join(lines) if lines else "All rows are complete."
+    if not any(done.of(row) for row in plan):
+        text = (
+            "No run is complete, so it is not known yet whether the budget is enough to leave chance on "
+            f"`events`.\nThe first row shows it; `EPOCHS` in `benchmarks/study/plan.py` sets the budget."
+            f"\n\n{text}"
+        )
+    return f"## Not run yet\n\n{text}\n"
+
+
+def _text(name: str) -> str:
+    return (TEXT / f"{name}.md").read_text(encoding="utf-8")
+
+
+def _share(interval: Interval) -> str:
+    if interval.count < 2:
+        return f"{interval.mean:.1%}"
+    return f"{interval.mean:.1%} ({max(0.0, interval.low):.1%} to {min(1.0, interval.high):.1%})"
+
+
+def _points(difference: Interval | None) -> str:
+    if difference is None:
+        return ""
+    return (
+        f"{100 * difference.mean:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    )

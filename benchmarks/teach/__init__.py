@@ -1,0 +1,1 @@
+"""How well few clips teach: see `benchmarks.teach.__main__`."""

@@ -1,0 +1,35 @@
+"""`blvnet convert`: the weights of a checkpoint or a package in another file format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.errors import BlvnetError
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="Checkpoint, safetensors file or package in fp32.", exists=True)
+    ],
+    out: Annotated[Path, typer.Argument(help="File to write: .safetensors, or .pt for a checkpoint.")],
+    arch: Annotated[
+        str | None, typer.Option(help="Architecture; our own files contain it.", metavar="ARCH")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="T, frames of a clip.")] = None,
+) -> None:
+    """Convert weights to safetensors or to a checkpoint; training, evaluation and export read both.
+
+    Example: blvnet convert RUN/best.pt weights.safetensors
+    """
+    if out.suffix not in (".safetensors", ".pt"):
+        raise typer.BadParameter("must end with .safetensors or .pt", param_hint="OUT")
+    if out.exists():
+        raise BlvnetError(f"{out} exists: choose another name, or remove it")
+    from model_export.checkpoints.checkpoint import load_network, save_checkpoint  # torch takes seconds
+
+    network, config, checkpoint = load_network(source, arch, frames=frames)
+    save_checkpoint(out, config, network.state_dict(), checkpoint.training)
+    typer.echo(f"{out}: {config.architecture}, {sum(p.numel() for p in network.parameters()):,} parameters")

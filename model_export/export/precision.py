@@ -1,0 +1,59 @@
+"""Numeric precisions of a package, and the differences from the PyTorch network that each may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Precision(StrEnum):
+    """Arithmetic of the graph's weights and activations."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Largest differences from the PyTorch network in float32, relative to the output's largest magnitude.
+
+    Attributes:
+        logits: of the logits; servers hold the graphs that they load to it too.
+        moments: of the evidence and features of single moments, which no average smooths.
+    """
+
+    logits: float
+    moments: float
+
+
+@dataclass(frozen=True)
+class AccuracyLimits:
+    """Limits of a rounded graph.
+
+    Attributes:
+        max_drop: points of top-1 that it may lose.
+        min_agreement: percent of clips whose label must be the float graph's.
+    """
+
+    max_drop: float = 0.5
+    min_agreement: float = 98.0
+
+
+# fp32: both sides compute the same sums in another order, with or without folded batch normalisation. The
+# difference is a few 1e-6 for networks of 50 to 152 layers; a mistake in folding, padding or the order of
+# frames makes 1e-2 or more.
+#
+# fp16: 1e-3 in float16, and 7e-3 in bfloat16, which processors without float16 use instead, for the trained
+# demo network; 4e-3 in bfloat16 for 50 layers.
+#
+# int8: 2 to 3 % for the same two networks, on clips like those of the calibration and on noise. The accuracy
+# gate decides whether that matters.
+BOUNDS = {
+    Precision.FP32: Bounds(1e-4, 1e-4),
+    Precision.FP16: Bounds(2e-2, 4e-2),
+    Precision.INT8: Bounds(0.1, 0.2),
+}
+
+CALIBRATION_CLIPS = 64  # most clips whose activations set the ranges of int8
+LIMITS = AccuracyLimits()

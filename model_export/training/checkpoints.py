@@ -1,0 +1,117 @@
+"""The checkpoints of a run: `last.pt`, to resume from, and `best.pt`, to evaluate and export."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model_export.checkpoints.checkpoint import read_checkpoint, save_checkpoint
+from model_export.datasets import Listing
+from model_export.networks.config import ModelConfig
+from model_export.training.config import TrainConfig
+from model_export.training.optimizer import Plateau
+from model_export.training.step import TrainStep
+from service.clip.spec import ClipSpec
+from service.errors import BlvnetError
+from service.packages.manifest import inputs_to_json
+
+BEST_FILE = "best.pt"
+LAST_FILE = "last.pt"
+
+
+@dataclass
+class RunState:
+    """The progress of a run: what a checkpoint holds besides the network and the `TrainStep`."""
+
+    step: int = 0
+    best_top1: float = -1.0
+    elapsed_s: float = 0.0
+    plateau: Plateau = field(default_factory=Plateau)
+
+
+@dataclass(frozen=True)
+class RunCheckpoints:
+    """Saves and restores a run.
+
+    Attributes:
+        folder: the run's folder.
+        train_step: the network, its optimiser and its average.
+        model: the network's configuration.
+        clip: the clip that the network gets.
+        listing: the training split, for labels and their symmetry.
+        config: the run's options.
+        origin: data set and folder, as plain values.
+        processes: how many train together.
+    """
+
+    folder: Path
+    train_step: TrainStep
+    model: ModelConfig
+    clip: ClipSpec
+    listing: Listing
+    config: TrainConfig
+    origin: dict[str, Any]
+    processes: int = 1
+
+    def save(self, name: str, state: RunState) -> None:
+        """Write a checkpoint; the previous one stays until the new one is complete.
+
+        `best.pt` has the averaged weights of a run with `ema`, `last.pt` both.
+
+        Raises:
+            BlvnetError: the file cannot be written.
+        """
+        training: dict[str, Any] = {
+            **self.origin,
+            "labels": list(self.listing.labels),
+            "mirrored": list(self.listing.symmetry.mirrored),
+            "clip": clip_to_json(self.clip),
+            "options": self.config.to_dict(),
+            "step": state.step,
+            "best_top1": state.best_top1,
+            "elapsed_s": state.elapsed_s,
+            "plateau": asdict(state.plateau),
+            "processes": self.processes,
+        }
+        network = self.train_step.averaged
+        if name == LAST_FILE:
+            training |= self.train_step.state_dict()
+            network = self.train_step.network
+        save_checkpoint(self.folder / name, self.model, network.state_dict(), training)
+
+    def restore(self) -> RunState:
+        """Load `last.pt` into the network, the optimiser and the average.
+
+        Raises:
+            BlvnetError: there is none, or it is of another run: other options, labels, clip, network or
+                number of processes.
+        """
+        checkpoint = read_checkpoint(self.folder / LAST_FILE)
+        training = checkpoint.training
+        same = {
+            "network": checkpoint.config == self.model,
+            "clip": training.get("clip") == clip_to_json(self.clip),
+            "labels": training.get("labels") == list(self.listing.labels),
+            "options": self.config.continues(training.get("options", {})),
+            "number of processes": training.get("processes", 1) == self.processes,
+        }
+        for what, equal in same.items():
+            if not equal:
+                raise BlvnetError(
+                    f"{checkpoint.path} was written by a run with another {what}; give the same again"
+                )
+        self.train_step.network.load_state_dict(checkpoint.weights)
+        self.train_step.load_state_dict(training)
+        plateau = Plateau(**training.get("plateau", {}))
+        return RunState(training["step"], training["best_top1"], training["elapsed_s"], plateau)
+
+
+def clip_to_json(spec: ClipSpec) -> dict[str, Any]:
+    """Describe the clip that a network was trained on as a package's manifest does."""
+    return {
+        "frames": spec.frames,
+        "sampling": spec.sampling.value,
+        "stride": spec.stride,
+        "inputs": inputs_to_json(spec),
+    }

@@ -1,0 +1,178 @@
+"""Examples decoded once and kept as arrays, so that an epoch reads pixels instead of videos.
+
+    CACHE/DIGEST/NAME.npy     one for each input, uint8 (examples, phases, T, size, size, 3); memory-mapped
+    CACHE/DIGEST/index.json   the examples that could not be read
+
+DIGEST covers the list of files, their sizes and modification times, and the clip specification, so the cache
+of other data or other sizes is never used. For a folder of pictures the folder's own modification time
+counts, which changes when a picture is added or removed. A cache is built in a folder beside its own and
+renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pebble import ProcessExpired, ProcessPool
+
+from model_export.datasets import Example
+from model_export.datasets.reading import Unreadable, read_views
+from service.clip.spec import ClipSpec, Frames
+from service.errors import BlvnetError
+from service.packages.manifest import inputs_to_json
+
+FORMAT = 1
+INDEX_FILE = "index.json"
+DECODE_TIMEOUT_S = 120.0
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FrameCache:
+    """Decoded frames: for each input uint8 `(examples, phases, T, size, size, 3)`, in the examples' order."""
+
+    arrays: tuple[Pixels, ...]
+    unreadable: tuple[Unreadable, ...]
+
+
+def all_frames(spec: ClipSpec) -> ClipSpec:
+    """Return `spec` with all T frames for every input, which playing a clip backwards needs."""
+    return replace(spec, inputs=tuple(replace(item, frames=Frames.ALL) for item in spec.inputs))
+
+
+def open_cache(
+    examples: Sequence[Example],
+    spec: ClipSpec,
+    phases: int,
+    folder: Path,
+    *,
+    jobs: int,
+    advance: Callable[[int], None],
+) -> FrameCache:
+    """Open the cache of these examples in `folder`; build it if there is none.
+
+    Args:
+        examples: videos or folders of pictures; their labels do not matter.
+        spec: the network's clip; all T frames are cached for each input.
+        phases: clips for each example, at evenly spread temporal offsets.
+        folder: the folder of all caches.
+        jobs: decoding processes.
+        advance: called with 1 for each example decoded.
+
+    Raises:
+        BlvnetError: no example can be read, or the disk is too small.
+    """
+    spec = all_frames(spec)
+    # Each folder is resolved once: on a network file system a million calls take minutes.
+    resolved = {parent: parent.resolve() for parent in {example.path.parent for example in examples}}
+    files: list[list[str | int]] = []
+    for example in examples:
+        stat = example.path.stat()
+        path = str(resolved[example.path.parent] / example.path.name)
+        files.append([path, stat.st_size, stat.st_mtime_ns, *(example.span or ())])
+    key = {
+        "format": FORMAT,
+        "frames": spec.frames,
+        "sampling": spec.sampling.value,
+        "stride": spec.stride,
+        "inputs": inputs_to_json(spec),
+        "phases": phases,
+        "files": files,
+    }
+    place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+    if not place.exists():
+        _build(examples, spec, phases, place, jobs=jobs, advance=advance)
+    index = json.loads((place / INDEX_FILE).read_text(encoding="utf-8"))
+    arrays = tuple(np.load(place / f"{item.name}.npy", mmap_mode="r") for item in spec.inputs)
+    return FrameCache(arrays, tuple(Unreadable(Path(path), reason) for path, reason in index["unreadable"]))
+
+
+def _build(
+    examples: Sequence[Example],
+    spec: ClipSpec,
+    phases: int,
+    place: Path,
+    *,
+    jobs: int,
+    advance: Callable[[int], None],
+) -> None:
+    partial = place.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    needed = len(examples) * phases * sum(math.prod(item.shape(spec.frames)) for item in spec.inputs)
+    free = shutil.disk_usage(partial).free
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, partial)
+        if needed > free:
+            raise BlvnetError(
+                f"a cache of these clips takes {needed / 1e9:.1f} GB, {place.parent} has {free / 1e9:.1f} GB"
+                ": train with --no-cached, or give another --cache"
+            )
+        for item in spec.inputs:
+            shape = (len(examples), phases, *item.shape(spec.frames))
+            _allocate(partial / f"{item.name}.npy", shape)
+        unreadable = _decode_all(examples, spec, phases, partial, jobs=jobs, advance=advance)
+        if len(unreadable) == len(examples):
+            raise BlvnetError(f"none of {len(examples)} files can be read; the first: {unreadable[0].reason}")
+        index = {"unreadable": [[str(item.path), item.reason] for item in unreadable]}
+        (partial / INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
+        partial.rename(place)
+        undo.pop_all()
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> None:
+    """Make an array file and reserve its blocks: writing to a mapped file on a full disk kills a process."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as exc:
+        raise BlvnetError(f"{path} cannot be written ({exc.strerror})") from exc
+
+
+def _decode_all(
+    examples: Sequence[Example],
+    spec: ClipSpec,
+    phases: int,
+    folder: Path,
+    *,
+    jobs: int,
+    advance: Callable[[int], None],
+) -> list[Unreadable]:
+    """Decode every example into its row; one that kills its process does not affect the others."""
+    context = multiprocessing.get_context("forkserver")
+    unreadable = []
+    with ProcessPool(max_workers=jobs, context=context) as pool:
+        futures = [
+            pool.schedule(_decode_into, args=(example, row, spec, phases, folder), timeout=DECODE_TIMEOUT_S)
+            for row, example in enumerate(examples)
+        ]
+        with ExitStack() as undo:
+            undo.callback(pool.stop)  # an interrupt must not wait for thousands of scheduled files
+            for example, future in zip(examples, futures, strict=True):
+                try:
+                    future.result()
+                except (BlvnetError, OSError, TimeoutError, ProcessExpired) as exc:
+                    unreadable.append(Unreadable(example.path, f"{type(exc).__name__}: {exc}"))
+                advance(1)
+            undo.pop_all()
+    return unreadable
+
+
+def _decode_into(example: Example, row: int, spec: ClipSpec, phases: int, folder: Path) -> None:
+    inputs = read_views(example, spec, clips=phases)
+    for item in spec.inputs:
+        array = np.lib.format.open_memmap(folder / f"{item.name}.npy", mode="r+")
+        array[row] = inputs[item.name]

@@ -1,0 +1,80 @@
+"""Loss and accuracy on the validation split, without augmentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model_export.datasets.reading import Unreadable
+from model_export.training.augmentation.augment import plain_inputs
+from model_export.training.clips.batches import BatchLoader, plain_draws
+from model_export.training.config import TrainConfig
+from model_export.training.processes import Processes
+from model_export.training.step import autocast, standardise
+from service.clip.spec import ClipSpec
+from service.errors import BlvnetError
+
+
+class Validation:
+    """Measures a network on a split, whose examples the processes divide among themselves.
+
+    Args:
+        loader: the split.
+        clip: the clip that the network gets.
+        config: batch size and arithmetic.
+        processes: those that train together.
+    """
+
+    def __init__(
+        self, loader: BatchLoader, clip: ClipSpec, config: TrainConfig, processes: Processes
+    ) -> None:
+        self.loader = loader
+        self.clip = clip
+        self.config = config
+        self.processes = processes
+
+    def measure(
+        self, network: nn.Module, step: int, unreadable: Callable[[Sequence[Unreadable]], None]
+    ) -> tuple[float, float]:
+        """Return the mean cross-entropy and the top-1 accuracy.
+
+        Args:
+            network: the network, on its device.
+            step: the steps of the run so far.
+            unreadable: called with the examples that cannot be read.
+
+        Raises:
+            BlvnetError: no example can be read, or the loss is not finite.
+        """
+        network.eval()
+        device = self.processes.device
+        self.processes.copy_from_main(network.buffers())
+        sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, clips
+        bad: list[Unreadable] = []
+        draws = plain_draws(self.loader.source, self.config.batch_size)
+        with torch.inference_mode():
+            for batch in self.loader.load(draws[self.processes.rank :: self.processes.count]):
+                bad += batch.unreadable
+                if not len(batch.labels):
+                    continue
+                batch = batch.to(device)
+                with autocast(device, self.config.amp):
+                    inputs = plain_inputs(batch.frames, self.clip.inputs)
+                    logits = network(*map(standardise, inputs)).mean(1).float()
+                loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+                correct = (logits.argmax(1) == batch.labels).sum()
+                sums += torch.stack([loss, correct, torch.tensor(len(logits), device=device)])
+        unreadable(self.processes.gather(bad))
+        loss_sum, correct_sum, count = self.processes.sum(sums).tolist()
+        if not count:
+            raise BlvnetError("no example of the validation split can be read")
+        if not math.isfinite(loss_sum):
+            raise BlvnetError(
+                f"training diverged: the validation loss after step {step} is {loss_sum}; "
+                "try a lower --lr, or --amp off"
+            )
+        return loss_sum / count, correct_sum / count

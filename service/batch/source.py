@@ -1,0 +1,102 @@
+"""The videos of a batch: of a folder, a listing, or any address that fsspec opens."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+
+from service.clip.decoding.formats import VIDEO_SUFFIXES
+from service.errors import BlvnetError
+
+LISTING_SUFFIXES = frozenset({".txt", ".lst"})
+PIECE_BYTES = 1_000_000
+
+
+class SourceError(BlvnetError):
+    """The source of a batch cannot be read, or contains no video."""
+
+
+def list_videos(source: str) -> list[str]:
+    """Addresses of the videos of a source, each once, in order.
+
+    Args:
+        source: a folder, whose files with the suffix of a video count at any depth; a pattern; a listing with
+            an address on each line (.txt), relative to its own folder; or one video. Each may be a path or
+            an address of fsspec, such as `s3://bucket/folder`.
+
+    Raises:
+        SourceError: it cannot be read, or names no video.
+    """
+    try:
+        videos = _expanded(source)
+    except (OSError, ImportError, ValueError) as exc:
+        raise SourceError(f"{source}: {' '.join(str(exc).split()) or type(exc).__name__}") from exc
+    if not videos:
+        raise SourceError(f"{source}: there is no video")
+    return list(dict.fromkeys(videos))
+
+
+def _expanded(source: str) -> list[str]:
+    system, root = fsspec.core.url_to_fs(source)
+    if PurePosixPath(root).suffix.lower() in LISTING_SUFFIXES and system.isfile(root):
+        base = _shown(system, root).rpartition("/")[0]
+        lines = system.read_text(root).splitlines()
+        return [
+            line if "://" in line or line.startswith("/") else f"{base}/{line}"
+            for line in map(str.strip, lines)
+            if line
+        ]
+    if system.isdir(root):
+        names = sorted(system.find(root))
+        return [
+            _shown(system, name) for name in names if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+        ]
+    if any(character in root for character in "*?["):
+        return [_shown(system, name) for name in sorted(system.glob(root)) if system.isfile(name)]
+    return [_shown(system, root)] if system.exists(root) else []
+
+
+def _shown(system: Any, name: str) -> str:
+    """The address of a file; a plain path for local ones."""
+    address: str = name if _is_local(system) else system.unstrip_protocol(name)
+    return address
+
+
+def _is_local(system: Any) -> bool:
+    protocols = (system.protocol,) if isinstance(system.protocol, str) else system.protocol
+    return "file" in protocols
+
+
+class Fetched:
+    """A video as a local file: itself, or a copy that is deleted at the end of the block.
+
+    Args:
+        address: of the video.
+        folder: for copies.
+
+    Raises:
+        OSError: the video cannot be read.
+    """
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self._address = address
+        self._folder = folder
+        self._copy: Path | None = None
+
+    def __enter__(self) -> Path:
+        system, name = fsspec.core.url_to_fs(self._address)
+        if _is_local(system):
+            return Path(name)
+        self._copy = self._folder / f"{id(self):x}{PurePosixPath(name).suffix}"
+        with system.open(name, "rb", cache_type="readahead") as remote, self._copy.open("wb") as copy:
+            shutil.copyfileobj(remote, copy, PIECE_BYTES)
+        return self._copy
+
+    def __exit__(self, *_: object) -> None:
+        if self._copy is not None:
+            with suppress(FileNotFoundError):
+                self._copy.unlink()

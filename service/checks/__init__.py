@@ -1,0 +1,1 @@
+"""Whether the settings and the installation fit the machine."""

@@ -1,1 +1,0 @@
-"""Things that compute, measured in processes of their own: each loaded by name, asked, timed and ended."""

@@ -1,0 +1,70 @@
+// Where videos come from: files, drops, samples and the camera.
+
+import { byId, element } from "./dom.js";
+import { Camera } from "./camera.js";
+
+const SAMPLES = [
+  ["left-to-right.mp4", "Something moves", "4 s"],
+  ["turning.mp4", "Something turns", "4 s"],
+  ["five-scenes.mp4", "Five scenes", "20 s, as a timeline"],
+];
+export const RECORD_S = 3;
+const camera = new Camera(byId("preview"));
+
+/** `take(files)` is called with the videos, `fail(problem)` when there is none after all. */
+export function onVideos(take, fail) {
+  byId("file").addEventListener("change", () => {
+    if (byId("file").files.length) take([...byId("file").files]);
+    byId("file").value = "";  // the same file can be chosen again
+  });
+  for (const kind of ["dragenter", "dragover"]) addEventListener(kind, (event) => { event.preventDefault(); byId("drop").classList.add("over"); });
+  for (const kind of ["dragleave", "drop"]) addEventListener(kind, () => byId("drop").classList.remove("over"));
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (byId("view-classify").hidden) return;  // the Teach view takes its own
+    if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
+  });
+  byId("samples").append(...SAMPLES.map(([name, title, note]) => {
+    const button = element("button", { type: "button", className: "sample", "data-sample": name }, element("strong", {}, title), element("span", {}, note));
+    button.addEventListener("click", async () => {
+      try {
+        const answer = await fetch(`page/samples/${name}`);
+        if (!answer.ok) throw new Error(`${answer.status}`);
+        take([new File([await answer.blob()], name, { type: "video/mp4" })]);
+      } catch {
+        fail({ title: "The sample cannot be loaded", detail: "Check that the service is still running." });
+      }
+    });
+    return button;
+  }));
+  byId("record").addEventListener("click", async () => {
+    if (camera.isOpen) { closeCamera(); return; }
+    try {
+      await camera.open();
+      byId("camera").hidden = false;
+      byId("record").textContent = "Close camera";
+      byId("shoot").focus();
+    } catch (problem) {
+      fail(problem);
+    }
+  });
+  byId("shoot").addEventListener("click", async () => {
+    byId("shoot").disabled = true;
+    try {
+      const file = await camera.record(RECORD_S, (rest) => { byId("shoot").textContent = `Recording, ${rest.toFixed(1)} s`; });
+      closeCamera();
+      take([file]);
+    } catch (problem) {
+      closeCamera();
+      fail(problem);
+    }
+    byId("shoot").disabled = false;
+    byId("shoot").textContent = `Record ${RECORD_S} s`;
+  });
+}
+
+export function closeCamera() {
+  camera.close();
+  byId("camera").hidden = true;
+  byId("record").textContent = "Record";
+}

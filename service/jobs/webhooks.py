@@ -1,0 +1,100 @@
+"""Deliveries of finished jobs to the callers' servers, signed as the Standard Webhooks specification says.
+
+A webhook makes the service send requests to an address that a caller chose. So the host has to be on the
+operator's list, its addresses have to be public unless the list has the address itself, the connection goes
+to the address that was checked, and redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Collection
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import httpx
+from standardwebhooks import Webhook
+
+from service.errors import InvalidParameter
+
+TIMEOUT_S = 10.0
+# After these pauses a delivery is tried again; then it is given up.
+RETRY_PAUSES_S = (1.0, 5.0, 30.0, 300.0, 1800.0, 7200.0)
+MAX_URL_LENGTH = 2000
+
+logger = logging.getLogger(__name__)
+
+
+class ForbiddenAddress(Exception):
+    """The host of a webhook has an address that is not public."""
+
+
+class Webhooks:
+    """Checks and calls webhooks.
+
+    Args:
+        hosts: host names and IP addresses that may be called.
+        secret: key of the signatures, `whsec_` and base64.
+    """
+
+    def __init__(self, hosts: Collection[str], secret: str) -> None:
+        self._hosts = {host.lower() for host in hosts}
+        self._signer = Webhook(secret) if hosts else None
+        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False)
+
+    def check(self, url: str) -> None:
+        """Raise `InvalidParameter` for a URL that may not be called."""
+        if not self._hosts:
+            raise InvalidParameter("webhook: webhooks are disabled (BLVNET_WEBHOOK_HOSTS lists the hosts).")
+        try:
+            parsed = httpx.URL(url) if len(url) <= MAX_URL_LENGTH else httpx.URL()
+        except httpx.InvalidURL:
+            parsed = httpx.URL()
+        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
+            raise InvalidParameter("webhook: it must be an http or https URL without user and password.")
+        if parsed.host.lower() not in self._hosts:
+            raise InvalidParameter(f"webhook: {parsed.host} is not one of the hosts that may be called.")
+
+    async def deliver(self, url: str, message_id: str, body: str) -> bool:
+        """Post a JSON document; whether the receiver answered with a status from 200 to 299."""
+        assert self._signer is not None
+        now = datetime.now(tz=UTC)
+        target = httpx.URL(url)
+        headers = {
+            "Host": target.netloc.decode(),
+            "Content-Type": "application/json",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(message_id, now, body),
+        }
+        try:
+            address = await self._checked_address(target)
+            response = await self._http.post(
+                target.copy_with(host=str(address)),
+                content=body.encode(),
+                headers=headers,
+                extensions={"sni_hostname": target.host},
+            )
+        except (httpx.HTTPError, OSError, ForbiddenAddress) as exc:
+            logger.warning("webhook failed", extra={"host": target.host, "reason": repr(exc)})
+            return False
+        if not response.is_success:
+            logger.warning("webhook refused", extra={"host": target.host, "status": response.status_code})
+        return response.is_success
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _checked_address(self, url: httpx.URL) -> IPv4Address | IPv6Address:
+        """The address to connect to: the first of the host's, if all of them may be called."""
+        found = await asyncio.get_running_loop().getaddrinfo(
+            url.host, url.port or (443 if url.scheme == "https" else 80), type=socket.SOCK_STREAM
+        )
+        addresses = [ip_address(entry[4][0]) for entry in found]
+        for address in addresses:
+            if not address.is_global and str(address) not in self._hosts:
+                raise ForbiddenAddress(f"{url.host} has the address {address}, which is not public")
+        return addresses[0]

@@ -1,0 +1,391 @@
+"""The folder of model packages, and what of it is loaded while the service runs.
+
+    folder ──scan──> versions that the policy selects ──loaded and warmed up──> published, all at once
+                          └── refused, with the reason; what served before goes on
+
+A taught package has no graph. Its base is one that serves, or a package that is loaded for it alone. The base
+stays loaded as long as a taught model uses it, also after it was replaced by another version.
+
+A change is made beside what serves. The changes of one model follow one another, and each first waits until
+the one before has released its memory. Changes of different models take turns, since engines are compared by
+their speed; a load that takes long loses its turn, so that it never stops the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from service.engines.session import InferenceFailed
+from service.errors import ModelNotFound, ModelRefused, PackageError, ProviderUnavailable
+from service.models.loading import (
+    NO_VERSION,
+    Model,
+    OpenPackage,
+    VersionPolicy,
+    load_package,
+    read_package,
+)
+from service.models.taught import find_base, load_taught
+from service.packages.folders import Package, scan_with_taught
+from service.packages.manifest import BaseReference, Manifest
+from service.pipeline.models.entry import ModelEntry, ModelState
+from service.pipeline.models.registry import ModelRegistry, in_daemon_thread, listed
+from service.pipeline.models.served_model import ServedHead, ServedModel, ServedVersion
+from service.pipeline.models.turn import Turn
+
+# Most loads take seconds. Building engines for a GPU takes minutes, and then goes on beside other loads.
+TURN_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+class ModelRepository:
+    """Loads and unloads the packages of a folder; all methods belong to the event loop.
+
+    Args:
+        root: folder of packages.
+        open_package: loads a package and checks it; see `service.models.engine_selection.open_package`.
+        serve: wraps a loaded model, and starts it.
+        serve_taught: wraps a taught model and the one that it is based on.
+        taught: a further folder of packages, which may be missing or empty. A model of `root` hides one of
+            the same name in it.
+        default: model for requests that name none; the first by name, if None.
+        versions_kept: how many versions of a model serve side by side.
+        turn_s: how long a load keeps other loads waiting.
+
+    Attributes:
+        registry: The versions that serve.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        open_package: OpenPackage,
+        serve: Callable[[Model], ServedModel],
+        serve_taught: Callable[[Model, ServedModel], ServedHead] = ServedHead,
+        *,
+        taught: Path | None = None,
+        default: str | None = None,
+        versions_kept: int = 1,
+        turn_s: float = TURN_S,
+    ) -> None:
+        self._root = root
+        self._open_package = open_package
+        self._serve = serve
+        self._serve_taught = serve_taught
+        self._taught = taught
+        self._default = default
+        self._usual_policy = VersionPolicy(versions_kept)
+        self._turn_s = turn_s
+        self._policies: dict[str, VersionPolicy] = {}
+        self._packages: dict[str, list[Package]] = {}
+        self._refused: dict[tuple[str, int], str] = {}
+        self._unreadable: Mapping[str, str] = {}
+        self._loading: set[tuple[str, int]] = set()
+        self._opening: dict[tuple[str, int], asyncio.Event] = {}  # set when the load of the graph has ended
+        self._changes: dict[str, asyncio.Task[list[str]]] = {}
+        self._stale: set[str] = set()  # models to look at again after their current change
+        self._turn = asyncio.Lock()
+        self._started = False
+        self.registry = ModelRegistry(default)
+
+    async def start(self) -> None:
+        """Find and load the packages.
+
+        Raises:
+            PackageError: there is none, none is good, or the default one is not; one line with the reasons.
+            ProviderUnavailable: the requested provider is not available.
+        """
+        await self.rescan()
+        while self._changes and not self._serves_default():
+            await asyncio.wait(self._changes.values(), return_when=asyncio.FIRST_COMPLETED)
+        if not self.registry.names():
+            reasons = "; ".join(
+                f"{name}/{version}: {reason}" for (name, version), reason in sorted(self._refused.items())
+            )
+            raise PackageError(f"{self._root}: no model package can be served: {reasons}")
+        if not self._serves_default():
+            raise PackageError(f"{self._root}: the default model {self._default!r} is not among those served")
+        self._started = True
+
+    async def rescan(self) -> None:
+        """Find packages that are new, have changed or are gone, and serve the selected ones.
+
+        Returns when they serve, apart from those whose load takes longer than its turn.
+
+        Raises:
+            PackageError: there is no package at all; what serves goes on.
+        """
+        await self._scan()
+        self._stale |= self._changes.keys()  # they may have read the folder too early
+        names = sorted(self._packages.keys() | self.registry.names())
+        changes = [self._changes.get(name) or self._begin_change(name) for name in names]
+        done, _ = await asyncio.wait(changes, timeout=self._turn_s * len(changes))
+        for change in done:
+            if not change.cancelled():
+                change.result()
+
+    async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
+        """Serve a model as it is in the folder now, and return when it does.
+
+        Args:
+            name: the model.
+            policy: selects the versions to serve, from now on; the policy of the settings, if None.
+
+        Raises:
+            ModelNotFound: there is no such package.
+            ModelRefused: a selected version cannot serve; what served before goes on.
+        """
+        try:
+            await self._scan()
+        except PackageError as exc:
+            reason = exc.message.removeprefix(f"{self._root}: ")
+            raise ModelRefused(f"The folder of packages: {reason}.") from exc
+        if name in self._unreadable:
+            raise ModelRefused(f"Model {name} is refused: {self._unreadable[name]}.")
+        if name not in self._packages:
+            there = ", ".join(sorted(self._packages))
+            raise ModelNotFound(f"There is no package of a model {name[:128]!r}; there are {there}.")
+        policy = policy or self._usual_policy
+        missing = (policy.only or frozenset()) - {package.version for package in self._packages[name]}
+        if missing:
+            raise ModelNotFound(f"There is no package {name}/{min(missing)}.")
+        self._policies[name] = policy
+        change = self._begin_change(name)
+        try:
+            refused = await change
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise ModelRefused(f"The load of {name} was superseded by a later change.") from None
+        if refused:
+            served = listed(self.registry.versions(name))
+            raise ModelRefused(f"{'; '.join(refused)}; served: {served}.")
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model until it is loaded by name, and return when its memory is released.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            ModelRefused: taught models use its graph.
+        """
+        if name not in self._packages.keys() | self.registry.names():
+            raise ModelNotFound(f"There is no model {name[:128]!r}.")
+        bases = (model for model in self.registry.loaded() if model.manifest.name == name)
+        users = {head.manifest.name for base in bases for head in base.taught}
+        if users:
+            raise ModelRefused(
+                f"{name} is the base of the taught models {', '.join(sorted(users))}; unload them first."
+            )
+        self._policies[name] = NO_VERSION
+        if (change := self._changes.get(name)) is not None:
+            change.cancel()
+            await asyncio.wait([change])
+        self.registry.publish(name, {})
+        await self.registry.unloaded(name)
+
+    async def close(self) -> None:
+        """Stop loading and unload everything; requests that still hold a version fail."""
+        for change in self._changes.values():
+            change.cancel()
+        if self._changes:
+            await asyncio.wait(self._changes.values())
+        await self.registry.close()
+
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """All packages, by name, the higher version first."""
+        unloading = {model.key for model in self.registry.unloading() if not model.graph.taught}
+        keys = {(name, package.version) for name, packages in self._packages.items() for package in packages}
+        keys |= unloading | {model.key for model in self.registry.ready()}
+        entries = []
+        for name, version in sorted(keys, key=lambda key: (key[0], -key[1])):
+            key, reason = (name, version), self._refused.get((name, version))
+            served = self.registry.versions(name).get(version)
+            if served is not None:
+                model = served.model
+                size = None if model.head is not None else model.feature_size
+                entry = ModelEntry(
+                    name, version, ModelState.READY, model.manifest, model.opened, reason, feature_size=size
+                )
+            elif key in self._loading:
+                entry = ModelEntry(name, version, ModelState.LOADING)
+            elif key in unloading:
+                entry = ModelEntry(name, version, ModelState.UNLOADING)
+            else:
+                state = ModelState.UNLOADED if reason is None else ModelState.REFUSED
+                entry = ModelEntry(name, version, state, reason=reason)
+            entries.append(entry)
+        return tuple(entries)
+
+    def _serves_default(self) -> bool:
+        names = self.registry.names()
+        return bool(names) if self._default is None else self._default in names
+
+    def is_provided(self, name: str) -> bool:
+        """Whether a model of that name is in the folder of packages, and not a taught one beside it."""
+        return any(package.folder.parent.parent == self._root for package in self._packages.get(name, ()))
+
+    def taught_names(self) -> set[str]:
+        """The models that have packages in the folder of taught models."""
+        return {name for name in self._packages if not self.is_provided(name)}
+
+    def loaded_base(self, reference: BaseReference) -> ServedModel | None:
+        """The loaded model that is this base, even if it only serves taught models; None if there is none."""
+        for model in self.registry.loaded():
+            manifest = model.manifest
+            if (manifest.name, manifest.version, manifest.sha256) == (
+                reference.name,
+                reference.version,
+                reference.sha256,
+            ):
+                return model
+        return None
+
+    async def refresh(self) -> None:
+        """List the folder again without loading or unloading anything.
+
+        Raises:
+            PackageError: there is no package at all.
+        """
+        await self._scan()
+
+    async def _scan(self) -> None:
+        """List the folder; reasons against packages that are gone are dropped."""
+        scan = await in_daemon_thread(partial(scan_with_taught, self._root, self._taught))
+        for name, reason in scan.unreadable.items():
+            if self._unreadable.get(name) != reason:  # once, and not at every scan
+                logger.error("model %s is refused: %s", name, reason)
+        self._unreadable = scan.unreadable
+        self._packages = {}
+        for package in scan.packages:
+            self._packages.setdefault(package.name, []).append(package)
+        there = {(package.name, package.version) for package in scan.packages}
+        self._refused = {key: reason for key, reason in self._refused.items() if key in there}
+
+    def _begin_change(self, name: str) -> asyncio.Task[list[str]]:
+        """Bring a model in line with its policy, after the change that is in progress."""
+        change = asyncio.create_task(self._change(name, self._changes.get(name)), name=f"change {name}")
+        self._changes[name] = change
+        change.add_done_callback(partial(self._end_change, name))
+        return change
+
+    def _end_change(self, name: str, change: asyncio.Task[list[str]]) -> None:
+        if self._changes.get(name) is change:
+            del self._changes[name]
+            if name in self._stale and not change.cancelled():
+                self._begin_change(name)
+            self._stale.discard(name)
+        if not change.cancelled() and (failure := change.exception()) is not None and self._started:
+            logger.error("model %s could not be changed", name, exc_info=failure)
+
+    async def _change(self, name: str, previous: asyncio.Task[list[str]] | None) -> list[str]:
+        """Serve the selected versions of a model; returns those that were refused, with the reasons.
+
+        A previous change that has not ended in its turn is given up, and with it the load that does not end.
+        """
+        if previous is not None and not previous.done():
+            await asyncio.wait([previous], timeout=self._turn_s)
+            previous.cancel()
+            await asyncio.wait([previous])
+        await self.registry.unloaded(name)
+        policy = self._policies.get(name, self._usual_policy)
+        serving: dict[int, ServedVersion] = {}
+        refused: list[str] = []
+        with Turn(self._turn, self._turn_s) as turn, ExitStack() as undo:
+            undo.callback(self._retire_unpublished, serving)
+            for package in policy.candidates(self._packages.get(name, ())):
+                if len(serving) == policy.most:
+                    break
+                model = await self._load(package, turn)
+                if model is not None:
+                    serving[package.version] = model
+                if reason := self._refused.get((name, package.version)):
+                    refused.append(f"{name}/{package.version} is refused: {reason}")
+            undo.pop_all()
+            if serving or not refused:  # with nothing to replace it, what serves goes on
+                self.registry.publish(name, serving)
+        return refused
+
+    def _retire_unpublished(self, loaded: Mapping[int, ServedVersion]) -> None:
+        """Unload what a change has loaded before it failed."""
+        kept = [*self.registry.ready(), *self.registry.unloading()]
+        self.registry.retire(model for model in loaded.values() if model not in kept)
+
+    async def _load(self, package: Package, turn: Turn) -> ServedVersion | None:
+        """Load a package as it is in the folder now; if it is refused, return what serves of it, or None."""
+        key = package.name, package.version
+        current = self.registry.versions(package.name).get(package.version)
+        self._loading.add(key)
+        try:
+            manifest = await in_daemon_thread(partial(read_package, package))
+            if manifest.base is not None:
+                model = await self._load_taught(package, manifest, current, turn)
+            elif current is not None and manifest == current.manifest:
+                model = current
+            else:
+                model = await self._load_graph(package, manifest, turn)
+        except (PackageError, InferenceFailed, ProviderUnavailable) as exc:
+            if isinstance(exc, ProviderUnavailable) and not self._started:
+                raise  # no package could serve; after the start it is a fault of this one
+            self._refused[key] = reason = exc.message.removeprefix(f"{package.folder}: ")
+            logger.error("model %s/%d is refused: %s", *key, reason)
+            return current
+        finally:
+            self._loading.discard(key)
+        self._refused.pop(key, None)
+        return model
+
+    async def _load_taught(
+        self, package: Package, manifest: Manifest, current: ServedVersion | None, turn: Turn
+    ) -> ServedVersion:
+        """Load a taught package, and its base where that is not loaded; an unchanged one goes on as it is."""
+        assert manifest.base is not None
+        beside = self._packages.get(manifest.base.name, ())
+        found = await in_daemon_thread(partial(find_base, manifest.base, beside))
+        if current is not None and manifest == current.manifest:
+            return current
+        try:
+            base = await self._load_graph(*found, turn)
+        except (PackageError, InferenceFailed) as exc:
+            reason = exc.message.removeprefix(f"{found[0].folder}: ")
+            raise PackageError(f"its base {manifest.base} is refused: {reason}") from exc
+        if base not in self.registry.loaded():
+            self.registry.retire([base])  # released with the last taught model on it
+        model = await in_daemon_thread(partial(load_taught, package, manifest, base.model))
+        return self._serve_taught(model, base)
+
+    async def _load_graph(self, package: Package, manifest: Manifest, turn: Turn) -> ServedModel:
+        """The model of a package with a graph: the one in memory, or loaded now; held until the turn ends."""
+        key = package.name, package.version
+        model = self._in_memory(manifest)
+        if model is None:
+            await turn.take()
+            while (opening := self._opening.get(key)) is not None:
+                await opening.wait()  # for a load that has lost its turn
+            model = self._in_memory(manifest)
+        if model is None:
+            opening = self._opening[key] = asyncio.Event()
+            try:
+                load = partial(load_package, package, self._open_package)
+                model = self._serve(await in_daemon_thread(load, _discard))
+            finally:
+                del self._opening[key]
+                opening.set()
+        turn.enter_context(model.held())
+        return model
+
+    def _in_memory(self, manifest: Manifest) -> ServedModel | None:
+        return next((model for model in self.registry.loaded() if model.manifest == manifest), None)
+
+
+def _discard(model: Model | None) -> None:
+    """Close a model whose load was cancelled meanwhile."""
+    if model is not None:
+        logger.info("a load of %s/%d was given up", model.manifest.name, model.manifest.version)
+        model.opened.close()

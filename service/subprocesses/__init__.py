@@ -1,0 +1,1 @@
+"""Workloads that are loaded, timed and ended in separate processes."""

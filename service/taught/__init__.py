@@ -1,0 +1,1 @@
+"""Teaching of models in a running service: examples in a folder, and trainings."""

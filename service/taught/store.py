@@ -1,0 +1,210 @@
+"""Examples of taught models in a folder: the features of each clip, and not the clip.
+
+    TEACH_DIR/examples/NAME/ID.npz     features (V, T', F), and label, group, time and base as JSON
+    TEACH_DIR/models/NAME/VERSION      the taught packages
+
+ID is the start of the SHA-256 of the clip's bytes, so the same bytes are one example. Files are written whole
+or not at all. A file that cannot be read is left where it is, and named.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+import uuid
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.errors import BlvnetError
+from service.packages.atomic import atomic_write
+from service.packages.folders import NAME_PATTERN
+from service.packages.manifest import BaseReference
+
+SUFFIX = ".npz"
+ID_DIGITS = 32
+# What numpy raises for files that are not whole.
+UNREADABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, ValidationError)
+
+logger = logging.getLogger(__name__)
+
+
+class Example(BaseModel):
+    """What is known of one clip besides its features; `added_at` is a time of RFC 3339."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    label: str
+    group: str | None
+    added_at: str
+    base: BaseReference
+
+
+@dataclass(frozen=True)
+class StoredExample:
+    """An example and the size of its file."""
+
+    example: Example
+    size_bytes: int
+
+
+class ExampleStore:
+    """The examples of a folder, which one process uses at a time. Methods that write block for milliseconds.
+
+    Args:
+        folder: made if it does not exist.
+
+    Raises:
+        BlvnetError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "examples"
+        self._models: dict[str, dict[str, StoredExample]] = {}
+        self._damaged: dict[str, list[str]] = {}
+        with ExitStack() as on_failure:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._lock = on_failure.enter_context((folder / ".lock").open("w"))
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for path in sorted(self._folder.iterdir()):
+                    self._index(path)
+            except BlockingIOError as exc:
+                raise BlvnetError(
+                    f"{folder} is in use by another service; set another folder (BLVNET_TEACH_DIR)"
+                ) from exc
+            except OSError as exc:
+                raise BlvnetError(f"examples cannot be kept in {folder}: {exc.strerror}") from exc
+            on_failure.pop_all()
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._lock.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all examples."""
+        return sum(stored.size_bytes for model in self._models.values() for stored in model.values())
+
+    def names(self) -> set[str]:
+        """The models that have examples."""
+        return set(self._models)
+
+    def examples(self, name: str) -> Mapping[str, StoredExample]:
+        """The examples of a model by id, in the order in which they were added."""
+        return self._models.get(name, {})
+
+    def damaged(self, name: str) -> list[str]:
+        """Names of files that cannot be read."""
+        return self._damaged.get(name, [])
+
+    def label_counts(self, name: str) -> dict[str, int]:
+        """Number of examples of each label, by label."""
+        return dict(sorted(Counter(stored.example.label for stored in self.examples(name).values()).items()))
+
+    def base(self, name: str) -> BaseReference | None:
+        """The base of a model's examples; None if there are none."""
+        return next((stored.example.base for stored in self.examples(name).values()), None)
+
+    def folder(self, name: str) -> Path:
+        """Where the examples of a model are."""
+        return self._folder / name
+
+    def add(self, name: str, example_id: str, example: Example, features: NDArray[np.float32]) -> None:
+        """Keep an example, in place of the one that has this id.
+
+        Raises:
+            OSError: it cannot be written; nothing has changed.
+        """
+        folder = self.folder(name)
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{example_id}{SUFFIX}"
+        try:
+            with atomic_write(path) as file:
+                about = np.frombuffer(example.model_dump_json().encode(), np.uint8)
+                np.savez(file, features=features, about=about)
+        except OSError:
+            with suppress(OSError):
+                folder.rmdir()  # only where it is empty
+            raise
+        stored = StoredExample(example, path.stat().st_size)
+        self._models[name] = self._models.get(name, {}) | {example_id: stored}
+
+    def remove(self, name: str, example_id: str) -> None:
+        """Delete an example.
+
+        Raises:
+            OSError: it cannot be deleted.
+        """
+        (self.folder(name) / f"{example_id}{SUFFIX}").unlink(missing_ok=True)
+        left = {key: stored for key, stored in self.examples(name).items() if key != example_id}
+        if left:
+            self._models[name] = left
+        else:
+            self._models.pop(name, None)
+
+    def remove_all(self, name: str) -> None:
+        """Delete all examples of a model.
+
+        Raises:
+            OSError: they cannot be deleted.
+        """
+        delete_folder(self.folder(name))
+        self._models.pop(name, None)
+        self._damaged.pop(name, None)
+
+    def _index(self, folder: Path) -> None:
+        """Read what is known of the examples of one model, and delete what a crash has left."""
+        if folder.name.startswith("."):
+            shutil.rmtree(folder, ignore_errors=True)
+        if not NAME_PATTERN.fullmatch(folder.name) or not folder.is_dir():
+            return
+        found: dict[str, StoredExample] = {}
+        for path in folder.iterdir():
+            if path.name.startswith("."):
+                path.unlink(missing_ok=True)  # a write that did not end
+                continue
+            try:
+                found[path.stem] = StoredExample(read_example(path), path.stat().st_size)
+            except UNREADABLE as exc:
+                logger.error("example %s of %s is damaged and left out: %s", path.name, folder.name, exc)
+                self._damaged.setdefault(folder.name, []).append(path.name)
+        if found:
+            order = sorted(found, key=lambda key: (found[key].example.added_at, key))
+            self._models[folder.name] = {key: found[key] for key in order}
+
+
+def read_example(path: Path) -> Example:
+    """What a file says of its example. Raises one of `UNREADABLE` if it is damaged."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Example.model_validate_json(arrays["about"].tobytes())
+
+
+def read_features(path: Path) -> NDArray[np.float32]:
+    """Features `(V, T', F)` of an example. Raises one of `UNREADABLE` if the file is damaged."""
+    with np.load(path, allow_pickle=False) as arrays:
+        features = arrays["features"]
+    if features.ndim != 3 or features.dtype != np.float32 or not np.isfinite(features).all():
+        raise ValueError(f"features {features.shape} of type {features.dtype} are not those of a clip")
+    return np.asarray(features)
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder in one step, as readers see it.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    hidden = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    with suppress(FileNotFoundError):
+        folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)

@@ -1,0 +1,127 @@
+"""Trainings: the examples of a model become a version that serves.
+
+One training runs at a time, because requests need the cores too; others wait for their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from service.errors import StorageFull, TooFewExamples, TrainingFailed, TrainingInProgress
+from service.observer import Observer, TrainingResult
+from service.packages.manifest import Manifest
+from service.pipeline.models.repository import ModelRepository
+from service.taught.lessons import Lessons
+from service.taught.packages import TaughtPackages
+from service.taught.store import ExampleStore
+from service.taught.training import run_training
+from service.taught.training_process import LabelledFile, Outcome, Result, Task
+
+RETRY_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Trainings:
+    """Trains the models of one folder.
+
+    Args:
+        store: the examples.
+        lessons: knows their base.
+        packages: where the versions are written.
+        models: serves them.
+        observer: gets the results.
+    """
+
+    def __init__(
+        self,
+        store: ExampleStore,
+        lessons: Lessons,
+        packages: TaughtPackages,
+        models: ModelRepository,
+        observer: Observer,
+    ) -> None:
+        self._store = store
+        self._lessons = lessons
+        self._packages = packages
+        self._models = models
+        self._observer = observer
+        self._turn = asyncio.Lock()
+        self._training: set[str] = set()
+
+    def is_training(self, name: str) -> bool:
+        """Whether a training of the model is in progress or waits for another one."""
+        return name in self._training
+
+    def require_idle(self, name: str) -> None:
+        """Raise `TrainingInProgress` if the model is being trained."""
+        if name in self._training:
+            raise TrainingInProgress(f"{name} is being trained; wait for the result.")
+
+    async def train(self, name: str, *, mirror: bool) -> tuple[Manifest, list[str]]:
+        """Train a new version, and return its manifest when it serves, and the files that were left out.
+
+        Args:
+            name: the model.
+            mirror: whether the mirror image of a clip has the same label.
+
+        Raises:
+            TrainingInProgress: it is being trained.
+            BaseChanged: its base is not loaded.
+            TooFewExamples: there is nothing to learn from.
+            StorageFull: the package cannot be written.
+            TrainingFailed: the process ended.
+        """
+        self.require_idle(name)
+        self._training.add(name)
+        start, result = time.monotonic(), TrainingResult.FAILED
+        try:
+            async with self._turn:
+                trained = await self._trained(name, mirror=mirror)
+            result = TrainingResult.TRAINED
+        except TooFewExamples:
+            result = TrainingResult.REFUSED
+            raise
+        except asyncio.CancelledError:
+            result = TrainingResult.CANCELLED
+            raise
+        finally:
+            self._training.discard(name)
+            self._observer.training(result, time.monotonic() - start)
+        return trained
+
+    async def _trained(self, name: str, *, mirror: bool) -> tuple[Manifest, list[str]]:
+        reference = self._store.base(name)
+        if reference is None:
+            raise TooFewExamples(f"{name} has no examples; add clips of at least two labels.")
+        task = Task(
+            name=name,
+            base=self._lessons.loaded_base(name, reference).manifest,
+            examples_folder=self._store.folder(name),
+            examples=[
+                LabelledFile(id=key, label=stored.example.label, group=stored.example.group)
+                for key, stored in self._store.examples(name).items()
+            ],
+            models=self._packages.folder,
+            mirror=mirror,
+        )
+        result = await run_training(task)
+        _raise_failure(name, result)
+        await self._models.load(name)
+        await asyncio.to_thread(self._packages.delete_old, name)
+        logger.info("version %s of %s is trained", result.version, name)
+        return self._models.registry.get(name).manifest, result.damaged
+
+
+def _raise_failure(name: str, result: Result) -> None:
+    message = result.message
+    match result.outcome:
+        case Outcome.REFUSED:
+            left_out = f" ({len(result.damaged)} damaged examples are left out)" if result.damaged else ""
+            raise TooFewExamples(f"{name}: {message}{left_out}.")
+        case Outcome.FULL:
+            raise StorageFull(f"The package of {name} cannot be written; the examples are kept.", RETRY_S)
+        case Outcome.FAILED:
+            raise TrainingFailed(f"The training of {name} failed: {message}; the examples are kept.", RETRY_S)

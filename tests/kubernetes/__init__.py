@@ -1,0 +1,1 @@
+"""Manifests of docker/kubernetes: building them, and schemas of the custom resources that they use."""

@@ -1,0 +1,180 @@
+"""Every family from labelled videos to a served package, with even feature maps and with odd ones.
+
+With odd ones, the graphs of every precision are compared with PyTorch too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from model_export.checkpoints.checkpoint import load_network, read_checkpoint
+from model_export.export import graphs as graph_files
+from model_export.export.calibration import Clip, synthetic_clips
+from model_export.export.float16 import to_float16
+from model_export.export.int8 import quantize
+from model_export.export.onnx_graph import OUTPUTS, build_graph, check_graph
+from model_export.export.parity import CLIPS, check_parity, run_network
+from model_export.export.plan import VARIANTS
+from model_export.export.precision import BOUNDS, Precision
+from model_export.export.rewrites.variants import GraphVariant
+from model_export.networks.config import MINI
+from model_export.networks.registry import architectures
+from model_export.networks.residual import VideoClassifier
+from service.clip.spec import ClipSpec
+from service.packages.probe_clips import probe_clips
+from tests.clips import ClipRecipe, encode
+from tests.model_export.command import blvnet
+from tests.server import running_server
+
+LABELS = ("dark", "bright")
+FAMILIES = [name for name in architectures() if name.endswith(f"-{MINI}")]
+EVEN, ODD = 64, 48  # 48 pixels give feature maps of side 3, which the big-little networks enlarge from side 2
+PRECISION = {EVEN: Precision.FP32, ODD: Precision.INT8}
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+Graphs = dict[GraphVariant, onnx.ModelProto]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small are not faster with a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
+    """The float graphs that the test exports, for it to use again."""
+    made: Graphs = {}
+
+    def recorded(network: VideoClassifier, clip: ClipSpec, variant: GraphVariant) -> onnx.ModelProto:
+        graph = build_graph(network, clip, variant)
+        made[variant] = onnx.ModelProto()
+        made[variant].CopyFrom(graph)
+        return graph
+
+    monkeypatch.setattr(graph_files, "build_graph", recorded)
+    return made
+
+
+def write_textures(folder: Path, count: int, low: int, high: int) -> None:
+    """Videos of moving coloured squares whose values are from `low` to `high`."""
+    folder.mkdir(parents=True)
+    for index in range(count):
+        squares = np.random.default_rng(index).integers(low, high, (16, 16, 3)).astype(np.uint8)
+        scene = squares.repeat(8, axis=0).repeat(8, axis=1)
+        images = [np.roll(scene, 3 * step, axis=1)[:64, :64] for step in range(4)]
+        (folder / f"{index}.mp4").write_bytes(encode(images, ClipRecipe(width=64, height=64)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dark and bright videos, and videos to calibrate int8 with, which use all values."""
+    root = tmp_path_factory.mktemp("data")
+    for label, low, high in (("dark", 0, 128), ("bright", 128, 256)):
+        write_textures(root / "train" / label, 4, low, high)
+        write_textures(root / "val" / label, 1, low, high)
+    write_textures(root / "calibration", 12, 0, 256)
+    return root
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the packages of all families go to."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.mark.parametrize("size", PRECISION)
+@pytest.mark.parametrize("arch", FAMILIES)
+def test_family_is_trained_exported_and_evaluated(
+    arch: str, size: int, data: Path, models: Path, graphs: Graphs, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    dataset = ("--dataset", "folder", "--data", data)
+    network = ("--arch", arch, "--frames", 4, "--size", size)
+    short = ("--epochs", 2, "--batch-size", 4, "--no-augmentation", "--log-every", 1)
+    trained = blvnet("train", *dataset, *network, *short, "--workers", 0, "--no-cached", "--out", run)
+    assert trained.status == 0, trained.stderr
+    checkpoint = run / "last.pt"
+    judged = blvnet("evaluate", *dataset, "--split", "val", "--checkpoint", checkpoint, "--json")
+    assert judged.status == 0, judged.stderr
+    precision = PRECISION[size]
+    name = f"{arch}-{size}-{precision}"
+    options: tuple[object, ...] = ("--name", name, "--precision", precision)
+    if precision is Precision.INT8:
+        clips = ("--calibration", data / "calibration", "--validation", data / "val")
+        options = (*options, *clips, "--max-drop", 100, "--min-agreement", 0)
+    exported = blvnet("export", "--checkpoint", checkpoint, "--out", models, *options)
+    assert exported.status == 0, exported.stderr
+    judged = blvnet("evaluate", *dataset, "--split", "val", "--models", models, "--model", name, "--json")
+    assert judged.status == 0, judged.stderr
+    assert json.loads(judged.stdout)["clips"] == 2
+    if precision is Precision.FP32:  # the weights come back out of the graph, to train or export it again
+        assert read_checkpoint(models / name).folded
+    else:
+        compare_in_every_precision(checkpoint, graphs, tmp_path)
+
+
+def compare_in_every_precision(checkpoint: Path, graphs: Graphs, folder: Path) -> None:
+    """Compare both graphs with PyTorch, the second one in OpenVINO too."""
+    network, config, _ = load_network(checkpoint)
+    for key, value in network.state_dict().items():  # a branch times zero would hide a mistake in it
+        assert value.any() or key.endswith((".bias", ".running_mean")), key
+    spec = config.clip_spec()
+    graphs = {**graphs, GraphVariant.BLOCKED: build_graph(network, spec, GraphVariant.BLOCKED)}
+    assert set(graphs) == set(GraphVariant)
+    clips, probes = synthetic_clips(spec, CLIPS), probe_clips(spec)
+    expected = run_network(network, spec, probes)
+    for precision in Precision:
+        files = [folder / f"{precision}.onnx", folder / f"{precision}.openvino.onnx"]
+        for file, variant in zip(files, (VARIANTS[precision], GraphVariant.CONV3D), strict=True):
+            graph = in_precision(graphs[variant], precision, [*clips, *rows(probes)])
+            check_graph(graph, spec)
+            file.write_bytes(graph.SerializeToString())
+        parities = check_parity(network, files, spec, clips, "made clips", precision)
+        assert all(parity.features > 0 for parity in parities.values())
+        served = openvino.Core().compile_model(str(files[1]), "CPU", FLOAT32)(probes)
+        bounds = BOUNDS[precision]
+        for output, values, bound in zip(
+            OUTPUTS, expected, (bounds.logits, bounds.moments, bounds.moments), strict=True
+        ):
+            assert np.abs(served[output] - values).max() <= bound * np.abs(values).max(), output
+
+
+def rows(batch: Mapping[str, NDArray[np.uint8]]) -> list[Clip]:
+    """The clips of a batch."""
+    return [dict(zip(batch, frames, strict=True)) for frames in zip(*batch.values(), strict=True)]
+
+
+def in_precision(graph: onnx.ModelProto, precision: Precision, clips: Sequence[Clip]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    match precision:
+        case Precision.FP32:
+            return copy
+        case Precision.FP16:
+            return to_float16(copy)
+        case Precision.INT8:
+            return quantize(copy, clips)
+
+
+def test_service_serves_every_family(data: Path, models: Path) -> None:
+    names = {path.name for path in models.iterdir()}  # what the tests above have exported
+    assert names
+    video = (data / "val/bright/0.mp4").read_bytes()
+    with running_server(models, inference_threads=1) as server:
+        for name in sorted(names):
+            answer = server.post(video, model=name)
+            assert answer.status_code == 200, answer.text
+            assert {item["label"] for item in answer.json()["predictions"]} == set(LABELS)

@@ -1,0 +1,100 @@
+"""Batch norm modes and activation checkpointing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from model_export.networks.registry import build, parse_architecture
+from model_export.training.config import BatchNorm, TrainConfig
+from model_export.training.preparation import frozen_norms, prepare, train_mode
+from model_export.training.processes import Processes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def network(architecture: str = "blvnet-tam-mini") -> nn.Module:
+    """A network that has seen a batch, so that its norms are not the identity."""
+    torch.manual_seed(0)
+    built = build(parse_architecture(architecture, num_classes=2, frames=4, size=32, dropout=0.0))
+    for module in built.modules():
+        if isinstance(module, _BatchNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return built
+
+
+def inputs(architecture: str = "blvnet-tam-mini") -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    if "blvnet" in architecture:
+        return tuple(torch.randn(2, 2, 3, side, side, generator=generator) for side in (32, 16))
+    return (torch.randn(2, 4, 3, 32, 32, generator=generator),)
+
+
+def statistics(trained: nn.Module) -> list[Tensor]:
+    return [buffer.clone() for buffer in trained.buffers()]
+
+
+def saved_bytes(trained: nn.Module, batch: tuple[Tensor, ...]) -> tuple[int, Tensor]:
+    """Bytes that a forward pass keeps for the backward pass, and the sum of its result."""
+    sizes: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with saved_tensors_hooks(pack, lambda x: x):
+        result = trained(*batch).square().sum()
+    return sum(sizes.values()), result
+
+
+@pytest.mark.parametrize("architecture", ["blvnet-tam-mini", "tam-i3d-mini", "tsm-mini"])
+def test_checkpointed_network_keeps_less_and_computes_the_same(architecture: str) -> None:
+    plain, batch = network(architecture), inputs(architecture)
+    saving = copy.deepcopy(plain)
+    prepare(saving, TrainConfig(checkpointing=True), Processes())
+    assert saving.state_dict().keys() == plain.state_dict().keys()
+    kept, loss = saved_bytes(plain.train(), batch)
+    kept_less, same_loss = saved_bytes(saving.train(), batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    same_loss.backward()  # type: ignore[no-untyped-call]
+    assert kept_less < 0.6 * kept
+    assert torch.equal(loss, same_loss)
+    for one, other in zip(plain.parameters(), saving.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(one.grad, other.grad)
+    assert all(torch.equal(a, b) for a, b in zip(statistics(plain), statistics(saving), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("mode", "frozen"), [(BatchNorm.BATCH, 0), (BatchNorm.PARTIAL, -1), (BatchNorm.FROZEN, None)]
+)
+def test_frozen_norms_keep_their_statistics_and_weights(mode: BatchNorm, frozen: int | None) -> None:
+    trained = network()
+    norms = [module for module in trained.modules() if isinstance(module, _BatchNorm)]
+    expected = len(norms) if frozen is None else len(norms) - 1 if frozen else 0
+    prepare(trained, TrainConfig(batch_norm=mode), Processes())
+    train_mode(trained, mode)
+    assert len(frozen_norms(trained, mode)) == expected
+    before = [norm.running_mean.clone() for norm in norms if norm.running_mean is not None]
+    trained(*inputs()).sum().backward()
+    changed = [
+        not torch.equal(norm.running_mean, old)
+        for norm, old in zip(norms, before, strict=True)
+        if norm.running_mean is not None
+    ]
+    assert sum(changed) == len(norms) - expected
+    assert sum(norm.weight.grad is not None for norm in norms) == len(norms) - expected
+    assert changed[0] == (mode is not BatchNorm.FROZEN)

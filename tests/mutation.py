@@ -1,0 +1,125 @@
+"""Mutation tests: changes single expressions of the service and counts how many changes the tests detect.
+
+    python -m tests.mutation [PATH...] [--sample N]
+
+For every module below the paths, cosmic-ray generates mutants and runs the tests that mirror the module (or
+its folder if the module has no test file of its own). Mutants that no test detects are listed as diffs. The
+work happens in a copy of the repository. Needs the `mutation` extra.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+ROOT = Path(__file__).parents[1]
+PATHS = (Path("service/pipeline"), Path("service/workers"), Path("service/http"), Path("service/clip"))
+TIMEOUT_S = 120.0
+# `X | None` in annotations is never evaluated, so these mutants change nothing.
+EQUIVALENT = "core/ReplaceBinaryOperator_BitOr_%"
+PYTEST = "-m pytest -x -q --no-header -p no:cacheprovider --timeout 60"
+
+
+def main(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Modules or folders; default: pipeline, workers, http, clip.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Mutants per module, drawn at random.")] = 25,
+) -> None:
+    """Run mutation tests; the exit status is 1 if less than 90 % of the mutants are detected."""
+    if shutil.which(cosmic_ray()) is None:
+        raise typer.BadParameter("cosmic-ray is not installed: pip install -e '.[mutation]'")
+    console = Console()
+    detected = total = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = copy_repository(Path(scratch, "copy"))
+        for module in modules(paths or PATHS):
+            killed, survivors = mutate(copy, module, sample)
+            detected, total = detected + killed, total + killed + len(survivors)
+            console.print(f"{module}: {killed} of {killed + len(survivors)}", highlight=False)
+            for diff in survivors:
+                console.print(diff, markup=False, highlight=False)
+    share = detected / total if total else 1.0
+    console.print(f"detected: {detected} of {total} ({share:.1%})", highlight=False)
+    raise typer.Exit(0 if share >= 0.9 else 1)
+
+
+def cosmic_ray() -> str:
+    """The path of the cosmic-ray command of this environment."""
+    return str(Path(sys.executable).with_name("cosmic-ray"))
+
+
+def copy_repository(folder: Path) -> Path:
+    """Copy all files that git tracks to a new folder."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    for name in filter(None, names.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def modules(paths: tuple[Path, ...] | list[Path]) -> Iterator[Path]:
+    """Modules below the paths, relative to the repository."""
+    for path in paths:
+        found = [path] if path.suffix == ".py" else sorted((ROOT / path).rglob("*.py"))
+        for module in found:
+            if module.name != "__init__.py":
+                yield (ROOT / module).relative_to(ROOT)
+
+
+def tests_of(module: Path) -> Path:
+    """The test file that mirrors a module, or the closest folder of tests."""
+    folder = Path("tests", module.parent)
+    own = folder / f"test_{module.name}"
+    if (ROOT / own).exists():
+        return own
+    while not (ROOT / folder).exists():
+        folder = folder.parent
+    return folder
+
+
+def mutate(copy: Path, module: Path, sample: int) -> tuple[int, list[str]]:
+    """Test a sample of a module's mutants; return the number of detected ones and the diffs of the others."""
+    config, session = copy / "mutation.toml", copy / "mutation.sqlite"
+    session.unlink(missing_ok=True)
+    command = f"env PYTHONPATH={copy} {sys.executable} {PYTEST} {tests_of(module)}"
+    config.write_text(
+        f"[cosmic-ray]\nmodule-path = {json.dumps(str(module))}\ntimeout = {TIMEOUT_S}\n"
+        "excluded-modules = []\n"
+        f"test-command = {json.dumps(command)}\n[cosmic-ray.distributor]\nname = 'local'\n"
+    )
+    run(copy, "init", str(config), str(session))
+    with closing(sqlite3.connect(session)) as database, database:
+        keep = "SELECT job_id FROM mutation_specs WHERE operator_name NOT LIKE ? ORDER BY random() LIMIT ?"
+        database.execute(f"CREATE TEMP TABLE kept AS {keep}", (EQUIVALENT, sample))
+        for table in ("mutation_specs", "work_items"):
+            database.execute(f"DELETE FROM {table} WHERE job_id NOT IN (SELECT job_id FROM kept)")
+    run(copy, "exec", str(config), str(session))
+    with closing(sqlite3.connect(session)) as database:
+        results = database.execute("SELECT test_outcome, diff FROM work_results").fetchall()
+    survivors = [diff or "" for outcome, diff in results if str(outcome).lower().endswith("survived")]
+    return len(results) - len(survivors), survivors
+
+
+def run(folder: Path, *arguments: str) -> None:
+    """Run cosmic-ray in a folder and fail with its output."""
+    done = subprocess.run([cosmic_ray(), *arguments], cwd=folder, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"cosmic-ray {arguments[0]} failed: {done.stdout}{done.stderr}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

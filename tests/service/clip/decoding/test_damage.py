@@ -1,0 +1,99 @@
+"""Damaged files: what is counted, what is taken instead, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from service.clip.decoding import clips as decode
+from service.clip.decoding.clips import decode_video
+from service.clip.decoding.parallelism import Parallelism
+from service.clip.sampling import uniform_indices
+from service.clip.spec import ClipSpec
+from service.errors import Undecodable
+from tests.clips import numbered_clip, read_numbers, remuxed
+from tests.service.clip.decoding.exactness import ALL
+
+SPEC = ClipSpec(8, ALL)
+INTRA = {"g": "1", "preset": "veryfast", "qp": "4", "x264-params": "slices=1"}
+PREDICTED = {"bf": "2", "g": "20", "qp": "4", "x264-params": "slices=1"}
+
+
+def damaged(broken: set[int], change: Callable[[bytearray], None], frames: int = 40) -> bytes:
+    """A clip of pictures that stand alone, some of whose packets are changed."""
+
+    def touch(index: int, packet: bytearray) -> bytearray:
+        if index in broken:
+            change(packet)
+        return packet
+
+    return remuxed(numbered_clip(frames=frames, options=INTRA, container="mkv"), touch, "matroska")
+
+
+def scramble(packet: bytearray) -> None:
+    """Ruin the second half of the picture, whose header stays."""
+    half = len(packet) // 2
+    packet[half:] = bytes(value ^ 0x5A for value in packet[half:])
+
+
+def behead(packet: bytearray) -> None:
+    """Make the picture one of parameters that there are not."""
+    packet[5:9] = b"\xff\xff\xff\xff"
+
+
+def test_a_damaged_frame_gives_its_place_to_the_nearest_whole_one() -> None:
+    wanted = uniform_indices(40, 8)
+    assert wanted[3] == 17
+    clip = decode_video(damaged({17, 16}, scramble), SPEC)
+    assert clip.video.frames == 40
+    assert clip.video.broken_packets == 2
+    assert clip.indices[0] == (*wanted[:3], 18, *wanted[4:])
+    assert tuple(read_numbers(clip.inputs["frames"][0])) == clip.indices[0]
+    assert clip.timestamps_s[0][3] == pytest.approx(18 / 25, abs=0.002)
+
+
+def test_of_two_frames_as_near_the_earlier_is_taken() -> None:
+    clip = decode_video(damaged({17}, scramble), SPEC)
+    assert clip.indices[0][3] == 16
+    assert clip.video.broken_packets == 1
+
+
+def test_damage_that_nobody_wants_is_not_even_met() -> None:
+    clip = decode_video(damaged({15, 16}, scramble), SPEC)
+    assert clip.effort.full_because is None
+    assert clip.video.broken_packets == 0
+    assert clip.indices == (uniform_indices(40, 8),)
+
+
+def test_packets_that_are_refused_are_counted_and_their_frames_are_not() -> None:
+    clip = decode_video(damaged({3, 4, 5, 17}, behead), SPEC)
+    assert (clip.video.frames, clip.video.broken_packets) == (36, 4)
+    assert clip.indices == (uniform_indices(36, 8),)
+    left = [number for number in range(40) if number not in {3, 4, 5, 17}]
+    assert read_numbers(clip.inputs["frames"][0]) == [left[index] for index in clip.indices[0]]
+
+
+def test_a_video_that_is_more_broken_than_whole_is_refused() -> None:
+    with pytest.raises(Undecodable, match="more of the video is broken than whole"):
+        decode_video(damaged(set(range(40)) - {2, 3, 4}, scramble), SPEC)
+    assert decode_video(damaged(set(range(15)), scramble), SPEC).video.broken_packets == 15
+
+
+def test_damage_looks_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = numbered_clip(frames=60, options=PREDICTED, container="mkv", width=192, height=128)
+
+    def touch(index: int, packet: bytearray) -> bytearray:
+        if index % 7 == 3:
+            scramble(packet)
+        return packet
+
+    data = remuxed(whole, touch, "matroska")
+    one = decode_video(data, SPEC)
+    assert one.video.broken_packets
+    for spread in (Parallelism(threads=4), Parallelism(decoders=2), Parallelism(scaling_thread=True)):
+        monkeypatch.setattr(decode, "choose_parallelism", lambda *_: spread)  # noqa: B023 - called in this round only
+        other = decode_video(data, SPEC)
+        assert (other.video, other.indices) == (one.video, one.indices)
+        assert np.array_equal(other.inputs["frames"], one.inputs["frames"])

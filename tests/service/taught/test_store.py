@@ -1,0 +1,70 @@
+"""Examples in a folder: whole or not at all, and for one process at a time."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import BlvnetError
+from service.packages.manifest import BaseReference
+from service.taught.store import Example, ExampleStore, read_features
+
+BASE = BaseReference(name="colours", version=1, sha256="0" * 64)
+FEATURES = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+
+
+def example(label: str, second: int = 0) -> Example:
+    return Example(label=label, group=None, added_at=f"2026-01-01T00:00:{second:02d}+00:00", base=BASE)
+
+
+def test_examples_are_found_again_in_the_order_in_which_they_were_added(tmp_path: Path) -> None:
+    store = ExampleStore(tmp_path)
+    for second, (key, label) in enumerate((("b", "warm"), ("a", "cold"), ("c", "warm"))):
+        store.add("hues", key, example(label, second), FEATURES)
+    store.close()
+    again = ExampleStore(tmp_path)
+    assert list(again.examples("hues")) == ["b", "a", "c"]
+    assert (again.label_counts("hues"), again.base("hues")) == ({"cold": 1, "warm": 2}, BASE)
+    assert again.size_bytes == sum(path.stat().st_size for path in tmp_path.glob("examples/hues/*.npz"))
+    assert (read_features(again.folder("hues") / "b.npz") == FEATURES).all()
+    again.close()
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    store = ExampleStore(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as if the disk were full
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.add("hues", "a", example("warm"), FEATURES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (store.names(), list((tmp_path / "examples").iterdir())) == (set(), [])
+    store.add("hues", "a", example("warm"), FEATURES)
+    assert store.names() == {"hues"}
+    store.close()
+
+
+def test_one_process_uses_a_folder_at_a_time(tmp_path: Path) -> None:
+    store = ExampleStore(tmp_path)
+    with pytest.raises(BlvnetError, match="is in use by another service"):
+        ExampleStore(tmp_path)
+    store.close()
+    ExampleStore(tmp_path).close()
+
+
+def test_files_that_hold_no_features_are_left_out_and_named(tmp_path: Path) -> None:
+    store = ExampleStore(tmp_path)
+    store.add("hues", "a", example("warm"), FEATURES)
+    (store.folder("hues") / "b.npz").write_bytes(b"")
+    (store.folder("hues") / ".c.npz.partial").write_bytes(b"half")
+    store.close()
+    again = ExampleStore(tmp_path)
+    assert (list(again.examples("hues")), again.damaged("hues")) == (["a"], ["b.npz"])
+    assert not (again.folder("hues") / ".c.npz.partial").exists()
+    again.remove_all("hues")
+    assert (again.names(), again.damaged("hues"), list(tmp_path.glob("examples/*"))) == (set(), [], [])
+    again.close()
