@@ -76,7 +76,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     """Podman with the serving image built as `IMAGE`; base images are kept for later runs."""
     need("podman", "buildah", "mmdebstrap", package="podman buildah mmdebstrap")
     if os.geteuid() != 0:
-        pytest.skip("stand-in images and container networks need root")
+        pytest.fail("stand-in images and container networks need root; without it, leave this file out")
     folder = tmp_path_factory.mktemp("podman")
     podman = Podman(configure(folder))
     podman.build("docker/Dockerfile", IMAGE, folder, PYTHON_IMAGE=podman.base_image(PYTHON_IMAGE))
@@ -246,6 +246,7 @@ def test_decoding_that_needs_more_memory_than_there_is_does_not_end_the_service(
 
 def test_every_replica_is_a_target_and_gets_requests(replicas: Stack) -> None:
     assert replicas.prometheus.wait_for(f'count(up{{job="blvnet"}} == 1) == {REPLICAS}')
+    assert replicas.prometheus.wait_for(f'haproxy_backend_active_servers{{proxy="replicas"}} == {REPLICAS}')
     for key in KEYS[:3]:
         for _ in range(KEY_LIMIT):
             assert replicas.http.post("/v1/classify", content=RED, headers=bearer(key)).status_code == 200

@@ -49,8 +49,9 @@ def haproxy(port: int, ports: list[int], folder: Path) -> Iterator[tuple[str, Pa
     servers = "\n".join(f"  server replica{port} 127.0.0.1:{port}" for port in ports)
     text, replaced = re.subn(r"^  server-template .*$", servers, text, flags=re.MULTILINE)
     text, unresolved = re.subn(r"^resolvers .*\n(  .*\n)+", "", text, flags=re.MULTILINE)
+    text, without_metrics = re.subn(r"^frontend metrics\n(  .*\n)+", "", text, flags=re.MULTILINE)
     text, bound = re.subn(r"bind :8000", f"bind 127.0.0.1:{port}", text)
-    assert replaced == unresolved == bound == 1
+    assert replaced == unresolved == without_metrics == bound == 1
     (folder / "haproxy.cfg").write_text(text)
     with (
         (folder / "haproxy.log").open("w") as log,

@@ -31,7 +31,7 @@ from service.packages.manifest import EVIDENCE, FEATURES, LOGITS
 OPSET = 18  # the exporter's own, so nothing is converted
 OUTPUTS = (LOGITS, EVIDENCE, FEATURES)
 BATCH = "N"
-EXAMPLES = 2
+EXAMPLES = 7
 
 # Operators of shapes computed at run time, of control flow, and of training; check_graph refuses them.
 FORBIDDEN = frozenset(

@@ -207,8 +207,9 @@ class _Place:
         self.lost = False
 
     def lose(self) -> None:
-        self.lost = True
-        self._timeout.reschedule(asyncio.get_running_loop().time())
+        if not self._timeout.expired():  # else it ends anyway, and cannot be rescheduled
+            self.lost = True
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
 
 async def _decompressed(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -202,8 +202,6 @@ def test_user_without_a_home_and_an_entry_can_use_it(
     tiny_models: Path, tmp_path: Path, red_clip: bytes
 ) -> None:
     namespace = ["unshare", "--user", "--map-user=54321"]
-    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("needs user namespaces, which the kernel or a container's rules do not allow here")
     (clip := tmp_path / "red.mp4").write_bytes(red_clip)
     command = [str(Path(sys.executable).with_name("blvnet")), "classify", str(clip), "--top-k", "1"]
     done = subprocess.run(

@@ -15,21 +15,12 @@ from pydantic import SecretStr
 from service.access.keys import KeyRing, LocalRate
 from service.errors import RateLimited
 from service.settings import BadSetting, load_settings
+from tests.clock import Clock
 from tests.server import running_server
 
 FIRST = hashlib.sha256(b"first").hexdigest()[:12]
 SECOND = hashlib.sha256(b"second").hexdigest()[:12]
 HASHED = "sha256:" + hashlib.sha256(b"second").hexdigest()
-
-
-class Clock:
-    """A monotonic clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def ring(

@@ -13,16 +13,10 @@ from service.engines import memory
 from service.engines.memory import KEEP_S, ShrinkPolicy
 from service.engines.providers import open_session
 from service.packages.manifest import GRAPH_FILE
+from tests.clock import Clock
 from tests.tiny_models import ONE_STREAM, TinyModel, graph
 
 MB = 1e6
-
-
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def test_shrinks_for_a_small_batch_long_after_the_last_large_one() -> None:

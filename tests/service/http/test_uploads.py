@@ -36,6 +36,8 @@ from service.http.uploads import (
     received_body,
     received_video,
 )
+from service.pipeline.limits.admission import IDLE_UPLOAD_S, UPLOADS_PER_PLACE, Admission
+from tests.clock import Clock
 
 LIMIT = 10_000_000
 FORM = {"content-type": "multipart/form-data; boundary=edge"}
@@ -299,6 +301,27 @@ def body(chunks: Iterable[bytes], encoding: str, limit: int = LIMIT) -> bytes:
             return await upload.read()
 
     return asyncio.run(run())
+
+
+def test_upload_whose_time_has_ended_can_lose_its_place_at_that_moment() -> None:
+    admission = Admission(limit=1, clock=(clock := Clock()))
+    ticket, *_ = [admission.admit("a") for _ in range(UPLOADS_PER_PLACE)]
+
+    async def receive() -> dict[str, Any]:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            clock.now_s += IDLE_UPLOAD_S
+            admission.admit("a").release()
+        raise AssertionError("the time limit did not end the upload")
+
+    async def run() -> None:
+        scope = {"type": "http", "method": "POST", "headers": []}
+        async with received_video(Request(scope, receive), UploadLimits(LIMIT, 0.01), ticket):
+            pass
+
+    with pytest.raises(DeadlineExceeded, match=r"longer than 0\.01 s"):
+        asyncio.run(run())
 
 
 @pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])

@@ -11,6 +11,7 @@ import pytest
 from service.errors import BlvnetError
 from service.jobs.job import Job, JobKind, JobRequest, JobState
 from service.jobs.store import JobStore
+from tests.clock import Clock
 
 CLAIM_AND_WAIT = """
 import sys
@@ -21,14 +22,6 @@ with JobStore(Path(sys.argv[1]), 60.0).claimed() as job:
     print(job.id if job else "none", flush=True)
     sys.stdin.read()
 """
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture

@@ -8,22 +8,15 @@ import pytest
 
 from service.engines.session import InferenceFailed
 from service.pipeline.batching.health import LEAST_BOUND_S, TIMES_LONGEST, InferenceHealth
+from tests.clock import Clock
 
 LIMIT_S = 30.0
 FOREVER_S = 3600.0
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

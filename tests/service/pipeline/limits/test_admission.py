@@ -20,16 +20,7 @@ from service.pipeline.limits.admission import (
     Admission,
     Throughput,
 )
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.clock import Clock
 
 
 @contextmanager
