@@ -20,7 +20,7 @@ from model_export.networks.residual import VideoClassifier
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
-BATCHES = (1, 3)  # 3 differs from the exporter's example batch of 2 and from every power of 2
+BATCHES = (1, 3)  # 3 differs from the batch that the export traces with and from every power of 2
 CLIPS = sum(BATCHES)
 ERRORS_ONLY = 3
 
