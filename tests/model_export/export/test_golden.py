@@ -1,8 +1,8 @@
 """The authors' weights in an exported graph give the authors' logits.
 
-One published checkpoint goes through `blvnet export`. Of the others the plan and the graph are made, without the
-comparisons with PyTorch that an export makes at 224 pixels: `networks/test_golden.py` compares those networks with
-the authors', and the graphs are compared here.
+One published checkpoint goes through `blvnet export`. Of the others the plan and the graph are made, without
+the comparisons with PyTorch that an export makes at 224 pixels: `networks/test_golden.py` compares those
+networks with the authors', and the graphs are compared here.
 """
 
 from __future__ import annotations
