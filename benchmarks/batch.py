@@ -25,7 +25,7 @@ import psutil
 import typer
 from moto.server import ThreadedMotoServer
 
-from benchmarks import report
+from benchmarks.common import report
 
 NAME = "batch"
 BUCKET = "videos"

@@ -29,8 +29,8 @@ import psutil
 import typer
 from rich.console import Console
 
-from benchmarks import report
-from benchmarks import service_process as serving
+from benchmarks.common import report
+from benchmarks.common import service_process as serving
 from benchmarks.soak import watch
 from benchmarks.soak.requests import VALID, Post, good_clips
 from benchmarks.soak.traffic import Traffic

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.report import RESULTS, described_machine, machine, table, write
+from benchmarks.common.report import RESULTS, described_machine, machine, table, write
 from model_export.checkpoints.checkpoint import save_checkpoint
 from model_export.networks.registry import build, parse_architecture
 from model_export.progress import counting

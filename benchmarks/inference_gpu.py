@@ -18,7 +18,7 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks import report
+from benchmarks.common import report
 from benchmarks.inference import report as inference_report
 from benchmarks.inference.networks import (
     MAIN,

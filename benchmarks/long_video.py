@@ -23,9 +23,9 @@ import httpx
 import numpy as np
 import typer
 
-from benchmarks import report
-from benchmarks import service_process as serving
-from benchmarks.processes import sample_pss
+from benchmarks.common import report
+from benchmarks.common import service_process as serving
+from benchmarks.common.processes import sample_pss
 
 NAME = "long_video"
 WIDTH, HEIGHT, RATE = 160, 90, 25

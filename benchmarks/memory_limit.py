@@ -23,8 +23,8 @@ import httpx
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import report
-from benchmarks import service_process as serving
+from benchmarks.common import report
+from benchmarks.common import service_process as serving
 from benchmarks.decode import videos
 
 NAME = "memory_limit"

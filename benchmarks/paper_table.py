@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.report import RESULTS, placed, table, write
+from benchmarks.common.report import RESULTS, placed, table, write
 from model_export.networks.registry import parse_architecture
 from model_export.profile import Profile, profile_network
 from model_export.progress import counting

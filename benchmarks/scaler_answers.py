@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.report import RESULTS, described_machine, machine, table, write
+from benchmarks.common.report import RESULTS, described_machine, machine, table, write
 from benchmarks.scaler_fidelity import REFERENCES, pil_scaled
 from service.clip.decoding.clips import decode_video
 from service.clip.geometry import crop_boxes

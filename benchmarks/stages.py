@@ -23,8 +23,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks import report
-from benchmarks import service_process as serving
+from benchmarks.common import report
+from benchmarks.common import service_process as serving
 from model_export.progress import counting
 from model_export.synthetic.encode import Encoding, write_video
 

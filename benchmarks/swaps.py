@@ -31,9 +31,9 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from benchmarks import report
-from benchmarks import service_process as serving
-from benchmarks.processes import process_pss_bytes, pss_bytes
+from benchmarks.common import report
+from benchmarks.common import service_process as serving
+from benchmarks.common.processes import process_pss_bytes, pss_bytes
 from benchmarks.serving_race.figures import percentile
 from benchmarks.stages import moving_texture
 from model_export.progress import counting

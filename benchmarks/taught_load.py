@@ -30,9 +30,9 @@ import httpx
 import numpy as np
 import typer
 
-from benchmarks import report
-from benchmarks import service_process as serving
-from benchmarks.processes import process_pss_bytes
+from benchmarks.common import report
+from benchmarks.common import service_process as serving
+from benchmarks.common.processes import process_pss_bytes
 from benchmarks.stages import moving_texture
 from model_export.progress import counting
 from service.packages.folders import bundled_models, scan_packages

@@ -31,8 +31,8 @@ from service.checks.fit import misfits
 from service.errors import BlvnetError
 from service.http import tracing
 from service.http.app import create_app, create_operations_app
-from service.http.protocol import BoundedProtocol
 from service.http.service import Service
+from service.http.transfer.protocol import BoundedProtocol
 from service.machine.cores import usable_cores
 from service.monitoring import logs
 from service.pipeline.recognizer import INFERENCE

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.server import RunningServer, running_server
-from tests.tiny_models import colour_clip, write_package
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import colour_clip, write_package
 
 if TYPE_CHECKING:
     from tests.model_export.exported import SmallExport

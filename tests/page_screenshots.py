@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.browser import Page, browser
-from tests.server import running_server
+from tests.support.browser import Page, browser
+from tests.support.server import running_server
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1180, 1010

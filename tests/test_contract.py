@@ -18,8 +18,8 @@ from service.offline import classify_files
 from service.packages.manifest import read_manifest
 from service.pipeline.classification import Classification, Query
 from service.pipeline.core_config import CoreConfig
-from tests.clips import numbered_clip
 from tests.model_export.exported import SmallExport
+from tests.support.clips import numbered_clip
 
 BOUND = 1e-4  # of the largest logit: the contract's bound for fp32
 

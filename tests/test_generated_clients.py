@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import RunningServer
-from tests.tools import need
+from tests.support.server import RunningServer
+from tests.support.tools import need
 
 FOLDER = Path(sys.prefix) / "generators"
 # Not in the extra `dev`: it needs an older typer than the command line.

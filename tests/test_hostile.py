@@ -12,7 +12,7 @@ import pytest
 from tests.hostile.corpus import corpus
 from tests.hostile.harness import Listener, run
 from tests.hostile.item import Lure
-from tests.server import RunningServer, running_server
+from tests.support.server import RunningServer, running_server
 
 # The first two passes warm up caches; later passes must not add resources.
 PASSES = 2

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.server import running_server
-from tests.tiny_models import write_package
+from tests.support.server import running_server
+from tests.support.tiny_models import write_package
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")  # includes the keys and the models
 

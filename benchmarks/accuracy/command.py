@@ -35,10 +35,10 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks import report
-from benchmarks import service_process as serving
 from benchmarks.accuracy.int8 import comparison, write_int8
 from benchmarks.accuracy.shares import interval, share
+from benchmarks.common import report
+from benchmarks.common import service_process as serving
 from model_export.export.precision import CALIBRATION_CLIPS, Precision
 from model_export.progress import counting
 from model_export.synthetic.encode import SUFFIX, Codec, Encoding, write_video

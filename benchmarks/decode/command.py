@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import report
+from benchmarks.common import report
 from benchmarks.decode import folder as folder_measurement
 from benchmarks.decode.libraries import FRAMES, LIBRARIES, DecodeJob, library_version
 from benchmarks.decode.report import as_text

@@ -12,7 +12,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from benchmarks import report
+from benchmarks.common import report
 from benchmarks.decode.libraries import BIG, LITTLE, OURS, DecodeJob, thumbnail
 from benchmarks.decode.report import library_versions
 from benchmarks.decode.rounds import LIMITS, best_peer, check_pixels, ratios, run_rounds

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import report
+from benchmarks.common import report
 from benchmarks.decode.libraries import LIBRARIES, OURS
 from benchmarks.decode.rounds import best_peer, ratios
 

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import report
+from benchmarks.common import report
 from benchmarks.inference import pictures as inference_pictures
 from benchmarks.inference import report as inference_report
 from benchmarks.inference.networks import (

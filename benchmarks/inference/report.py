@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from benchmarks.common.report import table
+from benchmarks.common.verdict import Verdict
 from benchmarks.inference.networks import EAGER, MAIN, PLAIN
-from benchmarks.report import table
-from benchmarks.verdict import Verdict
 
 MS = 1e3
 MEGA = 1e6

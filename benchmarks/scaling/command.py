@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import report
+from benchmarks.common import report
 from benchmarks.scaling import measure
 from benchmarks.scaling.simulation import (
     Outcome,

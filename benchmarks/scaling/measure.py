@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from benchmarks import service_process as serving
-from benchmarks.processes import pss_bytes
+from benchmarks.common import service_process as serving
+from benchmarks.common.processes import pss_bytes
 from benchmarks.scaling.simulation import Outcome, ReplicaSettings, StageTimes
 from benchmarks.serving_race.connections import Target
 from benchmarks.serving_race.load import MS, Caller

@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import report
-from benchmarks.service_process import ServiceFailed
+from benchmarks.common import report
+from benchmarks.common.service_process import ServiceFailed
 from benchmarks.serving_race import goals, measure, servers
 from benchmarks.serving_race import report as race_report
 from benchmarks.serving_race.goals import SCENARIOS

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.common.verdict import Verdict
 from benchmarks.serving_race.servers import LIMITED
 from benchmarks.serving_race.videos import LONG, SHORT
-from benchmarks.verdict import Verdict
 
 MB = 10**6
 CUT, TIMED_OUT = "cut", "timed out"

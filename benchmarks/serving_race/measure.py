@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import service_process as serving
-from benchmarks.processes import UnrelatedLoad, pss_bytes, sample_pss
+from benchmarks.common import service_process as serving
+from benchmarks.common.processes import UnrelatedLoad, pss_bytes, sample_pss
 from benchmarks.serving_race import figures
 from benchmarks.serving_race.connections import HEADERS
 from benchmarks.serving_race.figures import Expected

@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks import report
+from benchmarks.common import report
+from benchmarks.common.verdict import Verdict
 from benchmarks.serving_race.figures import DEADLINE_S, NORMAL, spread
 from benchmarks.serving_race.goals import CUT, MB, SCENARIOS, TIMED_OUT, Document, Rounds, goals
 from benchmarks.serving_race.load import CALLER_TIMEOUT_S
-from benchmarks.verdict import Verdict
 
 NOT_MEASURED = "-"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import service_process as serving
+from benchmarks.common import service_process as serving
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "benchmarks" / "serving_race" / "peers" / "requirements.txt"

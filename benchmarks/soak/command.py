@@ -24,9 +24,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import report
-from benchmarks import service_process as serving
-from benchmarks.processes import tree
+from benchmarks.common import report
+from benchmarks.common import service_process as serving
+from benchmarks.common.processes import tree
 from benchmarks.serving_race.figures import arrivals
 from benchmarks.soak import watch
 from benchmarks.soak.report import Rates, Soak, as_text, document_of

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import report
+from benchmarks.common import report
 from benchmarks.serving_race.figures import percentile
 from benchmarks.soak.figures import BLOCKS, Slope, slope
 from benchmarks.soak.requests import DISCONNECT, Post

@@ -16,7 +16,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.processes import UnrelatedLoad, process_pss_bytes, tree
+from benchmarks.common.processes import UnrelatedLoad, process_pss_bytes, tree
 from service.http.middleware.lingering_close import PAUSE_TIMEOUT_S
 from service.workers.sandbox import MAX_OPEN_FILES
 

@@ -26,7 +26,7 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks.report import RESULTS, table
+from benchmarks.common.report import RESULTS, table
 from benchmarks.study.pictures import draw_pictures
 from benchmarks.study.plan import Row, rows
 from benchmarks.study.report import page_text

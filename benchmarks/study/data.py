@@ -18,11 +18,11 @@ import numpy.typing as npt
 from model_export.datasets import Example, Listing
 from model_export.datasets.symmetry import Symmetry, label_indices
 from model_export.progress import counting
+from model_export.synthetic.drawing.painting import FrameSize
+from model_export.synthetic.drawing.render import render_video
 from model_export.synthetic.encode import Encoding
 from model_export.synthetic.formats import VideoFormat
 from model_export.synthetic.labels import Split
-from model_export.synthetic.painting import FrameSize
-from model_export.synthetic.render import render_video
 from model_export.synthetic.tasks.events import ORDERS, PARTS
 from model_export.synthetic.tasks.names import Task
 from model_export.synthetic.tasks.registry import TASKS

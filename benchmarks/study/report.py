@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.report import table
+from benchmarks.common.report import table
 from benchmarks.study import pictures
 from benchmarks.study.plan import EPOCHS, FRAMES, RATES, REAL, SIZE, Row
 from benchmarks.study.results import Result, Results, top1

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import report
+from benchmarks.common import report
 from benchmarks.teach.few_clips import measure, read_features
 from benchmarks.teach.unseen import accuracy_of_base, blvnet, deep_base, fading_clips, motions, trained_base
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.commands.teaching_set import LabelledClip, find_labelled
+from service.commands.inputs.teaching_set import LabelledClip, find_labelled
 from service.errors import RequestError
 from service.offline import offline_base
 from service.settings import load_settings
 from service.teaching.examples import Examples
-from service.teaching.learning import Taught, learn
+from service.teaching.learning.learn import Taught, learn
 
 SIZES = (5, 10)
 DRAWS = 10

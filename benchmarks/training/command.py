@@ -22,7 +22,7 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.report import RESULTS, described_machine, machine, table, write
+from benchmarks.common.report import RESULTS, described_machine, machine, table, write
 from benchmarks.training.step import ARCHITECTURE
 from model_export.training.config import Amp
 

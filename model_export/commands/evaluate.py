@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model_export.commands.options import read_split, select_device
+from model_export.commands.options.common import read_split, select_device
 from model_export.datasets import evaluation_split
 from model_export.evaluation.accuracy import (
     TOP,

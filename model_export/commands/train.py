@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from model_export.checkpoints.initialise import initialise_from
-from model_export.commands.config_file import use_config, use_recipe, write_config
-from model_export.commands.options import read_split, select_device
-from model_export.commands.train_options import config_options, training_config, with_training_options
+from model_export.commands.options.common import read_split, select_device
+from model_export.commands.options.config_file import use_config, use_recipe, write_config
+from model_export.commands.options.train_options import config_options, training_config, with_training_options
 from model_export.datasets import Listing
 from model_export.datasets.groups import split_off_group
 from model_export.networks.config import Stem

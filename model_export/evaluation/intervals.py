@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from model_export.export.accuracy_gate import drop_bound
+from model_export.export.checks.accuracy_gate import drop_bound
 
 Z = 1.959964  # standard normal quantile of two-sided 95 % confidence
 RESAMPLES = 1000

@@ -12,15 +12,15 @@ from typing import Any
 
 import onnxruntime
 
-from model_export.export.accuracy_gate import judge_accuracy
 from model_export.export.calibration import open_clips
 from model_export.export.card import CARD_FILE, model_card, read_evaluation
+from model_export.export.checks.accuracy_gate import judge_accuracy
+from model_export.export.checks.parity import CLIPS, check_parity, run_network
+from model_export.export.checks.serving_check import check_serving
 from model_export.export.graphs import write_graphs
 from model_export.export.onnx_graph import OPSET
-from model_export.export.parity import CLIPS, check_parity, run_network
 from model_export.export.plan import ExportRequest, plan_export
 from model_export.export.precision import BOUNDS
-from model_export.export.serving_check import check_serving
 from model_export.profile import GIGA, count_macs
 from model_export.progress import ProgressReporter
 from service.packages.manifest import (

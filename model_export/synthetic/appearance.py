@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from model_export.synthetic.drawing.painting import FrameSize, Image, Sprite, fill_mask, sprite
+from model_export.synthetic.drawing.shapes import SHAPES, Contour, Outline, Shape
+from model_export.synthetic.drawing.textures import BACKGROUND_FIELDS, THING_FIELDS, FieldMaker, Rng, flat
 from model_export.synthetic.labels import SPLITS, Split
-from model_export.synthetic.painting import FrameSize, Image, Sprite, fill_mask, sprite
-from model_export.synthetic.shapes import SHAPES, Contour, Outline, Shape
-from model_export.synthetic.textures import BACKGROUND_FIELDS, THING_FIELDS, FieldMaker, Rng, flat
 
 Colour = npt.NDArray[np.float32]  # (3,) RGB, 0..255
 

@@ -17,9 +17,9 @@ from typing import Final
 
 import cv2
 
+from model_export.synthetic.drawing.render import render_video
 from model_export.synthetic.encode import SUFFIX, write_video
 from model_export.synthetic.labels import SPLITS, Split
-from model_export.synthetic.render import render_video
 from model_export.synthetic.tasks.names import Task
 from model_export.synthetic.tasks.registry import TASKS
 from service.errors import BlvnetError

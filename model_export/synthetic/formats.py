@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from model_export.synthetic.drawing.painting import FrameSize
+from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.encode import Encoding
-from model_export.synthetic.painting import FrameSize
-from model_export.synthetic.textures import Rng
 
 # (longer side, shorter side) and weight. Most are small, which render and encode fastest.
 _SIZES: Final = (

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.synthetic.appearance import Colour, SpriteFactory
+from model_export.synthetic.drawing.painting import Image, Painter
+from model_export.synthetic.drawing.shapes import superellipse
+from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.labels import FORWARD, HOLDING, PAIRS, SHAKING
-from model_export.synthetic.painting import Image, Painter
-from model_export.synthetic.shapes import superellipse
-from model_export.synthetic.textures import Rng
 from model_export.synthetic.timing import MotionTiming
 
 Paint = Callable[[Painter, float], None]

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from model_export.synthetic.drawing.render import render_video
 from model_export.synthetic.encode import Encoding, write_video
-from model_export.synthetic.render import render_video
 
 FOLDER: Final = Path(__file__).parents[2] / "service" / "http" / "page" / "samples"
 WIDTH, HEIGHT = 240, 180

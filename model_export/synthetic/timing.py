@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from model_export.synthetic.textures import Rng
+from model_export.synthetic.drawing.textures import Rng
 
 _SAMPLED = 16  # frames that networks usually sample
 

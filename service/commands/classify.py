@@ -10,12 +10,10 @@ from typing import Annotated
 import typer
 
 from service.clip.geometry import CROP_COUNTS
-from service.commands.clips import NamedClip, Pipes, copied_pipes, find_clips
+from service.commands.inputs.videos import NamedClip, Pipes, copied_pipes, find_clips
 from service.commands.options import ApiKeyOption, ModelOption, ModelsOption, ServerOption
-from service.commands.progress import reporting
-from service.commands.recognition import ClipError, Outcome, classify_here, classify_on_server
-from service.commands.remote import connected
-from service.commands.result_writers import (
+from service.commands.output.progress import reporting
+from service.commands.output.result_writers import (
     BadOutput,
     OutputFormat,
     ResultWriter,
@@ -23,6 +21,8 @@ from service.commands.result_writers import (
     finished_clips,
     stdout_writer,
 )
+from service.commands.recognition import ClipError, Outcome, classify_here, classify_on_server
+from service.commands.remote import connected
 from service.errors import InvalidParameter
 from service.pipeline.classification import MAX_CLIPS, MAX_TOP_K, Query
 from service.settings import load_settings

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from blvnet_client import AuthenticationError, ClassifyResult, Client, LocalError, ProblemError
-from service.commands.clips import NamedClip, Pipes
+from service.commands.inputs.videos import NamedClip, Pipes
 from service.errors import RequestError
 from service.http.schemas.classify import ClassifyAnswer
 from service.offline import classify_files

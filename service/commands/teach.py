@@ -13,10 +13,10 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from service.commands.inputs.teaching_set import LabelledClip, find_labelled, read_groups
 from service.commands.options import JsonOption, ModelsOption
-from service.commands.progress import reporting
-from service.commands.teaching_report import print_report
-from service.commands.teaching_set import LabelledClip, find_labelled, read_groups
+from service.commands.output.progress import reporting
+from service.commands.output.teaching_report import print_report
 from service.errors import PackageError, RequestError
 from service.offline import OfflineBase, offline_base
 from service.packages.folders import NAME_PATTERN, NAME_RULE
@@ -24,8 +24,8 @@ from service.packages.manifest import Manifest
 from service.packages.taught import write_taught
 from service.settings import load_settings
 from service.teaching.examples import Examples, check_set
-from service.teaching.learning import Taught, learn
-from service.teaching.validation import validated
+from service.teaching.learning.learn import Taught, learn
+from service.teaching.learning.validation import validated
 
 DEFAULT_OUT = Path("models")
 

@@ -13,9 +13,9 @@ import typer
 
 from blvnet_client import TimelineResult, WindowResult
 from service.commands.options import ApiKeyOption, JsonOption, ModelOption, ModelsOption, ServerOption
-from service.commands.progress import reporting
+from service.commands.output.progress import reporting
+from service.commands.output.segment_formats import as_csv, as_srt, as_table, as_vtt
 from service.commands.remote import connected
-from service.commands.segment_formats import as_csv, as_srt, as_table, as_vtt
 from service.errors import InvalidParameter
 from service.http.schemas.timeline import TimelineEnd, TimelineWindow
 from service.offline import timeline_of_file

@@ -10,12 +10,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.http.ndjson import NDJSON_TYPE
 from service.http.open_inference.model_control import IndexRequest, LoadRequest, UnloadRequest
 from service.http.open_inference.schemas import InferenceError, InferenceRequest, InferenceResponse
 from service.http.problems import MEDIA_TYPE, PROBLEM_TYPES, PROTOCOL_PATHS, problem_document
 from service.http.schemas.common import Problem, VideoForm
 from service.http.schemas.timeline import TimelineEnd, TimelineError, TimelineWindow
+from service.http.transfer.ndjson import NDJSON_TYPE
 
 DESCRIPTION = """\
 Video action recognition. Post a video file to `/v1/classify` to get action labels, with the duration of every

@@ -26,7 +26,7 @@ from service.packages.manifest import (
 from service.packages.staged_package import staged_package
 from service.teaching.card import model_card
 from service.teaching.head import Head
-from service.teaching.learning import Taught
+from service.teaching.learning.learn import Taught
 
 CARD_FILE = "MODEL_CARD.md"
 # Far above any head: 4 segments x 2048 features x 1000 labels are 33 MB.

@@ -21,7 +21,7 @@ from service.packages.manifest import Manifest
 from service.packages.taught import write_taught
 from service.taught.store import SUFFIX, UNREADABLE, read_features
 from service.teaching.examples import Examples, TeachingError
-from service.teaching.learning import learn
+from service.teaching.learning.learn import learn
 from service.teaching.views import stacked
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>

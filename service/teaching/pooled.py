@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.teaching.examples import Examples
 from service.teaching.head import pooled
-from service.teaching.regression import LinearClassifier, fit, untrained
+from service.teaching.learning.regression import LinearClassifier, fit, untrained
 
 Indices = NDArray[np.int64]
 
@@ -81,7 +81,7 @@ class PooledExamples:
 
         Args:
             chosen: int64, which examples.
-            penalty: see `service.teaching.regression.fit`.
+            penalty: see `service.teaching.learning.regression.fit`.
             start: a similar classifier, from an earlier call.
         """
         rows = self.rows[chosen].reshape(-1, self.rows.shape[2])

@@ -11,19 +11,20 @@ import pytest
 import typer
 
 from benchmarks import __main__ as runner
-from benchmarks import report, stages
-from benchmarks import service_process as serving
+from benchmarks import stages
 from benchmarks.accuracy import command as accuracy
 from benchmarks.accuracy import int8 as accuracy_int8
 from benchmarks.accuracy import shares
 from benchmarks.accuracy.command import ClipOutcome
+from benchmarks.common import report
+from benchmarks.common import service_process as serving
 from model_export.synthetic.labels import LABELS
 from service.clip.decoding.clips import decode_video
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.packages.folders import bundled_models, scan_packages
 from service.packages.manifest import GRAPH_FILE, read_manifest, verify_graph, write_manifest
-from tests.clips import numbered_clip, read_numbers
-from tests.tiny_models import TinyModel, write_package
+from tests.support.clips import numbered_clip, read_numbers
+from tests.support.tiny_models import TinyModel, write_package
 
 LEFTWARDS, RIGHTWARDS = "Moving something from right to left", "Moving something from left to right"
 STILL = "Holding something still"

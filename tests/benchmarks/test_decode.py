@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import report
+from benchmarks.common import report
 from benchmarks.decode import folder
 from benchmarks.decode.command import measure
 from benchmarks.decode.libraries import shown_number, thumbnail
 from benchmarks.decode.report import as_text
 from benchmarks.decode.rounds import best_peer, ratios
 from benchmarks.decode.videos import Recipe, make, read_stamp, stamp
-from tests.clips import numbered_clip, numbered_image
+from tests.support.clips import numbered_clip, numbered_image
 
 
 @pytest.mark.parametrize("number", [0, 1, 299, 5399, 65535])

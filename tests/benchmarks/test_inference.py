@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 import typer
 
+from benchmarks.common.report import RESULTS, placed
 from benchmarks.inference import command as inference
 from benchmarks.inference import plain
 from benchmarks.inference import report as inference_report
 from benchmarks.inference.networks import COMPILED, EAGER, MAIN, NETWORKS, PLAIN
 from benchmarks.inference.operators import operator_times, seconds_by_operator
-from benchmarks.report import RESULTS, placed
 from model_export.export.precision import Precision
 from model_export.networks.registry import parse_architecture
 from service.packages.probe_clips import probe_clips

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.common.report import placed
 from benchmarks.paper_table import CLAIMS, CLASSES, END, NETWORKS, PAGE, START, costs, factors
-from benchmarks.report import placed
 from model_export.networks.registry import parse_architecture
 from model_export.profile import Profile, profile_network
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import typer
 
-from benchmarks.report import RESULTS
+from benchmarks.common.report import RESULTS
 from benchmarks.study import command, real
 from benchmarks.study.data import FRAMES, Amount, RenderedClips, split_data
 from benchmarks.study.pictures import pair_shares
@@ -43,7 +43,7 @@ from model_export.synthetic.tasks.names import Task
 from model_export.synthetic.tasks.registry import TASKS
 from model_export.training.clips.batches import Draw, SplitData
 from service.errors import BlvnetError
-from tests.clips import numbered_clip
+from tests.support.clips import numbered_clip
 
 PLAN = {row.name: row for row in rows()}
 

@@ -27,7 +27,7 @@ from blvnet_client import (
 from blvnet_client.errors import KINDS
 from service.errors import OverLimit, Overloaded, RequestError
 from service.http.problems import PROBLEM_TYPES, problem_document_of, problem_response
-from tests.http_servers import Received, Reply, answering
+from tests.support.http_servers import Received, Reply, answering
 
 INTERNAL = json.dumps(problem_document_of(ValueError(), "id-2")).encode()
 ONCE = RetryPolicy(budget_s=0)

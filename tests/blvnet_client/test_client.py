@@ -38,8 +38,8 @@ from service.http.schemas.models import ModelInfo
 from service.http.schemas.timeline import TimelineEnd, TimelineWindow
 from service.pipeline.classification import Evidence
 from service.pipeline.frame_images import FrameImage
-from tests.server import RunningServer
-from tests.tiny_models import colour_clip
+from tests.support.server import RunningServer
+from tests.support.tiny_models import colour_clip
 
 
 @pytest.fixture(scope="module")

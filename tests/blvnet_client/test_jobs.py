@@ -25,9 +25,9 @@ from blvnet_client.results import ClassifyJob
 from service.http.schemas.jobs import JobAnswer, JobProgress, JobWebhook
 from service.jobs.job import JobState
 from tests.blvnet_client.proxy import Cut, cutting_proxy
-from tests.long_clips import long_clip
-from tests.server import PATIENCE_S, RunningServer, running_server
-from tests.tiny_models import colour_clip
+from tests.support.long_clips import long_clip
+from tests.support.server import PATIENCE_S, RunningServer, running_server
+from tests.support.tiny_models import colour_clip
 
 QUICK = RetryPolicy(budget_s=PATIENCE_S, first_wait_s=0.02, longest_wait_s=0.1)
 

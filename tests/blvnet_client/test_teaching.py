@@ -15,8 +15,8 @@ from blvnet_client import (
     InvalidRequestError,
     NotFoundError,
 )
-from tests.server import RunningServer, running_server
-from tests.tiny_models import TinyModel, colour_clip, write_package
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import TinyModel, colour_clip, write_package
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from service.workers.decode_pool import DecodePool
 from tests.fuzz.mutations import mutated
 from tests.fuzz.seeds import seeds
 from tests.hostile.item import base
-from tests.tiny_models import TWO_STREAMS
+from tests.support.tiny_models import TWO_STREAMS
 
 TIMEOUT_S = 8.0
 MEMORY_MB = 1024

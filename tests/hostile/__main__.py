@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from tests.hostile.harness import run
-from tests.server import running_server
-from tests.tiny_models import write_package
+from tests.support.server import running_server
+from tests.support.tiny_models import write_package
 
 
 def main() -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from tests.clips import numbered_clip, remuxed
 from tests.hostile.boxes import chunk, ebml, number
 from tests.hostile.item import Item, base
+from tests.support.clips import numbered_clip, remuxed
 
 
 def bombs() -> Iterator[Item]:

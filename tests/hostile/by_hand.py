@@ -10,11 +10,11 @@ from fractions import Fraction
 
 import av
 
-from tests.clips import numbered_clip
 from tests.hostile.boxes import ebml, find, number, patched
 from tests.hostile.item import FRAMES, SIZE, Item, base
 from tests.hostile.matroska import mkv_of
 from tests.hostile.sound import with_flags
+from tests.support.clips import numbered_clip
 
 VOP = b"\0\0\1\xb6"
 # ISO/IEC 14496-2: a predicted picture at time 0 that is not coded.

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import av
 
-from tests.clips import remuxed
 from tests.hostile.boxes import boxes
 from tests.hostile.item import FRAMES, Item, base
 from tests.hostile.sound import with_flags
+from tests.support.clips import remuxed
 
 SPOILT = (("mp4", "libx264"), ("mkv", "libx264"), ("webm", "libvpx-vp9"), ("avi", "mpeg4"), ("ts", "libx264"),
           ("flv", "libx264"), ("mp4", "libx265"), ("mkv", "libsvtav1"), ("webm", "libvpx"))  # fmt: skip

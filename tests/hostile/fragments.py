@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
-from tests.clips import numbered_clip
 from tests.hostile.boxes import box, find, patched, replaced
 from tests.hostile.item import FRAMES, Item, base
+from tests.support.clips import numbered_clip
 
 VALUES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 # Box -> offsets of its numbers: counts, sizes, offsets, times.

@@ -22,7 +22,7 @@ import httpx
 
 from tests.hostile.corpus import corpus
 from tests.hostile.item import FRAMES, Item, Lure, base
-from tests.server import RunningServer
+from tests.support.server import RunningServer
 
 # The documented time limit of an answer.
 PROMISE_S = 10.0

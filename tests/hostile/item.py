@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from tests.clips import numbered_clip
+from tests.support.clips import numbered_clip
 
 FRAMES = 12
 SIZE = (96, 64)

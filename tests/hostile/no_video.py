@@ -7,9 +7,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from tests.clips import audio_clip, numbered_clip, png_picture
 from tests.hostile.boxes import box, chunk, within
 from tests.hostile.item import Item, base
+from tests.support.clips import audio_clip, numbered_clip, png_picture
 
 
 def streams() -> Iterator[Item]:

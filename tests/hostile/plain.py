@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from tests.clips import numbered_clip
 from tests.hostile.boxes import patched
 from tests.hostile.item import FRAMES, Item
+from tests.support.clips import numbered_clip
 
 MADE: dict[str, tuple[str, dict[str, Any]]] = {
     "asf": ("wmv2", {}), "mxf": ("mpeg2video", {"pix_fmt": "yuv422p"}), "apng": ("apng", {"pix_fmt": "rgb24"}),

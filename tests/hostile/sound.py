@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.clips import numbered_clip
 from tests.hostile.boxes import box
 from tests.hostile.item import FRAMES, SIZE, Item, base
+from tests.support.clips import numbered_clip
 
 
 def valid() -> Iterator[Item]:

@@ -10,8 +10,8 @@ from typing import Any
 import av
 from av.stream import Disposition
 
-from tests.clips import audio_clip, numbered_clip, remuxed
 from tests.hostile.item import FRAMES, SIZE, Item, base
+from tests.support.clips import audio_clip, numbered_clip, remuxed
 
 # Muxer (or common name) and encoder -> options of the video or the muxer.
 CONTAINERS: dict[tuple[str, str], dict[str, Any]] = {

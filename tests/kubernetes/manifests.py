@@ -13,7 +13,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from tests.observability import PROMETHEUS_FOLDER, ROOT
+from tests.support.observability import PROMETHEUS_FOLDER, ROOT
 
 KUBERNETES = ROOT / "docker/kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from model_export.checkpoints.checkpoint import load_network, read_checkpoint
 from model_export.export import graphs as graph_files
 from model_export.export.calibration import Clip, synthetic_clips
+from model_export.export.checks.parity import CLIPS, check_parity, run_network
 from model_export.export.float16 import to_float16
 from model_export.export.int8 import quantize
 from model_export.export.onnx_graph import OUTPUTS, build_graph, check_graph
-from model_export.export.parity import CLIPS, check_parity, run_network
 from model_export.export.plan import VARIANTS
 from model_export.export.precision import BOUNDS, Precision
 from model_export.export.rewrites.variants import GraphVariant
@@ -31,9 +31,9 @@ from model_export.networks.registry import architectures
 from model_export.networks.residual import VideoClassifier
 from service.clip.spec import ClipSpec
 from service.packages.probe_clips import probe_clips
-from tests.clips import ClipRecipe, encode
 from tests.model_export.command import blvnet
-from tests.server import running_server
+from tests.support.clips import ClipRecipe, encode
+from tests.support.server import running_server
 
 LABELS = ("dark", "bright")
 FAMILIES = [name for name in architectures() if name.endswith(f"-{MINI}")]

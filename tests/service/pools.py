@@ -15,9 +15,9 @@ from service.clip.video import DecodeLimits
 from service.observer import Observer, RestartReason
 from service.workers.decode_pool import Decoded, DecodePool
 from service.workers.pool_worker import PoolWorker, WorkerState
-from tests.clips import numbered_clip
-from tests.long_clips import long_clip
-from tests.tiny_models import TWO_STREAMS
+from tests.support.clips import numbered_clip
+from tests.support.long_clips import long_clip
+from tests.support.tiny_models import TWO_STREAMS
 
 LIMITS = DecodeLimits()
 SHORT_CLIP = numbered_clip(frames=40)

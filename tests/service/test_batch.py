@@ -19,10 +19,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 from ray.cluster_utils import Cluster
 
-from tests.processes import descendants, stat
-from tests.server import PATIENCE_S, server_environment
 from tests.service.test_cli import blvnet
-from tests.tiny_models import TinyModel, colour_clip, write_package
+from tests.support.processes import descendants, stat
+from tests.support.server import PATIENCE_S, server_environment
+from tests.support.tiny_models import TinyModel, colour_clip, write_package
 
 VIDEOS = 40
 BUCKET = "videos"

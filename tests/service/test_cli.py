@@ -16,7 +16,7 @@ from service.cli import ENTRY_POINT_GROUP, OWN_COMMANDS, summary
 from service.commands.serve import GROUPS
 from service.installation import install_command
 from service.settings import Settings
-from tests.server import server_environment
+from tests.support.server import server_environment
 
 
 def blvnet(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:

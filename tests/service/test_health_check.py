@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.service_process import free_port
+from benchmarks.common.service_process import free_port
 from service import health_check
-from tests.server import RunningServer
+from tests.support.server import RunningServer
 
 
 @pytest.mark.parametrize(

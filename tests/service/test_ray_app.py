@@ -15,7 +15,7 @@ from service.errors import BlvnetError, NotReady, PackageError
 from service.http.app import create_app
 from service.http.service import Service
 from service.settings import load_settings
-from tests.server import PATIENCE_S
+from tests.support.server import PATIENCE_S
 
 # --- building ---
 

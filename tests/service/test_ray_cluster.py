@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from service.pipeline.limits.admission import UPLOADS_PER_PLACE
-from tests.processes import alive, command, descendants
-from tests.ray_cluster import POLL_S, Cluster, serving
-from tests.server import PATIENCE_S, begin_upload
+from tests.support.processes import alive, command, descendants
+from tests.support.ray_cluster import POLL_S, Cluster, serving
+from tests.support.server import PATIENCE_S, begin_upload
 
 UPLOADS = 6
 QUEUE_LIMIT = UPLOADS

@@ -22,8 +22,8 @@ import pytest
 
 from service.pipeline.limits.admission import UPLOADS_PER_PLACE
 from service.server import listen
-from tests.server import PATIENCE_S, RunningServer, running_server, starting_server
-from tests.tiny_models import TinyModel, write_package
+from tests.support.server import PATIENCE_S, RunningServer, running_server, starting_server
+from tests.support.tiny_models import TinyModel, write_package
 
 # Side of a matrix whose product takes a good part of a second: time to do something meanwhile.
 SLOW = 2500

@@ -13,11 +13,9 @@ from typing import Final
 import numpy as np
 
 from model_export.synthetic.appearance import SpriteFactory, bank
-from model_export.synthetic.formats import VideoFormat
-from model_export.synthetic.labels import Split
-from model_export.synthetic.nuisance import MAX_CAMERA, draw_nuisance
-from model_export.synthetic.painting import Painter
-from model_export.synthetic.shapes import (
+from model_export.synthetic.drawing.nuisance import MAX_CAMERA, draw_nuisance
+from model_export.synthetic.drawing.painting import Painter
+from model_export.synthetic.drawing.shapes import (
     Shape,
     cells,
     crescent,
@@ -30,8 +28,10 @@ from model_export.synthetic.shapes import (
     star,
     superellipse,
 )
+from model_export.synthetic.drawing.textures import Rng
+from model_export.synthetic.formats import VideoFormat
+from model_export.synthetic.labels import Split
 from model_export.synthetic.tasks.scene import Frames, flipped_at_random, margin_px, paint_frames
-from model_export.synthetic.textures import Rng
 
 _ARROW: Final = ((0, -1), (0.8, 0), (0.35, 0), (0.35, 1), (-0.35, 1), (-0.35, 0), (-0.8, 0))
 OUTLINES: Final[tuple[Shape, ...]] = (

@@ -27,13 +27,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.synthetic.appearance import SpriteFactory, bank
+from model_export.synthetic.drawing.nuisance import MAX_CAMERA, draw_nuisance
+from model_export.synthetic.drawing.painting import Painter, Sprite
+from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.formats import VideoFormat
 from model_export.synthetic.labels import Split
 from model_export.synthetic.motions import Paint
-from model_export.synthetic.nuisance import MAX_CAMERA, draw_nuisance
-from model_export.synthetic.painting import Painter, Sprite
 from model_export.synthetic.tasks.scene import Frames, margin_px, paint_frames
-from model_export.synthetic.textures import Rng
 
 KINDS: Final = ("rise", "slide", "swell", "vanish")
 PARTS: Final = len(KINDS)

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.synthetic.appearance import Colour, SpriteFactory, bank
+from model_export.synthetic.drawing.nuisance import MAX_CAMERA, Nuisance, draw_nuisance
+from model_export.synthetic.drawing.painting import Painter, Sprite
+from model_export.synthetic.drawing.shapes import Shape
+from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.formats import VideoFormat
 from model_export.synthetic.labels import FORWARD, MIRRORED, REVERSED, Split
 from model_export.synthetic.motions import MOTIONS
-from model_export.synthetic.nuisance import MAX_CAMERA, Nuisance, draw_nuisance
-from model_export.synthetic.painting import Painter, Sprite
-from model_export.synthetic.shapes import Shape
 from model_export.synthetic.tasks.scene import Frames, flipped_at_random, margin_px, paint_frames
-from model_export.synthetic.textures import Rng
 from model_export.synthetic.timing import MotionTiming, draw_timing
 
 _FARTHEST: Final = 0.16  # largest displacement of the travelling camera, in units

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from model_export.synthetic import labels as simple
+from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.formats import VideoFormat
 from model_export.synthetic.labels import FORWARD, SPLITS, Split
 from model_export.synthetic.tasks import appearance, events
 from model_export.synthetic.tasks.motions import render_hard, render_simple
 from model_export.synthetic.tasks.names import Task
 from model_export.synthetic.tasks.scene import Frames
-from model_export.synthetic.textures import Rng
 
 
 @dataclass(frozen=True)

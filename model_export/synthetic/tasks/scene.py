@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.synthetic.appearance import SpriteFactory
+from model_export.synthetic.drawing.nuisance import Nuisance
+from model_export.synthetic.drawing.painting import FrameSize, Painter
+from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.motions import Paint
-from model_export.synthetic.nuisance import Nuisance
-from model_export.synthetic.painting import FrameSize, Painter
-from model_export.synthetic.textures import Rng
 
 Frames = npt.NDArray[np.uint8]  # (frames, H, W, 3) RGB
 

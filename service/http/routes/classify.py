@@ -14,7 +14,7 @@ from service.http.openapi import VIDEO_BODY, VIDEO_PROBLEMS, problems
 from service.http.schemas.classify import ClassifyAnswer, ClassifyParameters
 from service.http.schemas.common import MS_DIGITS, TimingMs, server_timing
 from service.http.service import Service
-from service.http.uploads import UploadLimits, received_video
+from service.http.transfer.uploads import UploadLimits, received_video
 from service.pipeline.classification import Query as VideoQuery
 
 router = APIRouter(prefix="/v1", tags=["recognition"])

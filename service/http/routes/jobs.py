@@ -10,10 +10,10 @@ from fastapi.responses import FileResponse
 from service.errors import JobNotFound, JobsOff
 from service.http.context import record_of
 from service.http.dependencies import CurrentService, require_key, take_share
-from service.http.ndjson import NDJSON_TYPE
 from service.http.openapi import UPLOAD_PROBLEMS, VIDEO_BODY, problems
 from service.http.schemas.jobs import JobAnswer, JobParameters
-from service.http.uploads import UploadLimits, received_video
+from service.http.transfer.ndjson import NDJSON_TYPE
+from service.http.transfer.uploads import UploadLimits, received_video
 from service.jobs.job import Job, JobKind, JobRequest, JobState
 from service.jobs.runner import JobRunner
 from service.pipeline.timeline import TimelineQuery

@@ -12,7 +12,7 @@ from service.http.open_inference import model_control
 from service.http.open_inference.model_control import STATES, IndexRequest, LoadRequest, UnloadRequest
 from service.http.open_inference.schemas import RepositoryEntry
 from service.http.openapi import json_body, protocol_errors
-from service.http.uploads import UploadLimits, received_body
+from service.http.transfer.uploads import UploadLimits, received_body
 from service.pipeline.models.entry import ModelState
 from service.pipeline.models.repository import ModelRepository
 

@@ -34,7 +34,7 @@ from service.http.open_inference.schemas import (
 from service.http.openapi import protocol_errors, schema_of
 from service.http.schemas.common import server_timing
 from service.http.service import Service
-from service.http.uploads import UploadLimits, received_body
+from service.http.transfer.uploads import UploadLimits, received_body
 from service.models.loading import Model
 from service.pipeline.classification import Inferred
 from service.pipeline.limits.deadline import Deadline

@@ -18,7 +18,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import Response
 
 from service.http.dependencies import CurrentService
-from service.http.static_files import StaticFile
+from service.http.transfer.static_files import StaticFile
 
 router = APIRouter(include_in_schema=False)
 

@@ -31,7 +31,7 @@ from service.http.schemas.taught import (
     TrainParameters,
 )
 from service.http.service import Service
-from service.http.uploads import UploadLimits, received_body, received_video
+from service.http.transfer.uploads import UploadLimits, received_body, received_video
 from service.pipeline.models.entry import ModelEntry
 from service.taught.teacher import Teacher
 from service.teaching.views import teaching_crops

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from service.http.context import record_of
 from service.http.dependencies import CurrentService, TimelineDeadline, take_share, while_connected
 from service.http.middleware.admission import ticket_of
-from service.http.ndjson import NDJSONResponse, NDJSONWriter
 from service.http.openapi import VIDEO_BODY, VIDEO_PROBLEMS, ndjson, problems
 from service.http.schemas.common import server_timing
 from service.http.schemas.timeline import TimelineEnd, TimelineError, TimelineParameters, TimelineWindow
 from service.http.service import Service
-from service.http.uploads import UploadLimits, received_video
+from service.http.transfer.ndjson import NDJSONResponse, NDJSONWriter
+from service.http.transfer.uploads import UploadLimits, received_video
 from service.pipeline.limits.deadline import Deadline
 from service.pipeline.timeline import TimelineQuery, WindowClassification, classify_windows
 

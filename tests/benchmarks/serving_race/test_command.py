@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import typer
 
-from benchmarks import processes
-from benchmarks.report import machine, placed
+from benchmarks.common import processes
+from benchmarks.common.report import machine, placed
+from benchmarks.common.verdict import Verdict
 from benchmarks.serving_race import command as serving_race
 from benchmarks.serving_race import figures, goals, measure, servers
 from benchmarks.serving_race import report as race_report
 from benchmarks.serving_race.load import Answer
 from benchmarks.serving_race.peers.job import Decoder, Network
 from benchmarks.serving_race.servers import LIMITED
-from benchmarks.verdict import Verdict
-from tests.tiny_models import colour_clip
+from tests.support.tiny_models import colour_clip
 
 # Two clips with the same best label, as a network with made weights gives them.
 EXPECTED = [{7: math.log(0.6), 8: math.log(0.4)}, {7: math.log(0.9), 8: math.log(0.1)}]

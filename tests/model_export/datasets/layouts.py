@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from tests.clips import numbered_clip, numbered_pictures
+from tests.support.clips import numbered_clip, numbered_pictures
 
 SOMETHING_LABELS = (
     "Turning the camera left while filming something",

@@ -10,9 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 from model_export.commands.data import data
-from tests.clips import numbered_clip
 from tests.model_export.datasets import layouts
-from tests.observability import ROOT
+from tests.support.clips import numbered_clip
+from tests.support.observability import ROOT
 
 app = typer.Typer()
 app.command()(data)

@@ -16,7 +16,7 @@ from model_export.commands.export import export
 from model_export.commands.train import train
 from model_export.datasets import ALIASES, READERS
 from model_export.networks.registry import parse_architecture
-from tests.observability import ROOT
+from tests.support.observability import ROOT
 
 PAGE = (ROOT / "docs/datasets.md").read_text()
 COMMANDS = [

@@ -12,7 +12,7 @@ from model_export.datasets.reading import read_views
 from model_export.synthetic.dataset import PlannedVideo, write_dataset
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.errors import BlvnetError
-from tests.clips import numbered_clip
+from tests.support.clips import numbered_clip
 
 LEFT = "Moving something from left to right"
 RIGHT = "Moving something from right to left"

@@ -15,7 +15,7 @@ from model_export.datasets.reading import read_views
 from service.clip.decoding.clips import decode_video
 from service.clip.spec import ClipSpec, Frames, InputSpec, Sampling
 from service.errors import BlvnetError, InvalidParameter
-from tests.clips import jpeg_picture, numbered_clip, numbered_pictures, read_numbers
+from tests.support.clips import jpeg_picture, numbered_clip, numbered_pictures, read_numbers
 
 INPUTS = (InputSpec("little", Frames.EVEN, 48, 50), InputSpec("big", Frames.ODD, 24, 25))
 SPEC = ClipSpec(frames=4, inputs=INPUTS)

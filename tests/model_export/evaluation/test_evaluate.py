@@ -24,9 +24,9 @@ from model_export.networks.registry import build, parse_architecture
 from service.clip.decoding.clips import decode_video
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.errors import BlvnetError
-from tests.clips import ClipRecipe, encode
 from tests.model_export.command import blvnet
-from tests.tiny_models import LABELS, write_package
+from tests.support.clips import ClipRecipe, encode
+from tests.support.tiny_models import LABELS, write_package
 
 CONFUSION = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 5]])
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

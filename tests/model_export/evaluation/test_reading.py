@@ -12,7 +12,7 @@ from model_export.datasets.reading import Unreadable, read_views
 from model_export.evaluation import reading
 from model_export.evaluation.reading import Part, batched, read_parts
 from service.clip.spec import ClipSpec, Frames, InputSpec
-from tests.clips import numbered_clip
+from tests.support.clips import numbered_clip
 
 SPEC = ClipSpec(4, (InputSpec("frames", Frames.ALL, 32, 32),))
 

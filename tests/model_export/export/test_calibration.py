@@ -20,8 +20,8 @@ from model_export.export.calibration import (
 from model_export.progress import ProgressReporter
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.errors import BlvnetError
-from tests.clips import numbered_clip, numbered_pictures, read_numbers
 from tests.model_export.datasets import layouts
+from tests.support.clips import numbered_clip, numbered_pictures, read_numbers
 
 SPEC = ClipSpec(2, (InputSpec("frames", Frames.ALL, 48, 48),))
 

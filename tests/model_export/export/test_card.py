@@ -10,7 +10,7 @@ import pytest
 from model_export.export.card import model_card, read_evaluation
 from service.errors import BlvnetError
 from service.packages.manifest import Manifest, read_manifest
-from tests.tiny_models import write_package
+from tests.support.tiny_models import write_package
 
 PROVENANCE = {
     "checkpoint": "best.pt",

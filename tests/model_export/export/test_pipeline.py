@@ -14,17 +14,17 @@ import torch
 
 from model_export.checkpoints.checkpoint import read_checkpoint
 from model_export.export import graphs, pipeline
-from model_export.export.parity import run_network
+from model_export.export.checks.parity import run_network
 from model_export.export.rewrites.variants import GraphVariant
 from model_export.networks.residual import VideoClassifier
 from model_export.profile import profile_network
 from service.clip.spec import ClipSpec, Sampling
 from service.packages.manifest import read_manifest, sha256_of, verify_graph
 from service.packages.probe_clips import PROBE, probe_clips
-from tests.clips import numbered_clip
 from tests.model_export.command import Result, blvnet
 from tests.model_export.export.networks_for_export import CLASSES, small_network
 from tests.model_export.exported import ARCH, LABELS, SIZE, SmallExport, write_checkpoint
+from tests.support.clips import numbered_clip
 
 
 @pytest.fixture

@@ -17,20 +17,20 @@ from torch import Tensor
 
 from model_export.export import graphs, pipeline
 from model_export.export.calibration import Clip
+from model_export.export.checks.parity import run_network
 from model_export.export.int8 import quantize
 from model_export.export.onnx_graph import build_graph
-from model_export.export.parity import run_network
 from model_export.export.precision import BOUNDS, Precision
 from model_export.export.rewrites.variants import GraphVariant
 from model_export.networks.residual import VideoClassifier
 from service.clip.spec import ClipSpec
 from service.packages.manifest import Manifest, read_manifest
 from service.packages.probe_clips import probe_clips
-from tests.clips import ClipRecipe, encode, numbered_clip
 from tests.model_export.command import Result, blvnet
 from tests.model_export.datasets import layouts
 from tests.model_export.export.networks_for_export import small_network
 from tests.model_export.exported import ARCH, LABELS, SIZE, write_checkpoint
+from tests.support.clips import ClipRecipe, encode, numbered_clip
 
 FILES = ("model.onnx", "openvino.onnx")
 CLIPS = 6

@@ -6,9 +6,9 @@ import numpy.typing as npt
 import pytest
 
 from model_export.synthetic.appearance import SpriteFactory, bank
+from model_export.synthetic.drawing.painting import FrameSize
+from model_export.synthetic.drawing.textures import FieldMaker
 from model_export.synthetic.labels import SPLITS, Split
-from model_export.synthetic.painting import FrameSize
-from model_export.synthetic.textures import FieldMaker
 
 SPLIT_PAIRS = list(combinations(SPLITS, 2))
 

@@ -11,8 +11,8 @@ import pytest
 
 from model_export.synthetic import motions
 from model_export.synthetic.appearance import SpriteFactory, bank
+from model_export.synthetic.drawing.painting import FrameSize, Image, Painter, Sprite
 from model_export.synthetic.motions import Motion
-from model_export.synthetic.painting import FrameSize, Image, Painter, Sprite
 from model_export.synthetic.timing import MotionTiming, draw_timing
 
 FRAME_SIZE = FrameSize(128, 96)

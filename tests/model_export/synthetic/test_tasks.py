@@ -14,11 +14,11 @@ import pytest
 
 from model_export.datasets.folders import read_synthetic
 from model_export.synthetic.dataset import plan, write_dataset
+from model_export.synthetic.drawing.painting import FrameSize
+from model_export.synthetic.drawing.render import render_video
 from model_export.synthetic.encode import Encoding
 from model_export.synthetic.formats import VideoFormat
 from model_export.synthetic.labels import LABELS, SPLITS
-from model_export.synthetic.painting import FrameSize
-from model_export.synthetic.render import render_video
 from model_export.synthetic.tasks import events
 from model_export.synthetic.tasks.names import Task
 from model_export.synthetic.tasks.registry import TASKS

@@ -14,8 +14,8 @@ from model_export.training.config import BatchNorm, Freeze, TrainConfig
 from model_export.training.preparation import frozen_stages, prepare, train_mode
 from model_export.training.processes import Processes
 from service.packages.folders import bundled_models
-from tests.clips import ClipRecipe, encode
 from tests.model_export.command import blvnet
+from tests.support.clips import ClipRecipe, encode
 
 BUNDLED = bundled_models() / "blvnet-tam-mini"
 PEOPLE = ("anna", "ben")

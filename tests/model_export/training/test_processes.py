@@ -13,7 +13,7 @@ import torch
 
 from model_export.checkpoints.checkpoint import read_checkpoint
 from model_export.training.run_log import read_log
-from tests.clips import ClipRecipe, encode
+from tests.support.clips import ClipRecipe, encode
 
 BLVNET = Path(sys.executable).with_name("blvnet")
 TORCHRUN = (

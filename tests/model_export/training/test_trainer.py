@@ -34,8 +34,8 @@ from model_export.training.run_log import RunLog, plot_curves, read_log
 from model_export.training.step import derived_generator, native_arithmetic
 from model_export.training.trainer import RunResult, Trainer, stopping_on_signals
 from service.errors import BlvnetError
-from tests.clips import ClipRecipe, encode
 from tests.model_export.command import blvnet
+from tests.support.clips import ClipRecipe, encode
 
 LABELS = ("dark", "bright")
 FRAMES, SIZE = 4, 32

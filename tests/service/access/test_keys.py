@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from service.access.keys import KeyRing, LocalRate
 from service.errors import RateLimited
 from service.settings import BadSetting, load_settings
-from tests.clock import Clock
-from tests.server import running_server
+from tests.support.clock import Clock
+from tests.support.server import running_server
 
 FIRST = hashlib.sha256(b"first").hexdigest()[:12]
 SECOND = hashlib.sha256(b"second").hexdigest()[:12]

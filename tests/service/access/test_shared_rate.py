@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from benchmarks.service_process import free_port
+from benchmarks.common.service_process import free_port
 from service.access.keys import LocalRate
 from service.access.shared_rate import SharedRate
-from tests.server import RunningServer, running_server
-from tests.tools import need
+from tests.support.server import RunningServer, running_server
+from tests.support.tools import need
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from service.checks.fit import misfits
 from service.machine.memory import resident_bytes, usable_memory_bytes
 from service.settings import load_settings
-from tests.server import starting_server
+from tests.support.server import starting_server
 
 FRAME = {"max_pixels": 1_000_000}  # 36 MB in each worker
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.clips import numbered_image
+from tests.support.clips import numbered_image
 
 SIDE = 64  # of the square frame, in pixels
 START_CODE = b"\0\0\0\1"

@@ -19,7 +19,7 @@ from service.clip.scaling import (
     turned,
     without_interlacing,
 )
-from tests.clips import numbered_clip
+from tests.support.clips import numbered_clip
 
 LIMITED, FULL = 1, 2
 BT709, BT601, BT2020, UNSPECIFIED = 1, 6, 9, 2

@@ -20,7 +20,7 @@ from service.packages.manifest import (
 )
 from service.packages.probe_clips import PROBE, probe_clips
 from tests.service.test_cli import blvnet
-from tests.tiny_models import write_package
+from tests.support.tiny_models import write_package
 
 BRIEFLY = ("--rounds", 1, "--turn", 0, "--threads", 1)
 

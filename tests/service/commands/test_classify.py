@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.server import RunningServer
 from tests.service.test_cli import blvnet
-from tests.tiny_models import colour_clip
+from tests.support.server import RunningServer
+from tests.support.tiny_models import colour_clip
 
 Done = subprocess.CompletedProcess[str]
 

@@ -17,10 +17,10 @@ import pytest
 
 from service.errors import Overloaded
 from service.http.problems import problem_response
-from tests.http_servers import Received, Reply, answering
-from tests.server import PATIENCE_S, RunningServer, server_environment
 from tests.service.test_cli import blvnet
-from tests.tiny_models import TinyModel, colour_clip, write_package
+from tests.support.http_servers import Received, Reply, answering
+from tests.support.server import PATIENCE_S, RunningServer, server_environment
+from tests.support.tiny_models import TinyModel, colour_clip, write_package
 
 CLIPS = 100
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from service.commands.models import models
-from tests.tiny_models import TinyModel, write_head, write_package
+from tests.support.tiny_models import TinyModel, write_head, write_package
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from service.packages.folders import scan_packages
 from service.packages.manifest import read_manifest
 from service.pipeline.classification import Classification, Query
 from service.pipeline.core_config import CoreConfig
-from tests.clips import ClipRecipe, encode
-from tests.server import server_environment
 from tests.service.test_cli import blvnet
+from tests.support.clips import ClipRecipe, encode
+from tests.support.server import server_environment
+from tests.support.tiny_models import TinyModel, write_head, write_package
 from tests.test_layering import TRAINING
-from tests.tiny_models import TinyModel, write_head, write_package
 
 RED, BLUE, GREEN = (200, 30, 30), (30, 30, 200), (30, 200, 30)
 COURSES = {"rising": (RED, BLUE), "falling": (BLUE, RED), "background": (GREEN, GREEN)}

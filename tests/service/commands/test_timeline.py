@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from blvnet_client.results import LabelledSegment
-from service.commands.segment_formats import as_vtt, clock
-from tests.server import RunningServer
+from service.commands.output.segment_formats import as_vtt, clock
 from tests.service.test_cli import blvnet
-from tests.tiny_models import colour_clip
+from tests.support.server import RunningServer
+from tests.support.tiny_models import colour_clip
 
 
 @pytest.fixture(scope="module")

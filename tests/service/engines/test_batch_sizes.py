@@ -8,7 +8,7 @@ import pytest
 from service.engines.batch_sizes import MAX_BATCH, BatchSizes, prepare_batches, repeated, sizes_up_to
 from service.engines.session import EngineInfo, InferenceFailed, Inputs, Outputs, Tensor
 from service.errors import PackageError
-from tests.engines import CPU
+from tests.support.engines import CPU
 
 CLIPS = {"frames": np.array([[3], [5]], np.uint8)}
 

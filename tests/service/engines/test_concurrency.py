@@ -12,7 +12,7 @@ from service.engines.concurrency import LatencyProfile
 from service.engines.providers import EngineConfig
 from service.models.engine_selection import Opened, open_package
 from service.packages.manifest import read_manifest
-from tests.tiny_models import ONE_STREAM, TinyModel, write_package
+from tests.support.tiny_models import ONE_STREAM, TinyModel, write_package
 
 SLOW = TinyModel(ONE_STREAM, work=1000)  # long enough for threads to matter
 

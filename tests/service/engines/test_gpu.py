@@ -14,7 +14,7 @@ from service.engines.session import Arithmetic, Tensor
 from service.errors import ProviderUnavailable
 from service.models.engine_selection import open_package
 from service.packages.manifest import GRAPH_FILE, read_manifest
-from tests.tiny_models import reference, write_package
+from tests.support.tiny_models import reference, write_package
 
 INPUTS = (
     Tensor("little", "uint8", (None, 8, 224, 224, 3)),

@@ -13,8 +13,8 @@ from service.engines import memory
 from service.engines.memory import KEEP_S, ShrinkPolicy
 from service.engines.providers import open_session
 from service.packages.manifest import GRAPH_FILE
-from tests.clock import Clock
-from tests.tiny_models import ONE_STREAM, TinyModel, graph
+from tests.support.clock import Clock
+from tests.support.tiny_models import ONE_STREAM, TinyModel, graph
 
 MB = 1e6
 

@@ -28,7 +28,7 @@ from service.engines.session import Arithmetic, InferenceFailed, Session
 from service.errors import PackageError, ProviderUnavailable
 from service.models.verify import black_clip, check_session, check_signature
 from service.packages.manifest import GRAPH_FILE, Manifest, read_manifest
-from tests.tiny_models import GAIN, ONE_STREAM, TWO_STREAMS, TinyModel, graph, write_package
+from tests.support.tiny_models import GAIN, ONE_STREAM, TWO_STREAMS, TinyModel, graph, write_package
 
 RED_THEN_BLUE = [(255, 0, 0), (255, 0, 0), (0, 0, 255), (0, 0, 255)]
 

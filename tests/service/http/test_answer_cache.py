@@ -14,8 +14,8 @@ import pytest
 from service.errors import DeadlineExceeded, Undecodable
 from service.http.answer_cache import AnswerCache, CacheResult
 from service.http.schemas.classify import EXAMPLE, ClassifyAnswer
-from tests.server import RunningServer, running_server
-from tests.tiny_models import colour_clip
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import colour_clip
 
 ANSWER = ClassifyAnswer.model_validate(EXAMPLE)
 DOCUMENT_BYTES = len(ANSWER.model_dump_json())

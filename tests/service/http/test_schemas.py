@@ -13,8 +13,8 @@ from service.models.engine_selection import ChosenBy
 from service.packages.manifest import Manifest, clip_fields
 from service.pipeline.classification import Classification, Evidence, Prediction, Sampled, Timings
 from service.pipeline.models.entry import ModelEntry, ModelState
-from tests.engines import OPENVINO, opened
-from tests.tiny_models import TWO_STREAMS
+from tests.support.engines import OPENVINO, opened
+from tests.support.tiny_models import TWO_STREAMS
 
 MANIFEST = Manifest(
     name="tiny",

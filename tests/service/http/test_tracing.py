@@ -12,8 +12,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.http_servers import Received, Reply, answering
-from tests.server import RunningServer, clean_environment, running_server
+from tests.support.http_servers import Received, Reply, answering
+from tests.support.server import RunningServer, clean_environment, running_server
 
 TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 # Spans leave every tenth of a second instead of every five seconds.

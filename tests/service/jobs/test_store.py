@@ -11,7 +11,7 @@ import pytest
 from service.errors import BlvnetError
 from service.jobs.job import Job, JobKind, JobRequest, JobState
 from service.jobs.store import JobStore
-from tests.clock import Clock
+from tests.support.clock import Clock
 
 CLAIM_AND_WAIT = """
 import sys

@@ -15,9 +15,9 @@ import pytest
 
 from service.packages.folders import bundled_models
 from service.packages.manifest import GRAPH_FILE, MANIFEST_FILE
-from tests.server import RunningServer, running_server
-from tests.tiny_models import write_package
-from tests.tools import need
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import write_package
+from tests.support.tools import need
 
 Break = Callable[[Path], object]
 

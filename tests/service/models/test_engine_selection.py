@@ -23,7 +23,7 @@ from service.models import engine_selection
 from service.models.engine_selection import ChosenBy, Opened, open_package
 from service.models.selection_cache import default_cache_dir
 from service.packages.manifest import Reference, read_manifest
-from tests.tiny_models import GAIN, TinyModel, reference, write_package
+from tests.support.tiny_models import GAIN, TinyModel, reference, write_package
 
 QUICK = TinyModel()
 SLOW = TinyModel(work=1000)  # about a hundred times slower

@@ -12,7 +12,7 @@ from service.errors import PackageError
 from service.models.engine_selection import open_package
 from service.models.loading import Model, describe, load_package
 from service.packages.folders import Package
-from tests.tiny_models import TinyModel, write_package
+from tests.support.tiny_models import TinyModel, write_package
 
 
 def load(folder: Path, name: str = "tiny", threads: int = 1) -> Model:

@@ -16,8 +16,8 @@ from service.monitoring.metrics import LATENCY_BUCKETS_S, Metrics, batch_buckets
 from service.observer import RestartReason
 from service.packages.manifest import Manifest, clip_fields
 from service.pipeline.models.entry import ModelEntry, ModelState
-from tests.engines import OPENVINO, opened
-from tests.tiny_models import TWO_STREAMS
+from tests.support.engines import OPENVINO, opened
+from tests.support.tiny_models import TWO_STREAMS
 
 MANIFEST = Manifest(
     name="tiny",

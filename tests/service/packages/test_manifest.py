@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import PackageError
 from service.packages.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
-from tests.tiny_models import TWO_STREAMS, reference, write_package
+from tests.support.tiny_models import TWO_STREAMS, reference, write_package
 
 INPUT = {"name": "little", "frames": "even", "size": 32, "scale": 36}
 

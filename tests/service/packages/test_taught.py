@@ -12,9 +12,9 @@ from service.errors import PackageError
 from service.packages.folders import next_version
 from service.packages.manifest import Manifest, read_manifest, verify_graph
 from service.packages.taught import read_head, write_taught
-from service.teaching.learning import Taught, learn
+from service.teaching.learning.learn import Taught, learn
 from tests.service.teaching.examples import examples
-from tests.tiny_models import TinyModel, write_head, write_package
+from tests.support.tiny_models import TinyModel, write_head, write_package
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from service.packages.folders import bundled_models, scan_packages
 from service.packages.manifest import read_manifest
 from service.pipeline.classification import Query
 from service.pipeline.core_config import CoreConfig
-from tests.server import running_server
-from tests.tiny_models import write_package
+from tests.support.server import running_server
+from tests.support.tiny_models import write_package
 
 
 def test_bundled_package_has_the_mirror_of_every_label() -> None:

@@ -30,10 +30,10 @@ from service.pipeline.classification import Classification, Query
 from service.pipeline.core_config import CoreConfig
 from service.pipeline.recognizer import Recognizer, RecognizerState
 from service.pipeline.recognizer import running as running_recognizer
-from tests.long_clips import long_clip
 from tests.service.pipeline.requests import classify
 from tests.service.pools import pids
-from tests.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, colour_clip, write_package
+from tests.support.long_clips import long_clip
+from tests.support.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, colour_clip, write_package
 
 pytestmark = pytest.mark.anyio
 

@@ -32,12 +32,12 @@ from service.pipeline.timeline import (
     classify_windows,
 )
 from service.pipeline.window_stream import SLOTS
-from tests.clips import numbered_clip
-from tests.long_clips import long_clip
 from tests.service.pipeline.requests import classify, timeline
 from tests.service.pipeline.test_recognizer import Recorder
 from tests.service.pools import dedicated_pids, until
-from tests.tiny_models import colour_clip, write_package
+from tests.support.clips import numbered_clip
+from tests.support.long_clips import long_clip
+from tests.support.tiny_models import colour_clip, write_package
 
 pytestmark = pytest.mark.anyio
 

@@ -22,11 +22,11 @@ from service.observer import RestartReason
 from service.pipeline.window_stream import SLOTS, DecodedWindow, WindowStream, windows_of
 from service.workers.decode_pool import DecodePool
 from service.workers.supervisor import DEDICATED_NICENESS
-from tests.clips import numbered_clip, read_numbers
-from tests.long_clips import long_clip
 from tests.service.clip.decoding.test_windows import Collected
 from tests.service.pools import decode_short, dedicated_pids, pids, running, until
-from tests.tiny_models import TWO_STREAMS
+from tests.support.clips import numbered_clip, read_numbers
+from tests.support.long_clips import long_clip
+from tests.support.tiny_models import TWO_STREAMS
 
 pytestmark = pytest.mark.anyio
 

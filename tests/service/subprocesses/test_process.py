@@ -13,8 +13,8 @@ import pytest
 
 from service.subprocesses.process import WorkloadProcess
 from service.subprocesses.workload import Repeat
-from tests.processes import stat
 from tests.service.subprocesses.workloads import clips, workload
+from tests.support.processes import stat
 
 PATIENCE_S = 20.0
 PARENT = """

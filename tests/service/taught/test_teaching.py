@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from service.packages.manifest import read_manifest
-from tests.server import PATIENCE_S, RunningServer, running_server
-from tests.tiny_models import TinyModel, colour_clip, write_package
+from tests.support.server import PATIENCE_S, RunningServer, running_server
+from tests.support.tiny_models import TinyModel, colour_clip, write_package
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 

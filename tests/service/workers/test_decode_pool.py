@@ -21,8 +21,6 @@ from service.errors import BadRequest, NotAVideo, NotReady, OverLimit, RequestEr
 from service.observer import RestartReason
 from service.workers import supervisor
 from service.workers.decode_pool import PoolState
-from tests.clips import numbered_clip, read_numbers
-from tests.long_clips import long_clip
 from tests.service.pools import (
     LIMITS,
     SHORT_CLIP,
@@ -35,7 +33,9 @@ from tests.service.pools import (
     running,
     until,
 )
-from tests.tiny_models import TWO_STREAMS
+from tests.support.clips import numbered_clip, read_numbers
+from tests.support.long_clips import long_clip
+from tests.support.tiny_models import TWO_STREAMS
 
 pytestmark = pytest.mark.anyio
 

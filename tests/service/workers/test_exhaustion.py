@@ -29,7 +29,7 @@ from tests.service.pools import (
     stopped_while_decoding,
     until,
 )
-from tests.tiny_models import TWO_STREAMS
+from tests.support.tiny_models import TWO_STREAMS
 
 pytestmark = pytest.mark.anyio
 

@@ -42,8 +42,8 @@ from service.workers.messages import (
     read_worker_message,
     refuse,
 )
-from tests.clips import numbered_clip
-from tests.tiny_models import TWO_STREAMS
+from tests.support.clips import numbered_clip
+from tests.support.tiny_models import TWO_STREAMS
 
 VIDEO = VideoInfo("mp4", "h264", 96, 64, 0, 1, 25.0, 0.04)
 EFFORT = Effort(9, 4, "no keyframes")

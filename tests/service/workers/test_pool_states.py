@@ -43,7 +43,7 @@ from service.workers.messages import DecodeFailure, DecodeRequest, Refusal, enco
 from service.workers.pool_worker import PoolWorker, WorkerState
 from tests.service.pools import Recorder
 from tests.service.workers.fake_workers import FakeWorker, FakeWorkers, SteppedLoop, answer_to
-from tests.tiny_models import TWO_STREAMS
+from tests.support.tiny_models import TWO_STREAMS
 
 TIMEOUT_S = 4.0
 VIDEO = b"video"

@@ -18,7 +18,6 @@ from service.observer import RestartReason
 from service.workers import decode_pool, supervisor
 from service.workers.decode_pool import DecodePool
 from service.workers.pool_worker import PoolWorker
-from tests.long_clips import long_clip
 from tests.service.pools import (
     LIMITS,
     SHORT_CLIP,
@@ -35,7 +34,8 @@ from tests.service.pools import (
     stopped_while_decoding,
     until,
 )
-from tests.tiny_models import TWO_STREAMS
+from tests.support.long_clips import long_clip
+from tests.support.tiny_models import TWO_STREAMS
 
 pytestmark = pytest.mark.anyio
 

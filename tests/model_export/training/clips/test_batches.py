@@ -20,7 +20,7 @@ from model_export.training.clips.batches import (
 )
 from model_export.training.clips.frame_cache import open_cache
 from service.clip.spec import ClipSpec, Frames, InputSpec
-from tests.clips import numbered_clip, read_numbers
+from tests.support.clips import numbered_clip, read_numbers
 
 SPEC = ClipSpec(
     frames=4, inputs=(InputSpec("little", Frames.EVEN, 32, 32), InputSpec("big", Frames.ODD, 16, 16))

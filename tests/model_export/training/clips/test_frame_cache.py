@@ -13,7 +13,7 @@ from model_export.training.clips.frame_cache import FrameCache, all_frames, open
 from service.clip.decoding.clips import decode_video
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.errors import BlvnetError
-from tests.clips import numbered_clip, numbered_pictures, read_numbers
+from tests.support.clips import numbered_clip, numbered_pictures, read_numbers
 
 SPEC = ClipSpec(
     frames=4, inputs=(InputSpec("little", Frames.EVEN, 32, 32), InputSpec("big", Frames.ODD, 16, 16))

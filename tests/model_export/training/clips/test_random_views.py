@@ -13,7 +13,7 @@ from model_export.training.clips.batches import DecodedClips, Draw
 from model_export.training.clips.random_views import POSITIONS, SCALES, SIZES, RandomViewPlan
 from model_export.training.config import CropMode, Offsets
 from service.clip.spec import ClipSpec, Frames, InputSpec, Sampling
-from tests.clips import ClipRecipe, encode, numbered_clip, read_numbers
+from tests.support.clips import ClipRecipe, encode, numbered_clip, read_numbers
 
 SPEC = ClipSpec(4, (InputSpec("frames", Frames.ALL, 32, 32),))
 DENSE = ClipSpec(4, SPEC.inputs, Sampling.DENSE, stride=3)

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import av
 
-from tests.clips import numbered_clip, remuxed
+from tests.support.clips import numbered_clip, remuxed
 
 
 def tracks(count: int, container: str) -> bytes:

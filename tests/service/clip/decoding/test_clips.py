@@ -17,7 +17,7 @@ from service.clip.sampling import sample_indices, uniform_indices
 from service.clip.spec import ClipSpec, Frames, InputSpec, Sampling
 from service.clip.video import DecodedVideo, DecodeLimits
 from service.errors import InvalidParameter, Undecodable
-from tests.clips import (
+from tests.support.clips import (
     ClipRecipe,
     coded_images,
     encode,

@@ -20,8 +20,8 @@ from service.clip.decoding.container import OpenVideo, open_video
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.clip.video import DecodeLimits
 from service.errors import NotAVideo, OverLimit, RequestError, Undecodable
-from tests.clips import ClipRecipe, audio_clip, not_videos, numbered_clip, read_numbers
 from tests.service.clip.decoding.odd_clips import hidden_vp8, joined_midway, tracks, trimmed
+from tests.support.clips import ClipRecipe, audio_clip, not_videos, numbered_clip, read_numbers
 
 SPEC = ClipSpec(4, (InputSpec("frames", Frames.ALL, size=32, scale=32),))
 NOT_VIDEOS = not_videos()

@@ -13,7 +13,7 @@ from service.clip.decoding.clips import decode_video
 from service.clip.decoding.sequential import decode_all
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.clip.video import DecodeLimits
-from tests.clips import ClipRecipe, encode, remuxed
+from tests.support.clips import ClipRecipe, encode, remuxed
 
 WIDTH, HEIGHT = 128, 96
 LEFT, RIGHT, TOP, BOTTOM = 26, 6, 10, 22

@@ -13,8 +13,8 @@ from service.clip.decoding.parallelism import Parallelism
 from service.clip.sampling import uniform_indices
 from service.clip.spec import ClipSpec
 from service.errors import Undecodable
-from tests.clips import numbered_clip, read_numbers, remuxed
 from tests.service.clip.decoding.exactness import ALL
+from tests.support.clips import numbered_clip, read_numbers, remuxed
 
 SPEC = ClipSpec(8, ALL)
 INTRA = {"g": "1", "preset": "veryfast", "qp": "4", "x264-params": "slices=1"}

@@ -15,7 +15,7 @@ from service.clip.decoding.clips import decode_video
 from service.clip.decoding.formats import FORMATS
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.errors import NotAVideo
-from tests.clips import hls_playlist, not_videos, numbered_clip
+from tests.support.clips import hls_playlist, not_videos, numbered_clip
 
 SPEC = ClipSpec(4, (InputSpec("frames", Frames.ALL, size=32, scale=32),))
 NOT_VIDEOS = not_videos()

@@ -15,8 +15,8 @@ from service.clip.decoding.container import open_video
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.clip.video import DecodeLimits
 from service.errors import OverLimit, Undecodable
-from tests.clips import numbered_clip
 from tests.service.clip.decoding.odd_clips import repeated_by_edit_list, superframes, tracks
+from tests.support.clips import numbered_clip
 
 SPEC = ClipSpec(4, (InputSpec("frames", Frames.ALL, size=32, scale=32),))
 

@@ -16,7 +16,6 @@ from service.clip.decoding.container import OpenVideo, open_video
 from service.clip.sampling import uniform_indices
 from service.clip.spec import ClipSpec
 from service.clip.video import DecodeLimits
-from tests.clips import ClipRecipe, audio_clip, numbered_clip, read_numbers, remuxed
 from tests.service.clip.decoding.exactness import ALL, assert_exact
 from tests.service.clip.decoding.odd_clips import (
     hidden_vp8,
@@ -26,6 +25,7 @@ from tests.service.clip.decoding.odd_clips import (
 )
 from tests.service.clip.decoding.undeclared import without_reorder_depth
 from tests.service.clip.fields import field_coded_clip
+from tests.support.clips import ClipRecipe, audio_clip, numbered_clip, read_numbers, remuxed
 
 X264 = {"preset": "veryfast", "qp": "4", "bf": "3", "b_strategy": "0", "g": "12", "threads": "1"}
 NO_B = X264 | {"bf": "0"}

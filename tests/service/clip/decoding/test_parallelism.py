@@ -14,8 +14,8 @@ from service.clip.decoding.parallelism import MAX_THREADS, Parallelism, choose_p
 from service.clip.decoding.plan import PacketIndex, PacketRun
 from service.clip.spec import ClipSpec
 from service.errors import InvalidParameter
-from tests.clips import ClipRecipe, numbered_clip
 from tests.service.clip.decoding.exactness import ALL
+from tests.support.clips import ClipRecipe, numbered_clip
 
 HD, SMALL = 1920 * 1080, 320 * 240
 EVERY = ClipSpec(40, ALL)

@@ -21,9 +21,9 @@ from service.clip.decoding.container import OpenVideo, open_video
 from service.clip.decoding.packets import PacketScan, scan_packets
 from service.clip.spec import ClipSpec
 from service.clip.video import DecodeLimits
-from tests.clips import numbered_clip, remuxed
 from tests.service.clip.decoding.exactness import ALL, assert_exact
 from tests.service.clip.decoding.test_oddities import changed_midway
+from tests.support.clips import numbered_clip, remuxed
 
 LIMITS = DecodeLimits()
 FRAMES = 60

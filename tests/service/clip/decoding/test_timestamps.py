@@ -16,10 +16,10 @@ from service.clip.sampling import uniform_indices
 from service.clip.spec import ClipSpec
 from service.clip.video import DecodedVideo
 from service.clip.windowing import WindowRule
-from tests.clips import numbered_clip, read_numbers
 from tests.service.clip.decoding.exactness import ALL
 from tests.service.clip.decoding.test_windows import SPEC as WINDOW_SPEC
 from tests.service.clip.decoding.test_windows import Collected, assert_windows
+from tests.support.clips import numbered_clip, read_numbers
 
 SPEC = ClipSpec(8, ALL)
 MS = Fraction(1, 1000)

@@ -16,11 +16,11 @@ from service.clip.decoding.container import open_video
 from service.clip.spec import ClipSpec
 from service.clip.video import DecodeLimits
 from service.errors import OverLimit, Undecodable
-from tests.clips import numbered_clip
 from tests.hostile.boxes import ebml
 from tests.service.clip.decoding.exactness import ALL
 from tests.service.clip.decoding.odd_clips import repeated_by_edit_list
 from tests.service.clip.decoding.test_limits import CountingFile
+from tests.support.clips import numbered_clip
 
 SPEC = ClipSpec(4, ALL)
 

@@ -25,13 +25,13 @@ from service.clip.video import DecodedWindows, DecodeLimits, WindowSample
 from service.clip.views import Views
 from service.clip.windowing import WindowRule, cut, microseconds
 from service.errors import NotAVideo, OverLimit, RequestError, Undecodable
-from tests.clips import LOSSLESS, numbered_clip, read_numbers, remuxed
 from tests.hostile.by_hand import by_hand
 from tests.hostile.damage import damaged_packets
 from tests.hostile.item import Item
 from tests.hostile.unusual import unusual
 from tests.service.clip.decoding.test_oddities import PLANNED, UNPLANNED
 from tests.service.clip.fields import field_coded_clip
+from tests.support.clips import LOSSLESS, numbered_clip, read_numbers, remuxed
 
 SPEC = ClipSpec(
     4, (InputSpec("little", Frames.EVEN, size=64, scale=64), InputSpec("big", Frames.ODD, size=32, scale=32))

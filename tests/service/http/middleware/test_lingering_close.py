@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.http.middleware import lingering_close as lingering
 from service.http.middleware.lingering_close import LingeringCloseMiddleware
-from tests.server import RunningServer
+from tests.support.server import RunningServer
 
 BODY = {"content-length": "1000"}
 

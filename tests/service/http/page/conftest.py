@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Page, browser
-from tests.long_clips import long_clip
-from tests.server import RunningServer
-from tests.tiny_models import colour_clip
-from tests.tools import need
+from tests.support.browser import Page, browser
+from tests.support.long_clips import long_clip
+from tests.support.server import RunningServer
+from tests.support.tiny_models import colour_clip
+from tests.support.tools import need
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Page
-from tests.server import RunningServer
 from tests.service.http.page.waits import CLIP_DONE, PROBLEM, answer, pause, table, time_of
+from tests.support.browser import Page
+from tests.support.server import RunningServer
 
 NOW = "[...document.querySelectorAll('#strip img')].findIndex((image) => image.classList.contains('now'))"
 VALUE = "document.getElementById('{}').getAttribute('aria-valuetext')"

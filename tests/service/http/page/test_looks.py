@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Page
-from tests.server import RunningServer, running_server
 from tests.service.http.page.conftest import opened
 from tests.service.http.page.waits import CLIP_DONE, PROBLEM, TIMELINE_DONE
+from tests.support.browser import Page
+from tests.support.server import RunningServer, running_server
 
 WIDTHS = (390, 768, 1440)
 SCHEMES = ("light", "dark")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from service.packages.folders import bundled_models
-from tests.browser import Page, browser
-from tests.server import RunningServer, running_server
 from tests.service.http.page.conftest import opened
 from tests.service.http.page.test_looks import check_looks
 from tests.service.http.page.waits import table
-from tests.tiny_models import TinyModel, write_package
-from tests.tools import need
+from tests.support.browser import Page, browser
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import TinyModel, write_package
+from tests.support.tools import need
 
 WIDTH, HEIGHT, RATE = 160, 120, 10
 IDLE = "document.getElementById('teach').getAttribute('aria-busy') !== 'true'"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Page
-from tests.server import RunningServer, running_server
 from tests.service.http.page.conftest import opened
 from tests.service.http.page.waits import CLIP_DONE, PROBLEM, TIMELINE_DONE, answer, pause, time_of
 from tests.service.http.routes.test_timeline import mostly_broken
+from tests.support.browser import Page
+from tests.support.server import RunningServer, running_server
 
 LANES = "document.getElementById('lanes').getAttribute('aria-valuetext')"
 

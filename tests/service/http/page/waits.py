@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.browser import Page
+from tests.support.browser import Page
 
 CLIP_DONE = "!document.getElementById('result').hidden && document.getElementById('bars').children.length"
 TIMELINE_DONE = "document.getElementById('windows-note').textContent.startsWith('Done')"

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from service.http.problems import PROBLEM_TYPES
-from tests.clips import audio_clip, numbered_clip, png_picture
-from tests.server import RunningServer
-from tests.tiny_models import colour_clip
+from tests.support.clips import audio_clip, numbered_clip, png_picture
+from tests.support.server import RunningServer
+from tests.support.tiny_models import colour_clip
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 STAGES = ["receive", "decode", "queue", "inference", "total"]

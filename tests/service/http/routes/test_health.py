@@ -6,7 +6,7 @@ import httpx
 import onnxruntime
 import pytest
 
-from tests.server import RunningServer
+from tests.support.server import RunningServer
 
 CONTRACT = {
     "blvnet_requests_total": "counter",

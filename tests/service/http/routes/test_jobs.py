@@ -15,12 +15,12 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from tests.http_servers import Received, Reply, answering
-from tests.long_clips import long_clip
-from tests.server import RunningServer, running_server
 from tests.service.http.routes.test_classify import assert_problem
 from tests.service.http.routes.test_timeline import RED_GREEN_RED
-from tests.tiny_models import colour_clip
+from tests.support.http_servers import Received, Reply, answering
+from tests.support.long_clips import long_clip
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import colour_clip
 
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 # The name `localhost` is listed too, but not its address 127.0.0.1.

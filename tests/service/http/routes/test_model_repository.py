@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server import RunningServer, running_server
-from tests.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, write_package
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, write_package
 
 ADMIN, USER = "the-admin-key", "a-user-key"
 DIGEST = "sha256:" + hashlib.sha256(ADMIN.encode()).hexdigest()

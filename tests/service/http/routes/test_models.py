@@ -6,8 +6,8 @@ from pathlib import Path
 
 import onnxruntime
 
-from tests.server import RunningServer, running_server
-from tests.tiny_models import LABELS, TinyModel, colour_clip, reference, write_package
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import LABELS, TinyModel, colour_clip, reference, write_package
 
 
 def test_list_has_the_models_and_the_limits(server: RunningServer) -> None:

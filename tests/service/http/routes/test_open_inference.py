@@ -17,8 +17,8 @@ import pytest
 
 from service.http.open_inference import tensors as open_inference
 from service.http.service import BODIES_IN_MEMORY
-from tests.server import RunningServer, running_server
-from tests.tiny_models import GAIN, ONE_STREAM, TinyModel, colour_clip, write_package
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import GAIN, ONE_STREAM, TinyModel, colour_clip, write_package
 
 INFER = "/v2/models/tiny/infer"
 LITTLE, BIG = [1, 4, 32, 32, 3], [1, 4, 16, 16, 3]

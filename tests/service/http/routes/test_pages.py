@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.browser import Page, browser
-from tests.server import RunningServer
-from tests.tools import need
+from tests.support.browser import Page, browser
+from tests.support.server import RunningServer
+from tests.support.tools import need
 
 ROOT = Path(__file__).parents[4]
 PAGE = ROOT / "service" / "http" / "page"

@@ -15,11 +15,11 @@ import pytest
 from service.http.problems import PROBLEM_TYPES
 from service.http.schemas.common import Problem
 from service.http.schemas.timeline import LINE, TimelineEnd, TimelineWindow
-from tests.clips import numbered_clip, remuxed
-from tests.long_clips import long_clip
-from tests.server import RunningServer, running_server
 from tests.service.http.routes.test_classify import BAD_BODIES, STAGES, assert_problem
-from tests.tiny_models import colour_clip
+from tests.support.clips import numbered_clip, remuxed
+from tests.support.long_clips import long_clip
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import colour_clip
 
 # Two seconds per colour.
 RED_GREEN_RED = colour_clip((255, 0, 0), (0, 255, 0), (255, 0, 0), frames=150)

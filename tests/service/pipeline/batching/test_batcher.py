@@ -20,8 +20,8 @@ from service.packages.manifest import GRAPH_FILE
 from service.pipeline.batching.batcher import Batcher, BatcherState, Inference
 from service.pipeline.batching.health import InferenceHealth
 from service.pipeline.batching.slots import Slots
-from tests.engines import CPU
-from tests.tiny_models import GAIN, ONE_STREAM, TinyModel, write_package
+from tests.support.engines import CPU
+from tests.support.tiny_models import GAIN, ONE_STREAM, TinyModel, write_package
 
 pytestmark = pytest.mark.anyio
 

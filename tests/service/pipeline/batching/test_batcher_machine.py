@@ -21,7 +21,7 @@ from service.errors import NotReady
 from service.pipeline.batching.batcher import Batcher, Inference
 from service.pipeline.batching.health import InferenceHealth
 from service.pipeline.batching.slots import Slots
-from tests.engines import CPU
+from tests.support.engines import CPU
 
 SLOTS = 2
 MODELS = st.integers(0, 1)

@@ -8,7 +8,7 @@ import pytest
 
 from service.engines.session import InferenceFailed
 from service.pipeline.batching.health import LEAST_BOUND_S, TIMES_LONGEST, InferenceHealth
-from tests.clock import Clock
+from tests.support.clock import Clock
 
 LIMIT_S = 30.0
 FOREVER_S = 3600.0

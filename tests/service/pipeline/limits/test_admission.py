@@ -20,7 +20,7 @@ from service.pipeline.limits.admission import (
     Admission,
     Throughput,
 )
-from tests.clock import Clock
+from tests.support.clock import Clock
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from service.pipeline.batching.slots import Slots
 from service.pipeline.models.entry import ModelState
 from service.pipeline.models.repository import ModelRepository
 from service.pipeline.models.served_model import ServedModel, ServedVersion
-from tests.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, write_package
+from tests.support.tiny_models import ONE_STREAM, TWO_STREAMS, TinyModel, write_package
 
 pytestmark = pytest.mark.anyio
 

@@ -28,8 +28,8 @@ from service.pipeline.batching.slots import Slots
 from service.pipeline.models import served_model
 from service.pipeline.models.served_model import ServedModel
 from service.settings import load_settings
-from tests.engines import CPU
-from tests.server import running_server
+from tests.support.engines import CPU
+from tests.support.server import running_server
 
 pytestmark = pytest.mark.anyio
 

@@ -23,7 +23,7 @@ from service.pipeline.recognizer import Recognizer
 from service.pipeline.recognizer import running as running_recognizer
 from service.pipeline.timeline import TimelineSummary
 from tests.service.pipeline.requests import classify, timeline
-from tests.tiny_models import ONE_STREAM, TinyModel, colour_clip, write_head, write_package
+from tests.support.tiny_models import ONE_STREAM, TinyModel, colour_clip, write_head, write_package
 
 pytestmark = pytest.mark.anyio
 
