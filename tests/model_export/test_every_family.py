@@ -1,12 +1,13 @@
 """Every family from labelled videos to a served package, with even feature maps and with odd ones.
 
-With odd ones, the graphs of every precision are compared with PyTorch too.
+An export compares its graphs with PyTorch in the precision of the package. With odd maps the graphs of the
+other precisions are compared too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,12 @@ import onnx
 import openvino
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from model_export.checkpoints.checkpoint import load_network, read_checkpoint
 from model_export.export import graphs as graph_files
-from model_export.export.calibration import Clip, synthetic_clips
+from model_export.export.calibration import synthetic_clips
 from model_export.export.checks.parity import CLIPS, check_parity, run_network
 from model_export.export.float16 import to_float16
-from model_export.export.int8 import quantize
 from model_export.export.onnx_graph import OUTPUTS, build_graph, check_graph
 from model_export.export.plan import VARIANTS
 from model_export.export.precision import BOUNDS, Precision
@@ -35,7 +34,15 @@ from tests.model_export.command import blvnet
 from tests.support.clips import ClipRecipe, encode
 from tests.support.server import running_server
 
-LABELS = ("dark", "bright")
+# The lowest and highest value of each colour channel in the videos of a label. Videos to calibrate int8 with
+# use all values. With two labels their logits would be close to 0, and the rounding of int8 large in them.
+LABELS = {
+    "red": ((128, 0, 0), (256, 128, 128)),
+    "green": ((0, 128, 0), (128, 256, 128)),
+    "blue": ((0, 0, 128), (128, 128, 256)),
+    "grey": ((64, 64, 64), (192, 192, 192)),
+}
+ALL_VALUES = ((0, 0, 0), (256, 256, 256))
 FAMILIES = [name for name in architectures() if name.endswith(f"-{MINI}")]
 EVEN, ODD = 64, 48  # 48 pixels give feature maps of side 3, which the big-little networks enlarge from side 2
 PRECISION = {EVEN: Precision.FP32, ODD: Precision.INT8}
@@ -68,8 +75,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
     return made
 
 
-def write_textures(folder: Path, count: int, low: int, high: int) -> None:
-    """Videos of moving coloured squares whose values are from `low` to `high`."""
+def write_textures(folder: Path, count: int, low: Sequence[int], high: Sequence[int]) -> None:
+    """Videos of moving coloured squares; `low` and `high` are the ends of the values of each channel."""
     folder.mkdir(parents=True)
     for index in range(count):
         squares = np.random.default_rng(index).integers(low, high, (16, 16, 3)).astype(np.uint8)
@@ -80,12 +87,12 @@ def write_textures(folder: Path, count: int, low: int, high: int) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dark and bright videos, and videos to calibrate int8 with, which use all values."""
+    """Videos of four labels, and videos to calibrate int8 with."""
     root = tmp_path_factory.mktemp("data")
-    for label, low, high in (("dark", 0, 128), ("bright", 128, 256)):
+    for label, (low, high) in LABELS.items():
         write_textures(root / "train" / label, 4, low, high)
         write_textures(root / "val" / label, 1, low, high)
-    write_textures(root / "calibration", 12, 0, 256)
+    write_textures(root / "calibration", 12, *ALL_VALUES)
     return root
 
 
@@ -103,7 +110,7 @@ def test_family_is_trained_exported_and_evaluated(
     run = tmp_path / "run"
     dataset = ("--dataset", "folder", "--data", data)
     network = ("--arch", arch, "--frames", 4, "--size", size)
-    short = ("--epochs", 2, "--batch-size", 4, "--no-augmentation", "--log-every", 1)
+    short = ("--epochs", 6, "--batch-size", 4, "--no-augmentation", "--log-every", 1)
     trained = blvnet("train", *dataset, *network, *short, "--workers", 0, "--no-cached", "--out", run)
     assert trained.status == 0, trained.stderr
     checkpoint = run / "last.pt"
@@ -119,15 +126,15 @@ def test_family_is_trained_exported_and_evaluated(
     assert exported.status == 0, exported.stderr
     judged = blvnet("evaluate", *dataset, "--split", "val", "--models", models, "--model", name, "--json")
     assert judged.status == 0, judged.stderr
-    assert json.loads(judged.stdout)["clips"] == 2
+    assert json.loads(judged.stdout)["clips"] == len(LABELS)
     if precision is Precision.FP32:  # the weights come back out of the graph, to train or export it again
         assert read_checkpoint(models / name).folded
     else:
-        compare_in_every_precision(checkpoint, graphs, tmp_path)
+        compare_in_float(checkpoint, graphs, tmp_path)
 
 
-def compare_in_every_precision(checkpoint: Path, graphs: Graphs, folder: Path) -> None:
-    """Compare both graphs with PyTorch, the second one in OpenVINO too."""
+def compare_in_float(checkpoint: Path, graphs: Graphs, folder: Path) -> None:
+    """Compare both float graphs with PyTorch, the second one in OpenVINO too."""
     network, config, _ = load_network(checkpoint)
     for key, value in network.state_dict().items():  # a branch times zero would hide a mistake in it
         assert value.any() or key.endswith((".bias", ".running_mean")), key
@@ -136,10 +143,13 @@ def compare_in_every_precision(checkpoint: Path, graphs: Graphs, folder: Path) -
     assert set(graphs) == set(GraphVariant)
     clips, probes = synthetic_clips(spec, CLIPS), probe_clips(spec)
     expected = run_network(network, spec, probes)
-    for precision in Precision:
+    for precision in (Precision.FP32, Precision.FP16):
         files = [folder / f"{precision}.onnx", folder / f"{precision}.openvino.onnx"]
         for file, variant in zip(files, (VARIANTS[precision], GraphVariant.CONV3D), strict=True):
-            graph = in_precision(graphs[variant], precision, [*clips, *rows(probes)])
+            graph = onnx.ModelProto()
+            graph.CopyFrom(graphs[variant])
+            if precision is Precision.FP16:
+                graph = to_float16(graph)
             check_graph(graph, spec)
             file.write_bytes(graph.SerializeToString())
         parities = check_parity(network, files, spec, clips, "made clips", precision)
@@ -152,28 +162,12 @@ def compare_in_every_precision(checkpoint: Path, graphs: Graphs, folder: Path) -
             assert np.abs(served[output] - values).max() <= bound * np.abs(values).max(), output
 
 
-def rows(batch: Mapping[str, NDArray[np.uint8]]) -> list[Clip]:
-    """The clips of a batch."""
-    return [dict(zip(batch, frames, strict=True)) for frames in zip(*batch.values(), strict=True)]
-
-
-def in_precision(graph: onnx.ModelProto, precision: Precision, clips: Sequence[Clip]) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph)
-    match precision:
-        case Precision.FP32:
-            return copy
-        case Precision.FP16:
-            return to_float16(copy)
-        case Precision.INT8:
-            return quantize(copy, clips)
-
-
 def test_service_serves_every_family(data: Path, models: Path) -> None:
     names = {path.name for path in models.iterdir()}  # what the tests above have exported
     assert names
-    video = (data / "val/bright/0.mp4").read_bytes()
-    with running_server(models, inference_threads=1) as server:
+    video = (data / "val/red/0.mp4").read_bytes()
+    # The export has checked each graph on each engine.
+    with running_server(models, inference_threads=1, provider="cpu") as server:
         for name in sorted(names):
             answer = server.post(video, model=name)
             assert answer.status_code == 200, answer.text
