@@ -137,23 +137,22 @@ def assert_same(first: object, second: object) -> None:
 
 
 @pytest.mark.parametrize("amp", list(Amp))
-@pytest.mark.parametrize(("questions", "step"), [(1, 1), (4, 3)])
-def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, questions: int, step: int, amp: Amp
-) -> None:
+def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, amp: Amp) -> None:
     config = TrainConfig(**{**vars(CONFIG), "amp": amp})
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole = tmp_path / "whole"
     assert run_all(whole, config).finished
-    stopped = trainer(parts, config).run(StopAfter(questions))
-    assert (stopped.finished, stopped.step) == (False, step)
-    torch.manual_seed(99)
-    assert trainer(parts, config).run(threading.Event(), resume=True).finished
-    for name in ("last.pt", "best.pt"):
-        first, second = saved(whole, name), saved(parts, name)
-        first.pop("elapsed_s")
-        second.pop("elapsed_s")
-        assert_same(first, second)
-    assert losses(whole) == losses(parts)
+    for questions, step in ((1, 1), (4, 3)):
+        parts = tmp_path / f"stopped after step {step}"
+        stopped = trainer(parts, config).run(StopAfter(questions))
+        assert (stopped.finished, stopped.step) == (False, step)
+        torch.manual_seed(99)
+        assert trainer(parts, config).run(threading.Event(), resume=True).finished
+        for name in ("last.pt", "best.pt"):
+            first, second = saved(whole, name), saved(parts, name)
+            first.pop("elapsed_s")
+            second.pop("elapsed_s")
+            assert_same(first, second)
+        assert losses(whole) == losses(parts)
 
 
 def test_adamw_learns_and_resumes_like_sgd(tmp_path: Path) -> None:
@@ -529,7 +528,7 @@ def test_accumulated_parts_add_up_to_the_batch(tmp_path: Path, readable: type[Ma
 def test_log_says_how_long_training_waits_for_data(tmp_path: Path) -> None:
     class SlowClips(MadeClips):
         def load(self, draw: Draw, example: Example) -> tuple[Pixels, ...]:
-            time.sleep(0.3)
+            time.sleep(0.05)
             return super().load(draw, example)
 
     run = trainer(tmp_path, data=SplitData(listing(), SlowClips()))
@@ -538,7 +537,8 @@ def test_log_says_how_long_training_waits_for_data(tmp_path: Path) -> None:
     assert all(0 < line["waiting"] <= 1 for line in log if line["kind"] == "step")
     epochs = [line for line in log if line["kind"] == "epoch"]
     assert len(epochs) == CONFIG.epochs
-    assert all(line["waiting_s"] >= 0.29 * COUNT for line in epochs)  # rounded to a tenth of a second
+    # Rounded to a tenth of a second.
+    assert all(line["waiting_s"] >= 0.05 * COUNT - 0.05 for line in epochs)
     assert isinstance(run.reporter.console.file, io.StringIO)
     assert "% of the time waiting for data" in run.reporter.console.file.getvalue()
 
