@@ -148,7 +148,7 @@ class ConflictError(ProblemError):
 class BusyError(ProblemError):
     """The service is overloaded or not ready, or a limit of the key is reached; retry later."""
 
-    codes = ("overloaded", "not_ready", "rate_limited", "storage_full", "training_failed")
+    codes = ("overloaded", "not_ready", "rate_limited", "storage_full", "jobs_unavailable", "training_failed")
 
 
 class DeadlineError(ProblemError):

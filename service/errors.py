@@ -12,8 +12,9 @@
     │   ├── Undecodable             undecodable          a video, but no frame can be decoded
     │   ├── InvalidParameter        invalid_parameter
     │   ├── OverLimit               over_limit           pixels, duration, tracks, ...
-    │   ├── JobsOff                 jobs_off             no folder for jobs is set
+    │   ├── JobsOff                 jobs_off             no place for jobs is set
     │   ├── JobNotFound             job_not_found
+    │   ├── JobsUnavailable         jobs_unavailable     the Redis that has the jobs does not answer
     │   ├── IdempotencyMismatch     idempotency_mismatch an Idempotency-Key is used for another job
     │   ├── TeachingOff             teaching_off         no folder for taught models is set
     │   ├── ExampleNotFound         example_not_found
@@ -139,9 +140,15 @@ class OverLimit(RequestError):
 
 
 class JobsOff(RequestError):
-    """Jobs are disabled: no folder for them is set."""
+    """Jobs are disabled: neither a folder nor a Redis for them is set."""
 
     code = "jobs_off"
+
+
+class JobsUnavailable(RetryAfter, RequestError):
+    """The Redis that has the jobs does not answer; jobs that it has acknowledged continue when it does."""
+
+    code = "jobs_unavailable"
 
 
 class JobNotFound(RequestError):
@@ -223,7 +230,7 @@ class Overloaded(RetryAfter, RequestError):
 
 
 class StorageFull(RetryAfter, RequestError):
-    """The disk that holds uploads is full."""
+    """The disk that holds uploads is full, or the memory that holds jobs."""
 
     code = "storage_full"
 

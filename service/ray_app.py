@@ -207,6 +207,7 @@ async def _report_metrics(metrics: Metrics) -> None:
     gauges: dict[str, Gauge] = {}
     while True:
         metrics.refresh()
+        await metrics.count_jobs()
         samples = (sample for family in metrics.registry.collect() for sample in family.samples)
         for sample in samples:
             if sample.name.startswith(METRICS_PREFIX):

@@ -25,7 +25,7 @@ from service.pipeline.core_config import BYTES_PER_MB, CoreConfig
 
 PREFIX = "BLVNET_"
 ORIGIN = re.compile(r"\*|https?://[^/\s?#@,]+")
-SECRET = ("api_keys", "admin_key", "redis_url", "webhook_secret")
+SECRET = ("api_keys", "admin_key", "redis_url", "jobs_redis_url", "webhook_secret")
 # The range that the Standard Webhooks specification recommends.
 MIN_WEBHOOK_SECRET_BYTES, MAX_WEBHOOK_SECRET_BYTES = 24, 64
 
@@ -113,7 +113,14 @@ class Settings(BaseSettings, CoreConfig):
         description="Size of the cache of answers, in MB of 10^6 bytes; 0 disables it.",
     )
     jobs_dir: Path | None = Field(
-        None, description="Folder for jobs, their videos and results; without one, jobs are disabled."
+        None,
+        description="Folder for jobs, their videos and results, on a local disk. Without it and without a "
+        "Redis for them, jobs are disabled.",
+    )
+    jobs_redis_url: SecretStr | None = Field(
+        None,
+        description="Redis for jobs, their videos and results, in place of the folder: for replicas on "
+        "several hosts. redis://HOST:PORT/DATABASE.",
     )
     jobs_at_once: int = Field(
         1, ge=1, le=100, description="Maximum number of jobs that run at the same time."
@@ -125,7 +132,8 @@ class Settings(BaseSettings, CoreConfig):
         10_000.0,
         gt=0,
         le=10_000_000,
-        description="Maximum total size of the videos of unfinished jobs, in MB of 10^6 bytes; above it 503.",
+        description="Maximum total size of the videos of unfinished jobs, in Redis with all results, in MB "
+        "of 10^6 bytes; above it 503.",
     )
     job_timeout_s: float = Field(
         7200.0, gt=0, le=864_000, description="Time limit for running one job; then it fails."
@@ -241,8 +249,18 @@ class Settings(BaseSettings, CoreConfig):
         if url is not None:
             if not re.match(r"rediss?(\+unix)?://.", url.get_secret_value()):
                 raise ValueError("it must start with redis://, rediss:// or redis+unix://")
-            if find_spec("limits") is None or find_spec("redis") is None:
-                raise ValueError(f"it needs more packages: {install_command('redis')}")
+            _check_packages("limits", "redis")
+        return url
+
+    @field_validator("jobs_redis_url")
+    @classmethod
+    def _check_jobs_redis(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if url is not None:
+            if not re.match(r"(rediss?|unix)://.", url.get_secret_value()):
+                raise ValueError("it must start with redis://, rediss:// or unix://")
+            if info.data.get("jobs_dir") is not None:
+                raise ValueError("it cannot be combined with BLVNET_JOBS_DIR")
+            _check_packages("saq", "redis")
         return url
 
     @field_validator("webhook_hosts", mode="before")
@@ -337,6 +355,11 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
             suggestion = f"; did you mean {close[0]}?" if close else ""
             raise BadSetting(f"{name} is set but is not a setting of the service{suggestion}")
     return unknown
+
+
+def _check_packages(*modules: str) -> None:
+    if any(find_spec(module) is None for module in modules):
+        raise ValueError(f"it needs more packages: {install_command('redis')}")
 
 
 def _read_keys(path: Path) -> tuple[str, ...]:

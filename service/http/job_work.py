@@ -1,13 +1,9 @@
-"""What is done for a job: the same as for the request of its kind, with a file in place of the response."""
+"""What is done for a job: the same as for the request of its kind, with a stored result and no response."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from pathlib import Path
-from typing import IO
+from contextlib import aclosing
 
 from structlog.contextvars import bound_contextvars
 
@@ -16,7 +12,6 @@ from service.http.schemas.timeline import TimelineEnd, TimelineWindow
 from service.jobs.job import Job, JobKind
 from service.jobs.store import JobStore
 from service.monitoring.metrics import Metrics
-from service.packages.atomic import atomic_write
 from service.pipeline.classification import Query
 from service.pipeline.limits.deadline import Deadline
 from service.pipeline.recognizer import Recognizer
@@ -51,6 +46,7 @@ class JobWork:
         Raises:
             RequestError: as for the request of this kind.
             OSError: the result cannot be written.
+            StorageFull, JobsUnavailable: the store cannot take the result or has no video.
         """
         with bound_contextvars(request_id=job.request_id, job=job.id):
             return await (self._classify(job) if job.kind is JobKind.CLASSIFY else self._timeline(job))
@@ -58,16 +54,19 @@ class JobWork:
     async def _classify(self, job: Job) -> str:
         started = time.monotonic()
         query = Query(**job.parameters)
-        async with self._recognizer.accept(
-            query.model, views=query.views, deadline=Deadline(self._timeout_s)
-        ) as accepted:
-            classification = await accepted.classify(self._store.video(job.id), query)
+        async with (
+            self._recognizer.accept(
+                query.model, views=query.views, deadline=Deadline(self._timeout_s)
+            ) as accepted,
+            self._store.video(job.id) as video,
+        ):
+            classification = await accepted.classify(video, query)
         total_ms = (time.monotonic() - started) * 1000
         answer = ClassifyAnswer.of(classification, total_ms=total_ms, request_id=job.request_id)
         self._metrics.classified(answer.model.name, answer.predictions[0].label, answer.timing_ms.stages())
         text = answer.model_dump_json()
-        async with _result_file(self._store.result(job.id)) as file:
-            await asyncio.to_thread(file.write, text.encode())
+        async with self._store.writing_result(job.id) as result:
+            await result.write(text.encode())
         return text
 
     async def _timeline(self, job: Job) -> str:
@@ -78,8 +77,9 @@ class JobWork:
             self._recognizer.accept(
                 query.model, deadline=Deadline(self._timeout_s), timeline=True
             ) as accepted,
-            _result_file(self._store.result(job.id)) as file,
-            aclosing(classify_windows(accepted, self._store.video(job.id), query)) as found,
+            self._store.video(job.id) as video,
+            self._store.writing_result(job.id) as result,
+            aclosing(classify_windows(accepted, video, query)) as found,
         ):
             name = accepted.model.manifest.name
             async for item in found:
@@ -89,24 +89,12 @@ class JobWork:
                     line = TimelineWindow.of(item)
                     if time.monotonic() - reported >= PROGRESS_S:
                         reported = time.monotonic()
-                        if not await asyncio.to_thread(
-                            self._store.progress, job.id, item.window + 1, item.windows
-                        ):
+                        if not await self._store.progress(job.id, item.window + 1, item.windows):
                             raise JobDeleted
                 else:
                     total_ms = (time.monotonic() - started) * 1000
                     line = end = TimelineEnd.of(item, total_ms=total_ms, request_id=job.request_id)
-                await asyncio.to_thread(file.write, line.model_dump_json().encode() + b"\n")
+                await result.write(line.model_dump_json().encode() + b"\n")
         assert end is not None
-        await asyncio.to_thread(self._store.progress, job.id, end.summary.windows, end.summary.windows)
+        await self._store.progress(job.id, end.summary.windows, end.summary.windows)
         return end.model_dump_json()
-
-
-@asynccontextmanager
-async def _result_file(path: Path) -> AsyncIterator[IO[bytes]]:
-    """`atomic_write`, whose waiting for the disk does not block the event loop."""
-    writing = atomic_write(path)
-    async with AsyncExitStack() as stack:
-        file = await asyncio.to_thread(writing.__enter__)
-        stack.push_async_exit(lambda *outcome: asyncio.to_thread(writing.__exit__, *outcome))
-        yield file

@@ -67,6 +67,7 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
     INTERNAL_ERROR: ProblemType(500, "Internal error"),
     "overloaded": ProblemType(503, "Service overloaded"),
     "storage_full": ProblemType(503, "No disk space for the upload"),
+    "jobs_unavailable": ProblemType(503, "Jobs unavailable"),
     "not_ready": ProblemType(503, "Service not ready"),
     "training_failed": ProblemType(503, "Training failed"),
     "deadline_exceeded": ProblemType(504, "Request timed out"),

@@ -11,6 +11,7 @@ from service.http.answer_cache import AnswerCache
 from service.http.job_work import JobWork
 from service.http.problems import problem_document_of
 from service.http.schemas.jobs import JobAnswer
+from service.jobs.folder_store import FolderStore
 from service.jobs.runner import JobRunner
 from service.jobs.store import JobStore
 from service.jobs.webhooks import Webhooks
@@ -55,9 +56,9 @@ class Service:
 
     def _open_jobs(self) -> JobRunner | None:
         settings = self.settings
-        if settings.jobs_dir is None:
+        store = _job_store(settings)
+        if store is None:
             return None
-        store = JobStore(settings.jobs_dir, settings.job_retention_s)
         secret = "" if settings.webhook_secret is None else settings.webhook_secret.get_secret_value()
         work = JobWork(self.recognizer, store, self.metrics, settings.job_timeout_s)
         return JobRunner(
@@ -163,6 +164,16 @@ class Service:
             self.teacher.close()
         if self._rate is not None:
             await self._rate.close()
+
+
+def _job_store(settings: Settings) -> JobStore | None:
+    if settings.jobs_dir is not None:
+        return FolderStore(settings.jobs_dir, settings.job_retention_s)
+    if settings.jobs_redis_url is None:
+        return None
+    from service.jobs.redis_store import RedisStore  # its packages are optional
+
+    return RedisStore(settings.jobs_redis_url.get_secret_value(), settings.job_retention_s)
 
 
 def _request_rate(settings: Settings) -> RequestRate | None:

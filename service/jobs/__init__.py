@@ -1,1 +1,1 @@
-"""Work that callers do not wait for: jobs in a folder, with their videos and results."""
+"""Work that callers do not wait for: jobs in a folder or in Redis, with their videos and results."""

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
-from typing import BinaryIO
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from service.errors import Overloaded, RequestError, RetryAfter, StorageFull
+from service.errors import Overloaded, RequestError, RetryAfter
 from service.jobs.job import UNFINISHED, Job, JobRequest
 from service.jobs.store import JobStore
 from service.jobs.webhooks import RETRY_PAUSES_S, Webhooks
 
 # How often to look for jobs that another process has queued or left, and for webhooks that are due.
 POLL_S = 1.0
-DELETE_EXPIRED_S = 60.0
 # A job that was interrupted this often probably crashes its process, so it fails instead of starting again.
 MAX_ATTEMPTS = 3
 RETRY_FULL_QUEUE_S = 60.0
@@ -29,7 +27,7 @@ WEBHOOK_LEASE_S = 60.0
 
 logger = logging.getLogger(__name__)
 
-# Runs a job: writes the result's file and returns the JSON for the job's document.
+# Runs a job: writes its result into the store and returns the JSON for the job's document.
 Perform = Callable[[Job], Awaitable[str]]
 
 
@@ -70,13 +68,14 @@ class JobRunner:
         self._max_pending_bytes = max_pending_bytes
         self._on_end = on_end
         self._arriving = 0
+        self._available = True
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._running: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Begin to run jobs."""
-        loops = [self._run_jobs] * self._at_once + [self._call_webhooks, self._delete_expired]
+        loops = [self._run_jobs] * self._at_once + [self._call_webhooks, self._upkeep]
         self._tasks = [asyncio.create_task(self._keep_running(loop), name=loop.__name__) for loop in loops]
 
     async def stop(self) -> None:
@@ -90,49 +89,41 @@ class JobRunner:
         """Stop, and close the store."""
         await self.stop()
         await self.webhooks.close()
-        self.store.close()
+        await self.store.close()
 
-    @contextmanager
-    def arriving(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def arriving(self) -> AsyncIterator[None]:
         """Reserve a place in the queue while a video is received.
 
         Raises:
             Overloaded: the queue is full.
+            JobsUnavailable: the store does not answer.
         """
-        counts = self.store.counts()
+        counts = await self.store.counts()
         if sum(counts[state] for state in UNFINISHED) + self._arriving >= self._max_pending:
             raise Overloaded(f"The job queue is full ({self._max_pending} jobs).", RETRY_FULL_QUEUE_S)
-        if self.store.pending_bytes() >= self._max_pending_bytes:
+        if await self.store.pending_bytes() >= self._max_pending_bytes:
             limit_mb = self._max_pending_bytes // 10**6
-            raise Overloaded(f"The videos of the queued jobs exceed {limit_mb} MB.", RETRY_FULL_QUEUE_S)
+            raise Overloaded(f"The stored jobs exceed {limit_mb} MB.", RETRY_FULL_QUEUE_S)
         self._arriving += 1
         try:
             yield
         finally:
             self._arriving -= 1
 
-    async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
-        """Copy a received video into the store, as `JobStore.keep_video`.
-
-        Raises:
-            StorageFull: the disk is full.
-        """
-        try:
-            return await asyncio.to_thread(self.store.keep_video, content)
-        except OSError as exc:
-            logger.exception("cannot keep the video of a job")
-            raise StorageFull("The disk for jobs is full.", RETRY_FULL_QUEUE_S) from exc
-
     async def add(self, job_id: str, request: JobRequest) -> Job:
         """Queue a job, as `JobStore.add`."""
-        job = await asyncio.to_thread(self.store.add, job_id, request)
+        job = await self.store.add(job_id, request)
         self._wake.set()
         return job
 
     async def delete(self, job: Job) -> None:
         """Delete a job and its result; one that runs is stopped."""
-        await asyncio.to_thread(self.store.delete, job.id)
-        if (task := self._running.get(job.id)) is not None:
+        await self.store.delete(job.id)
+        self._interrupt(job.id)
+
+    def _interrupt(self, job_id: str) -> None:
+        if (task := self._running.get(job_id)) is not None:
             task.cancel()
 
     async def _keep_running(self, loop: Callable[[], Awaitable[None]]) -> None:
@@ -140,26 +131,35 @@ class JobRunner:
         while True:
             try:
                 await loop()
+            except RetryAfter as exc:
+                if self._available:
+                    logger.error("jobs are interrupted: %s (%s)", exc.message, exc.__cause__)
+                self._available = False
             except Exception:  # a loop that has ended for any reason at all would leave its jobs forever
                 logger.exception("jobs are interrupted")
-                await asyncio.sleep(POLL_S)
+            await asyncio.sleep(POLL_S)
 
     async def _run_jobs(self) -> None:
         while True:
             self._wake.clear()
             async with AsyncExitStack() as claim:
-                job = claim.enter_context(self.store.claimed())
+                job = await claim.enter_async_context(self.store.claimed(self._interrupt))
+                if not self._available:
+                    logger.info("jobs are available again")
+                    self._available = True
                 if job is not None:
                     task = self._running[job.id] = asyncio.create_task(self._run(job), name=f"job {job.id}")
                     claim.callback(self._running.pop, job.id)
                     claim.push_async_callback(asyncio.wait, [task])
                     claim.callback(task.cancel)
                     await asyncio.wait([task])
-                    if not task.cancelled():  # else the job was deleted
+                    if not task.cancelled():  # else the job was deleted or is held by another process
                         task.result()
                     continue
+            # Not `wait_for`, which in Python 3.11 drops a cancellation that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
 
     async def _run(self, job: Job) -> None:
         if job.attempts > MAX_ATTEMPTS:
@@ -169,31 +169,31 @@ class JobRunner:
         try:
             result = await self._perform(job)
         except asyncio.CancelledError:  # deleted, or the service stops
-            await asyncio.to_thread(self.store.retry, job, 0.0, counted=False)
+            await self.store.retry(job, 0.0, counted=False)
             raise
         except RetryAfter as exc:
-            await asyncio.to_thread(self.store.retry, job, exc.retry_after_s, counted=False)
+            await self.store.retry(job, exc.retry_after_s, counted=False)
         except Exception as exc:  # noqa: BLE001 - or the job would be repeated at every start
             await self._fail(job, exc)
         else:
-            if await asyncio.to_thread(self.store.finish, job, result):
+            if await self.store.finish(job, result):
                 await self._ended(job)
 
     async def _fail(self, job: Job, exc: Exception) -> None:
         if not isinstance(exc, RequestError):
             logger.error("job failed unexpectedly", extra={"job": job.id}, exc_info=exc)
-        if await asyncio.to_thread(self.store.fail, job, self._problem(exc, job.request_id)):
+        if await self.store.fail(job, self._problem(exc, job.request_id)):
             await self._ended(job)
 
     async def _ended(self, job: Job) -> None:
-        ended = await asyncio.to_thread(self.store.get, job.id)
+        ended = await self.store.get(job.id)
         if ended is not None:
             logger.info("job ended", extra={"job": job.id, "state": ended.state.value})
             self._on_end(ended)
 
     async def _call_webhooks(self) -> None:
         while True:
-            due = await asyncio.to_thread(self.store.due_webhooks, WEBHOOKS_AT_ONCE, WEBHOOK_LEASE_S)
+            due = await self.store.due_webhooks(WEBHOOKS_AT_ONCE, WEBHOOK_LEASE_S)
             await asyncio.gather(*(self._call_webhook(job) for job in due))
             await asyncio.sleep(POLL_S)
 
@@ -202,9 +202,9 @@ class JobRunner:
         delivered = await self.webhooks.deliver(job.webhook, job.id, self._document(job))
         left = RETRY_PAUSES_S[job.webhook_attempts :]
         pause_s = None if delivered or not left else left[0]
-        await asyncio.to_thread(self.store.webhook_tried, job, delivered=delivered, next_in_s=pause_s)
+        await self.store.webhook_tried(job, delivered=delivered, next_in_s=pause_s)
 
-    async def _delete_expired(self) -> None:
+    async def _upkeep(self) -> None:
         while True:
-            await asyncio.to_thread(self.store.delete_expired)
-            await asyncio.sleep(DELETE_EXPIRED_S)
+            await self.store.upkeep()
+            await asyncio.sleep(self.store.upkeep_s)

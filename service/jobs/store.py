@@ -1,126 +1,65 @@
-"""Jobs in a folder: an SQLite database, and a file for each video and each result.
-
-    JOBS_DIR/jobs.sqlite3      states and parameters
-    JOBS_DIR/videos/ID         the video, until the job has finished
-    JOBS_DIR/results/ID        the answer (JSON) or the lines of a timeline (NDJSON), until the job expires
-
-Several processes of one machine may use the same folder. The process that runs a job holds a lock on its
-video, which the kernel releases when the process ends, even if it is killed. A job that is marked as running
-and has no lock was interrupted.
-"""
+"""What keeps jobs: `FolderStore` for the processes of one host, `RedisStore` for replicas on several."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import secrets
-import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
-from service.errors import BlvnetError, IdempotencyMismatch
-from service.jobs.job import UNFINISHED, Job, JobKind, JobRequest, JobState
-from service.packages.atomic import atomic_write
+from service.errors import IdempotencyMismatch
+from service.jobs.job import Job, JobRequest, JobState
 
 COPY_BYTES = 1_000_000
-LOCK_WAIT_S = 10.0
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,
-    parameters TEXT NOT NULL,
-    caller TEXT NOT NULL,
-    request_id TEXT NOT NULL,
-    idempotency_key TEXT,
-    video_sha256 TEXT NOT NULL,
-    video_bytes INTEGER NOT NULL,
-    webhook TEXT,
-    state TEXT NOT NULL DEFAULT 'queued',
-    created_s REAL NOT NULL,
-    not_before_s REAL NOT NULL DEFAULT 0,
-    started_s REAL,
-    finished_s REAL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    windows INTEGER NOT NULL DEFAULT 0,
-    windows_total INTEGER NOT NULL DEFAULT 0,
-    result TEXT,
-    problem TEXT,
-    webhook_attempts INTEGER NOT NULL DEFAULT 0,
-    webhook_due_s REAL,
-    webhook_delivered INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE UNIQUE INDEX IF NOT EXISTS idempotency ON jobs (caller, idempotency_key)
-    WHERE idempotency_key IS NOT NULL;
-CREATE INDEX IF NOT EXISTS states ON jobs (state, created_s);
-"""
 
 
-class JobStore:
-    """The jobs of one folder. Methods block for some milliseconds and may be called from any thread.
+class ResultWriter(Protocol):
+    """Takes the bytes of a result in pieces."""
 
-    Args:
-        folder: the folder; made if it does not exist.
+    async def write(self, data: bytes) -> None:
+        """Append bytes."""
+
+
+class JobStore(Protocol):
+    """Jobs with their videos and results.
+
+    A job is held by at most one runner. What a runner records about a job that it holds no longer, because it
+    was deleted or because another runner has taken it up, is refused.
+
+    Every method that reads or changes jobs may raise `JobsUnavailable`.
+
+    Attributes:
         retention_s: how long finished jobs are kept.
-        clock: seconds since 1970.
-
-    Raises:
-        BlvnetError: the folder cannot be used.
+        upkeep_s: how often to call `upkeep`.
     """
 
-    def __init__(self, folder: Path, retention_s: float, clock: Callable[[], float] = time.time) -> None:
-        self.retention_s = retention_s
-        self._videos, self._results = folder / "videos", folder / "results"
-        self._clock = clock
-        self._lock = threading.Lock()
-        try:
-            for path in (self._videos, self._results):
-                path.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                folder / "jobs.sqlite3", timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False
-            )
-            self._database.row_factory = sqlite3.Row
-            # With a write-ahead log readers do not wait for writers; FULL syncs it at every commit.
-            self._database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {SCHEMA}")
-        except (OSError, sqlite3.Error) as exc:
-            raise BlvnetError(f"jobs cannot be kept in {folder}: {exc}") from exc
+    retention_s: float
+    upkeep_s: float
 
-    def close(self) -> None:
-        """Close the database; the jobs stay."""
-        with self._lock:
-            self._database.close()
+    async def close(self) -> None:
+        """Release connections; the jobs stay."""
 
-    def video(self, job_id: str) -> Path:
-        """Where the video of a job is."""
-        return self._videos / job_id
-
-    def result(self, job_id: str) -> Path:
-        """Where the result of a job is, once it is done."""
-        return self._results / job_id
-
-    def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
-        """Copy the video of a new job into the folder; return the job's id and the video's SHA-256.
+    def video(self, job_id: str) -> AbstractAsyncContextManager[Path | BinaryIO]:
+        """The video of an unfinished job, during the block.
 
         Raises:
-            OSError: it cannot be written.
+            StorageFull: there is no disk space for it.
         """
-        job_id, digest = secrets.token_hex(16), hashlib.sha256()
-        with atomic_write(self.video(job_id)) as file:
-            if isinstance(content, bytes):
-                digest.update(content)
-                file.write(content)
-            else:
-                content.seek(0)
-                while piece := content.read(COPY_BYTES):
-                    digest.update(piece)
-                    file.write(piece)
-        return job_id, digest.hexdigest()
 
-    def add(self, job_id: str, request: JobRequest) -> Job:
+    def result(self, job_id: str) -> AbstractAsyncContextManager[Path | None]:
+        """A file with the result of a job that is done, during the block; None if there is none any more."""
+
+    def writing_result(self, job_id: str) -> AbstractAsyncContextManager[ResultWriter]:
+        """Replace the result of a held job by what the block writes, once it has ended without an error."""
+
+    async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
+        """Copy the video of a new job into the store; return the job's id and the video's SHA-256.
+
+        Raises:
+            StorageFull: there is no space for it.
+        """
+
+    async def add(self, job_id: str, request: JobRequest) -> Job:
         """Queue a job whose video is kept already.
 
         If the caller has used the idempotency key before, the video is dropped and the earlier job returned.
@@ -128,182 +67,59 @@ class JobStore:
         Raises:
             IdempotencyMismatch: the earlier job had other parameters or another video.
         """
-        row = {
-            "id": job_id,
-            "kind": request.kind.value,
-            "parameters": json.dumps(dict(request.parameters), sort_keys=True),
-            "caller": request.caller,
-            "request_id": request.request_id,
-            "idempotency_key": request.idempotency_key,
-            "video_sha256": request.video_sha256,
-            "video_bytes": request.video_bytes,
-            "webhook": request.webhook,
-            "created_s": self._clock(),
-        }
-        columns, places = ", ".join(row), ", ".join(f":{name}" for name in row)
-        statement = f"INSERT INTO jobs ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608 - own names
-        with ExitStack() as unless_added:
-            unless_added.callback(self.video(job_id).unlink)
-            with self._lock:
-                added = self._database.execute(statement, row).rowcount
-            if not added:
-                (earlier,) = self._select(
-                    "caller = ? AND idempotency_key = ?", request.caller, request.idempotency_key
-                )
-                compared = ("kind", "parameters", "video_sha256", "webhook")
-                if any(getattr(earlier, name) != getattr(request, name) for name in compared):
-                    raise IdempotencyMismatch(
-                        "This Idempotency-Key was used for a job with other parameters or another video."
-                    )
-                return earlier
-            unless_added.pop_all()
-        job = self.get(job_id)
-        assert job is not None
-        return job
 
-    def get(self, job_id: str) -> Job | None:
+    async def get(self, job_id: str) -> Job | None:
         """A job by its id."""
-        return next(iter(self._select("id = ?", job_id)), None)
 
-    @contextmanager
-    def claimed(self) -> Iterator[Job | None]:
-        """Start the oldest job that is due and that no process runs, and hold it during the block.
+    def claimed(
+        self, on_lost: Callable[[str], None] | None = None
+    ) -> AbstractAsyncContextManager[Job | None]:
+        """Start a job that is due and that no process runs, and hold it during the block.
 
         Yields None if there is no such job.
+
+        Args:
+            on_lost: is called with the job's id if the store finds that it is held no longer.
         """
-        condition = "state IN ('queued', 'running') AND not_before_s <= ? ORDER BY created_s"
-        for job in self._select(condition, self._clock()):
-            try:
-                video = self.video(job.id).open("rb")
-            except FileNotFoundError:  # finished meanwhile by another process
-                continue
-            with video:
-                try:
-                    fcntl.flock(video, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                started = self._change(
-                    job.id,
-                    UNFINISHED,
-                    state=JobState.RUNNING,
-                    started_s=self._clock(),
-                    attempts=job.attempts + 1,
-                )
-                if started:
-                    yield self.get(job.id)
-                    return
-        yield None
 
-    def progress(self, job_id: str, windows: int, windows_total: int) -> bool:
-        """Record the progress of a running job; False if it was deleted."""
-        return self._change(job_id, (JobState.RUNNING,), windows=windows, windows_total=windows_total)
+    async def progress(self, job_id: str, windows: int, windows_total: int) -> bool:
+        """Record the progress of a held job; False if it is held no longer."""
 
-    def retry(self, job: Job, delay_s: float, *, counted: bool) -> None:
-        """Queue a running job again, in `delay_s` seconds; without `counted` the attempt is forgotten."""
-        self._change(
-            job.id,
-            (JobState.RUNNING,),
-            state=JobState.QUEUED,
-            not_before_s=self._clock() + delay_s,
-            attempts=job.attempts - (not counted),
-        )
+    async def retry(self, job: Job, delay_s: float, *, counted: bool) -> None:
+        """Queue a held job again, in `delay_s` seconds; without `counted` the attempt is forgotten."""
 
-    def finish(self, job: Job, result: str) -> bool:
-        """Record the result of a running job; False if it was deleted."""
-        return self._end(job, JobState.DONE, result=result)
+    async def finish(self, job: Job, result: str) -> bool:
+        """Record the result of a held job; False if it is held no longer."""
 
-    def fail(self, job: Job, problem: Mapping[str, Any]) -> bool:
-        """Record why a job failed; False if it was deleted."""
-        return self._end(job, JobState.FAILED, problem=json.dumps(dict(problem)))
+    async def fail(self, job: Job, problem: Mapping[str, Any]) -> bool:
+        """Record why a held job failed; False if it is held no longer."""
 
-    def delete(self, job_id: str) -> None:
-        """Forget a job and its files; a process that runs it notices at its next progress or at its end."""
-        with self._lock:
-            self._database.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-        self.video(job_id).unlink(missing_ok=True)
-        self.result(job_id).unlink(missing_ok=True)
+    async def delete(self, job_id: str) -> None:
+        """Forget a job with its video and result."""
 
-    def delete_expired(self) -> None:
-        """Delete jobs that finished longer ago than the retention time, and files without a job."""
-        finished = "finished_s IS NOT NULL AND finished_s <= ?"
-        expired = self._select(finished, self._clock() - self.retention_s)
-        for job in expired:
-            self.delete(job.id)
-        for folder in (self._videos, self._results):
-            for path in folder.iterdir():
-                # What is not old may belong to a submission that is not in the database yet.
-                old = path.stat().st_mtime < time.time() - self.retention_s
-                if old and self.get(path.name) is None:
-                    path.unlink(missing_ok=True)
+    async def upkeep(self) -> None:
+        """Delete what has expired, and take back the jobs of processes that have ended."""
 
-    def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
+    async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
         """Up to `limit` jobs whose webhook is to be called now by this process.
 
         They are due again after `lease_s`, unless `webhook_tried` is called before.
         """
-        now = self._clock()
-        due = self._select("webhook_due_s <= ? ORDER BY webhook_due_s LIMIT ?", now, limit)
-        statement = "UPDATE jobs SET webhook_due_s = ? WHERE id = ? AND webhook_due_s = ?"
-        with self._lock:
-            return [
-                job
-                for job in due
-                if self._database.execute(statement, (now + lease_s, job.id, job.webhook_due_s)).rowcount
-            ]
 
-    def webhook_tried(self, job: Job, *, delivered: bool, next_in_s: float | None) -> None:
+    async def webhook_tried(self, job: Job, *, delivered: bool, next_in_s: float | None) -> None:
         """Record a delivery, and when to try again; None for never."""
-        self._change(
-            job.id,
-            tuple(JobState),
-            webhook_attempts=job.webhook_attempts + 1,
-            webhook_delivered=int(delivered),
-            webhook_due_s=None if next_in_s is None else self._clock() + next_in_s,
-        )
 
-    def counts(self) -> dict[JobState, int]:
+    async def counts(self) -> dict[JobState, int]:
         """Number of jobs in each state."""
-        with self._lock:
-            rows = self._database.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
-        found = {JobState(state): count for state, count in rows}
-        return {state: found.get(state, 0) for state in JobState}
 
-    def pending_bytes(self) -> int:
-        """Total size of the videos of unfinished jobs."""
-        with self._lock:
-            row = self._database.execute(
-                "SELECT coalesce(sum(video_bytes), 0) FROM jobs WHERE state IN ('queued', 'running')"
-            ).fetchone()
-        return int(row[0])
-
-    def _end(self, job: Job, state: JobState, **values: Any) -> bool:
-        now = self._clock()
-        due = None if job.webhook is None else now
-        ended = self._change(job.id, UNFINISHED, state=state, finished_s=now, webhook_due_s=due, **values)
-        (self.video(job.id) if ended else self.result(job.id)).unlink(missing_ok=True)
-        return ended
-
-    def _change(self, job_id: str, allowed: tuple[JobState, ...], **values: Any) -> bool:
-        """Change columns of a job if it is in one of the allowed states; return whether it was."""
-        assignments = ", ".join(f"{name} = ?" for name in values)
-        states = ", ".join("?" for _ in allowed)
-        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND state IN ({states})"  # noqa: S608 - own names
-        with self._lock:
-            return self._database.execute(statement, (*values.values(), job_id, *allowed)).rowcount > 0
-
-    def _select(self, condition: str, *values: Any) -> list[Job]:
-        with self._lock:
-            rows = self._database.execute(f"SELECT * FROM jobs WHERE {condition}", values).fetchall()  # noqa: S608
-        return [_job(row) for row in rows]
+    async def pending_bytes(self) -> int:
+        """What is stored and counts against the limit: at least the videos of unfinished jobs."""
 
 
-def _job(row: sqlite3.Row) -> Job:
-    values = {name: row[name] for name in row.keys() if name != "not_before_s"}  # noqa: SIM118 - a Row iterates values
-    values |= {
-        "kind": JobKind(row["kind"]),
-        "state": JobState(row["state"]),
-        "parameters": json.loads(row["parameters"]),
-        "problem": None if row["problem"] is None else json.loads(row["problem"]),
-        "webhook_delivered": bool(row["webhook_delivered"]),
-    }
-    return Job(**values)
+def check_same(earlier: Job, request: JobRequest) -> None:
+    """Raise `IdempotencyMismatch` unless a request is the one that an earlier job was made for."""
+    compared = ("kind", "parameters", "video_sha256", "webhook")
+    if any(getattr(earlier, name) != getattr(request, name) for name in compared):
+        raise IdempotencyMismatch(
+            "This Idempotency-Key was used for a job with other parameters or another video."
+        )

@@ -27,6 +27,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from service.errors import JobsUnavailable
 from service.jobs.runner import JobRunner
 from service.observer import Observer, RestartReason, TrainingResult
 from service.pipeline.models.entry import ModelEntry
@@ -220,9 +221,6 @@ class Metrics(Observer):
         self._decode_workers.set(self._recognizer.decoding.workers)
         for sandbox in SANDBOXES:
             self._decode_sandbox.labels(sandbox).set(sandbox in self._recognizer.decoding.sandbox)
-        if self._job_runner is not None:
-            for state, count in self._job_runner.store.counts().items():
-                self._jobs.labels(state.value).set(count)
         self._models.update(self._recognizer.models.entries())
 
     async def render(self, accept: str) -> tuple[bytes, str]:
@@ -233,7 +231,20 @@ class Metrics(Observer):
         encode, content_type = choose_encoder(accept)
         async with self._rendering:
             self.refresh()
+            await self.count_jobs()
             return await asyncio.to_thread(encode, self.registry), content_type
+
+    async def count_jobs(self) -> None:
+        """Copy the number of jobs into the metrics; there is none while the jobs cannot be reached."""
+        if self._job_runner is None:
+            return
+        try:
+            counts = await self._job_runner.store.counts()
+        except JobsUnavailable:
+            self._jobs.clear()
+            return
+        for state, count in counts.items():
+            self._jobs.labels(state.value).set(count)
 
     def classified(self, model: str, label: str, stages_ms: Mapping[str, float] | None) -> None:
         """Count a classified clip or window by its best label, and its stages if it took any."""

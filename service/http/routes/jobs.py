@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -28,7 +30,7 @@ async def require_jobs(service: CurrentService) -> JobRunner:
         JobsOff: they are disabled.
     """
     if service.jobs is None:
-        raise JobsOff("Jobs are disabled: no folder for them is set (BLVNET_JOBS_DIR).")
+        raise JobsOff("Jobs are disabled: neither BLVNET_JOBS_DIR nor BLVNET_JOBS_REDIS_URL is set.")
     return service.jobs
 
 
@@ -49,7 +51,7 @@ IdempotencyKey = Annotated[
     summary="Submit a job",
     status_code=202,
     response_model=JobAnswer,
-    responses=problems(*UPLOAD_PROBLEMS, "jobs_off", "idempotency_mismatch"),
+    responses=problems(*UPLOAD_PROBLEMS, "jobs_off", "jobs_unavailable", "idempotency_mismatch"),
     openapi_extra=VIDEO_BODY,
     dependencies=[Depends(take_share)],
 )
@@ -77,40 +79,70 @@ async def submit_job(
     webhook = None if parameters.webhook is None else str(parameters.webhook)
     if webhook is not None:
         jobs.webhooks.check(webhook)
-    with jobs.arriving():
-        async with received_video(request, UploadLimits.of(service.settings)) as upload:
-            record.received(upload.size_bytes)
-            job_id, digest = await jobs.keep_video(upload.content)
-            wanted = JobRequest(
-                kind=parameters.kind,
-                parameters=values,
-                caller=caller or "",
-                request_id=record.request_id,
-                idempotency_key=idempotency_key,
-                video_sha256=digest,
-                video_bytes=upload.size_bytes,
-                webhook=webhook,
-            )
-            job = await jobs.add(job_id, wanted)
+    async with jobs.arriving(), received_video(request, UploadLimits.of(service.settings)) as upload:
+        record.received(upload.size_bytes)
+        job_id, digest = await jobs.store.keep_video(upload.content)
+        wanted = JobRequest(
+            kind=parameters.kind,
+            parameters=values,
+            caller=caller or "",
+            request_id=record.request_id,
+            idempotency_key=idempotency_key,
+            video_sha256=digest,
+            video_bytes=upload.size_bytes,
+            webhook=webhook,
+        )
+        job = await jobs.add(job_id, wanted)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobAnswer.of(job, jobs.store.retention_s)
+
+
+async def find_job(job_id: str, jobs: Jobs, caller: Caller) -> Job:
+    """A job of the caller.
+
+    Raises:
+        JobNotFound: there is none with this id.
+    """
+    job = await jobs.store.get(job_id)
+    if job is None or job.caller != (caller or ""):
+        raise JobNotFound(
+            f"There is no job {job_id[:64]!r}; finished jobs are deleted after {jobs.store.retention_s:g} s."
+        )
+    return job
+
+
+OwnJob = Annotated[Job, Depends(find_job)]
+
+
+async def result_file(job: OwnJob, jobs: Jobs) -> AsyncIterator[Path]:
+    """A file with the result of a job, until it has been sent.
+
+    Raises:
+        JobNotFound: the job has no result.
+    """
+    if job.state is not JobState.DONE:
+        raise JobNotFound(f"Job {job.id} has no result: it is {job.state.value}.")
+    async with jobs.store.result(job.id) as path:
+        if path is None:
+            raise JobNotFound(f"Job {job.id} has no result: it has been deleted.")
+        yield path
 
 
 @router.get(
     "/{job_id}",
     summary="Describe a job",
-    responses=problems("unauthorized", "jobs_off", "job_not_found"),
+    responses=problems("unauthorized", "jobs_off", "jobs_unavailable", "job_not_found"),
 )
-async def get_job(job_id: str, jobs: Jobs, caller: Caller) -> JobAnswer:
+async def get_job(job: OwnJob, jobs: Jobs) -> JobAnswer:
     """State, progress and result of a job; only with the API key that submitted it."""
-    return JobAnswer.of(_find(jobs, caller, job_id), jobs.store.retention_s)
+    return JobAnswer.of(job, jobs.store.retention_s)
 
 
 @router.get(
     "/{job_id}/result",
     summary="Result of a job",
     response_class=FileResponse,
-    responses=problems("unauthorized", "jobs_off", "job_not_found")
+    responses=problems("unauthorized", "jobs_off", "jobs_unavailable", "job_not_found", "storage_full")
     | {
         200: {
             "description": "The answer of `/v1/classify` as JSON, or the lines of `/v1/timeline` as NDJSON.",
@@ -118,30 +150,18 @@ async def get_job(job_id: str, jobs: Jobs, caller: Caller) -> JobAnswer:
         }
     },
 )
-async def get_job_result(job_id: str, jobs: Jobs, caller: Caller) -> FileResponse:
+async def get_job_result(job: OwnJob, path: Annotated[Path, Depends(result_file)]) -> FileResponse:
     """The complete answer of a job that is done."""
-    job = _find(jobs, caller, job_id)
-    if job.state is not JobState.DONE:
-        raise JobNotFound(f"Job {job.id} has no result: it is {job.state.value}.")
     kind = "application/json" if job.kind is JobKind.CLASSIFY else NDJSON_TYPE
-    return FileResponse(jobs.store.result(job.id), media_type=kind)
+    return FileResponse(path, media_type=kind)
 
 
 @router.delete(
     "/{job_id}",
     summary="Delete a job",
     status_code=204,
-    responses=problems("unauthorized", "jobs_off", "job_not_found"),
+    responses=problems("unauthorized", "jobs_off", "jobs_unavailable", "job_not_found"),
 )
-async def delete_job(job_id: str, jobs: Jobs, caller: Caller) -> None:
+async def delete_job(job: OwnJob, jobs: Jobs) -> None:
     """Stop a job, and delete it with its video and result."""
-    await jobs.delete(_find(jobs, caller, job_id))
-
-
-def _find(jobs: JobRunner, caller: str | None, job_id: str) -> Job:
-    job = jobs.store.get(job_id)
-    if job is None or job.caller != (caller or ""):
-        raise JobNotFound(
-            f"There is no job {job_id[:64]!r}; finished jobs are deleted after {jobs.store.retention_s:g} s."
-        )
-    return job
+    await jobs.delete(job)

@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-import redis
 
 from benchmarks.common.service_process import free_port
 from service.access.keys import LocalRate
 from service.access.shared_rate import SharedRate
+from tests.support.redis_server import redis_server
 from tests.support.server import RunningServer, running_server
-from tests.support.tools import need
-
-
-@contextmanager
-def redis_server(port: int) -> Iterator[None]:
-    """A Redis on a port of the loopback interface that stores nothing on disk."""
-    need("redis-server", package="redis-server")
-    command = [
-        "redis-server",
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--loglevel",
-        "warning",
-    ]
-    with subprocess.Popen(command) as process, redis.Redis(port=port) as client:
-        try:
-            while True:
-                with suppress(redis.ConnectionError):
-                    client.ping()
-                    break
-                assert process.poll() is None
-                time.sleep(0.01)
-            yield
-        finally:
-            process.terminate()
 
 
 def test_replicas_together_accept_exactly_the_limit(tiny_models: Path, red_clip: bytes) -> None:

@@ -1,66 +1,97 @@
-"""The job runner when its own records fail."""
+"""The job runner when its own records fail, and when it cannot reach them."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.common.service_process import free_port
 from service.jobs import runner as runner_module
 from service.jobs.job import Job, JobState
-from service.jobs.runner import JobRunner
+from service.jobs.runner import JobRunner, Perform
 from service.jobs.store import JobStore
 from service.jobs.webhooks import Webhooks
-from tests.service.jobs.test_store import added
+from tests.support.job_places import Place, added
+from tests.support.redis_server import redis_server
 
 
-def test_error_of_a_record_is_logged_and_the_job_runs_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def runner_of(store: JobStore, perform: Perform, ended: asyncio.Future[Job]) -> JobRunner:
+    def problem(exc: Exception, request_id: str) -> dict[str, Any]:
+        raise AssertionError(exc)
+
+    return JobRunner(
+        store,
+        perform,
+        problem=problem,
+        document=str,
+        webhooks=Webhooks([], ""),
+        at_once=1,
+        max_pending=8,
+        max_pending_bytes=10**6,
+        on_end=ended.set_result,
+    )
+
+
+@pytest.mark.anyio
+async def test_error_of_a_record_is_logged_and_the_job_runs_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(runner_module, "POLL_S", 0.01)
-    store = JobStore(tmp_path, 60.0)
-    job_id = added(store).id
-    finish = store.finish
-    failures: Iterator[Exception] = iter([sqlite3.OperationalError("database or disk is full")])
-
-    def finish_later(job: Job, result: str) -> bool:
-        for failure in failures:
-            raise failure
-        return finish(job, result)
-
-    monkeypatch.setattr(store, "finish", finish_later)
     attempts: list[int] = []
 
     async def perform(job: Job) -> str:
         attempts.append(job.attempts)
         return "{}"
 
-    async def run() -> Job:
+    async with place.opened() as store:
+        job_id = (await added(store)).id
+        finish = store.finish
+        failures: Iterator[Exception] = iter([sqlite3.OperationalError("database or disk is full")])
+
+        async def finish_later(job: Job, result: str) -> bool:
+            for failure in failures:
+                raise failure
+            return await finish(job, result)
+
+        monkeypatch.setattr(store, "finish", finish_later)
         ended: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-        jobs = JobRunner(
-            store,
-            perform,
-            problem=problem,
-            document=str,
-            webhooks=Webhooks([], ""),
-            at_once=1,
-            max_pending=8,
-            max_pending_bytes=10**6,
-            on_end=ended.set_result,
-        )
+        jobs = runner_of(store, perform, ended)
         jobs.start()
-        try:
-            return await ended
-        finally:
-            await jobs.close()
-
-    def problem(exc: Exception, request_id: str) -> dict[str, Any]:
-        raise AssertionError(exc)
-
-    done = asyncio.run(run())
+        done = await ended
+        await jobs.stop()
+        await jobs.webhooks.close()
     assert (done.id, done.state, attempts) == (job_id, JobState.DONE, [1, 2])
     assert "database or disk is full" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_outage_of_redis_is_one_line_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner_module, "POLL_S", 0.01)
+    caplog.set_level(logging.INFO, logger=runner_module.__name__)
+    port = free_port()
+
+    async def perform(job: Job) -> str:
+        return "{}"
+
+    async with Place(f"redis://127.0.0.1:{port}/0").opened() as store:
+        ended: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        jobs = runner_of(store, perform, ended)
+        jobs.start()
+        while not caplog.text:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        with redis_server(port):
+            await added(store)
+            assert (await ended).state is JobState.DONE
+            await jobs.stop()
+        await jobs.webhooks.close()
+    messages = [record.message for record in caplog.records if record.name == runner_module.__name__]
+    assert messages[0].startswith("jobs are interrupted: The jobs cannot be reached")
+    assert messages[1:] == ["jobs are available again", "job started", "job ended"]

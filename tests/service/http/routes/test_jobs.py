@@ -1,4 +1,4 @@
-"""/v1/jobs against real servers: submission, results, restarts after SIGKILL, and webhooks."""
+"""/v1/jobs against real servers, in a folder and in Redis: submission, results, SIGKILL, and webhooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import json
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from standardwebhooks import Webhook
 from tests.service.http.routes.test_classify import assert_problem
 from tests.service.http.routes.test_timeline import RED_GREEN_RED
 from tests.support.http_servers import Received, Reply, answering
+from tests.support.job_places import Place, new_place
 from tests.support.long_clips import long_clip
 from tests.support.server import RunningServer, running_server
 from tests.support.tiny_models import colour_clip
@@ -42,25 +44,33 @@ class Receiver:
         return Reply(500 if len(self.deliveries) == 1 else 204)
 
 
+@pytest.fixture(scope="module", params=["folder", "redis"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Where the jobs of `running` are."""
+    return new_place(request, tmp_path_factory, 1)
+
+
 @pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
+def receiver(shared: Place) -> Iterator[Receiver]:
+    """One for each kind of place."""
     receiver = Receiver()
     with answering(receiver.receive, LISTED_ADDRESS) as url:
         receiver.url = f"{url}/done"
         yield receiver
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("jobs")
+@pytest.fixture(params=["folder", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place for the jobs of one test."""
+    return new_place(request, tmp_path_factory, 2)
 
 
 @pytest.fixture(scope="module")
-def running(tiny_models: Path, folder: Path) -> Iterator[RunningServer]:
+def running(tiny_models: Path, shared: Place) -> Iterator[RunningServer]:
     """A server with two keys; webhooks may go to this machine and to a name that has a private address."""
     with running_server(
         tiny_models,
-        JOBS_DIR=folder,
+        **shared.settings,
         API_KEYS=",".join(KEYS),
         WEBHOOK_HOSTS=f"{LISTED_ADDRESS},localhost",
         WEBHOOK_SECRET=SECRET,
@@ -99,8 +109,20 @@ def ended(server: RunningServer, client: httpx.Client, job_id: str) -> dict[str,
     return document
 
 
+def running_at(servers: Sequence[RunningServer], job_id: str) -> int:
+    """Wait until a server runs a job; return its number."""
+
+    def ask() -> list[int]:
+        return [
+            number for number, server in enumerate(servers) if server.lines(event="job started", job=job_id)
+        ]
+
+    [number] = servers[0].wait_for(ask, "a server that runs the job")
+    return number
+
+
 def test_job_has_the_answer_of_a_request(
-    running: RunningServer, client: httpx.Client, red_clip: bytes, folder: Path
+    running: RunningServer, client: httpx.Client, red_clip: bytes, shared: Place
 ) -> None:
     job = submit(client, red_clip, top_k=2, evidence=True)
     assert job["state"] in ("queued", "running")
@@ -114,8 +136,12 @@ def test_job_has_the_answer_of_a_request(
     for name in direct.keys() - differing:
         assert done["result"][name] == direct[name], name
     assert done["result"]["request_id"] == job["request_id"]
-    assert client.get(done["result_url"]).json() == done["result"]
-    assert not (folder / "videos" / job["id"]).exists()
+    answer = client.get(done["result_url"])
+    assert (answer.headers["Content-Type"], answer.json()) == ("application/json", done["result"])
+    assert client.get(done["result_url"], headers={"Range": "bytes=1-4"}).content == answer.content[1:5]
+    unchanged = client.get(done["result_url"]).headers
+    assert unchanged["ETag"] == answer.headers["ETag"]
+    assert not any(name.endswith(f"video:{job['id']}") for name in shared.left())
     assert running.metric("blvnet_jobs_ended_total", kind="classify", state="done") >= 1
 
 
@@ -166,7 +192,7 @@ def test_job_belongs_to_the_key_that_submitted_it(
 
 
 def test_running_job_is_stopped_by_its_deletion(
-    running: RunningServer, client: httpx.Client, folder: Path
+    running: RunningServer, client: httpx.Client, shared: Place
 ) -> None:
     job = submit(client, SLOW, kind="timeline", window_s=2)
     path = f"/v1/jobs/{job['id']}"
@@ -174,7 +200,7 @@ def test_running_job_is_stopped_by_its_deletion(
     assert client.delete(path).status_code == 204
     following = submit(client, colour_clip((0, 255, 0)))
     assert ended(running, client, following["id"])["result"]["predictions"][0]["label"] == "green"
-    assert [entry.name for name in ("videos", "results") for entry in (folder / name).glob(job["id"])] == []
+    assert [name for name in shared.left() if job["id"] in name] == []
 
 
 @pytest.mark.parametrize(
@@ -227,32 +253,30 @@ def test_name_with_a_private_address_is_not_called(
     assert len(receiver.deliveries) == before
 
 
-def test_killed_service_finishes_its_jobs_after_the_restart(tiny_models: Path, tmp_path: Path) -> None:
-    with running_server(tiny_models, JOBS_DIR=tmp_path) as server, server.client() as client:
+def test_killed_service_finishes_its_jobs_after_the_restart(tiny_models: Path, place: Place) -> None:
+    with running_server(tiny_models, **place.settings) as server, server.client() as client:
         first = submit(client, SLOW, kind="timeline", window_s=4)
         second = submit(client, colour_clip((0, 0, 255)))
         server.wait_for(
             lambda: client.get(f"/v1/jobs/{first['id']}").json()["state"] == "running", "a running job"
         )
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-    with running_server(tiny_models, JOBS_DIR=tmp_path) as server, server.client() as client:
+    with running_server(tiny_models, **place.settings) as server, server.client() as client:
         done = ended(server, client, first["id"])
         assert (done["state"], done["attempts"]) == ("done", 2)
         assert done["result"]["summary"]["windows"] == 4
         assert ended(server, client, second["id"])["result"]["predictions"][0]["label"] == "blue"
 
 
-def test_processes_share_the_jobs_of_a_folder(tiny_models: Path, tmp_path: Path) -> None:
+def test_processes_share_their_jobs(tiny_models: Path, place: Place) -> None:
     """As replicas behind a proxy, each of which may get any request of a caller."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(running_server(tiny_models, JOBS_DIR=tmp_path)) for _ in range(2)]
+        servers = [stack.enter_context(running_server(tiny_models, **place.settings)) for _ in range(2)]
         clients = [stack.enter_context(server.client()) for server in servers]
         first = submit(clients[0], SLOW, key="a", kind="timeline", window_s=4)
         assert submit(clients[1], SLOW, key="a", kind="timeline", window_s=4)["id"] == first["id"]
-        servers[0].wait_for(
-            lambda: clients[1].get(f"/v1/jobs/{first['id']}").json()["state"] == "running", "a running job"
-        )
-        [runs] = [number for number, server in enumerate(servers) if server.lines(job=first["id"])]
+        runs = running_at(servers, first["id"])
+        assert clients[1 - runs].get(f"/v1/jobs/{first['id']}").json()["state"] == "running"
         second = submit(clients[runs], colour_clip((0, 0, 255)))
         assert ended(servers[0], clients[runs], second["id"])["state"] == "done"
         assert servers[1 - runs].lines(event="job ended", job=second["id"])  # the one that was free
@@ -260,23 +284,53 @@ def test_processes_share_the_jobs_of_a_folder(tiny_models: Path, tmp_path: Path)
         assert clients[1 - runs].delete(f"/v1/jobs/{first['id']}").status_code == 204
         for client in clients:
             assert_problem(client.get(f"/v1/jobs/{first['id']}"), "job_not_found")
-        assert list((tmp_path / "videos").iterdir()) == []
+        servers[runs].wait_for(
+            lambda: place.left() == [f"{place.result_prefix}{second['id']}"], "an empty store"
+        )
 
 
-def test_stopped_service_gives_its_job_back(tiny_models: Path, tmp_path: Path) -> None:
-    with running_server(tiny_models, JOBS_DIR=tmp_path) as server, server.client() as client:
+def test_replica_finishes_the_job_of_a_killed_one(tiny_models: Path, place: Place) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running_server(tiny_models, **place.settings)) for _ in range(2)]
+        clients = [stack.enter_context(server.client()) for server in servers]
+        job = submit(clients[0], SLOW, kind="timeline", window_s=4)
+        runs = running_at(servers, job["id"])
+        assert servers[runs].stop(signal.SIGKILL) == -signal.SIGKILL
+        done = ended(servers[1 - runs], clients[1 - runs], job["id"])
+        assert (done["state"], done["attempts"]) == ("done", 2)
+        lines = clients[1 - runs].get(done["result_url"]).text.splitlines()
+        assert json.loads(lines[-1]) == done["result"]
+        assert len(lines) == 5
+
+
+def test_same_key_at_two_replicas_at_once_is_one_job(
+    tiny_models: Path, place: Place, red_clip: bytes
+) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running_server(tiny_models, **place.settings)) for _ in range(2)]
+        clients = [stack.enter_context(server.client()) for server in servers]
+        with ThreadPoolExecutor(8) as threads:
+            jobs = list(threads.map(lambda turn: submit(clients[turn % 2], red_clip, key="a"), range(8)))
+        assert len({job["id"] for job in jobs}) == 1
+        done = ended(servers[0], clients[0], jobs[0]["id"])
+        assert clients[1].get(f"/v1/jobs/{done['id']}").json() == done
+        assert sum(len(server.lines(event="job started")) for server in servers) == 1
+
+
+def test_stopped_service_gives_its_job_back(tiny_models: Path, place: Place) -> None:
+    with running_server(tiny_models, **place.settings) as server, server.client() as client:
         job = submit(client, SLOW, kind="timeline", window_s=4)
         server.wait_for(
             lambda: client.get(f"/v1/jobs/{job['id']}").json()["state"] == "running", "a running job"
         )
         assert server.stop() == 0
-    with running_server(tiny_models, JOBS_DIR=tmp_path) as server, server.client() as client:
+    with running_server(tiny_models, **place.settings) as server, server.client() as client:
         done = ended(server, client, job["id"])
         assert (done["state"], done["attempts"]) == ("done", 1)
 
 
-def test_full_queue_is_refused(tiny_models: Path, tmp_path: Path, red_clip: bytes) -> None:
-    with running_server(tiny_models, JOBS_DIR=tmp_path, JOBS_PENDING=1) as server, server.client() as client:
+def test_full_queue_is_refused(tiny_models: Path, place: Place, red_clip: bytes) -> None:
+    with running_server(tiny_models, **place.settings, JOBS_PENDING=1) as server, server.client() as client:
         submit(client, SLOW, kind="timeline", window_s=4)
         answer = client.post("/v1/jobs", content=red_clip)
         assert_problem(answer, "overloaded")

@@ -1,0 +1,566 @@
+"""Jobs in Redis, for replicas on several hosts. The keys are described in `service.jobs.redis_scripts`.
+
+The records of the jobs are this module's. Who runs which job when is decided by SAQ, a queue in the same
+Redis: it hands out jobs in the order of their arrival, delays those that are tried again, and takes back
+those whose process has shown no sign of life for `LEASE_S`. SAQ may hand out a job twice, for example after a
+pause of a whole process. So each claim writes a new token into the record, and what the holder of an older
+one reports is refused.
+
+Records and SAQ's entries are not changed together. A record without an entry, because a process ended between
+the two changes, gets one from `upkeep`. An entry without an unfinished record is dropped when it is handed
+out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import OutOfMemoryError, RedisError
+from saq import Job as Entry
+from saq.job import Status
+from saq.queue.redis import RedisQueue
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
+
+from service.errors import JobsUnavailable, StorageFull
+from service.jobs.job import UNFINISHED, Job, JobKind, JobRequest, JobState
+from service.jobs.redis_scripts import ADD, CHANGE, DELETE, DUE_WEBHOOKS
+from service.jobs.store import COPY_BYTES, ResultWriter, check_same
+
+PREFIX = "blvnet-jobs:"
+QUEUE = "blvnet-jobs"
+# The job of a killed process is taken up again after this time and at most one more interval of the upkeep.
+LEASE_S = 15
+UPKEEP_S = 5
+# Waiting longer for Redis would use up the patience of callers.
+TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 2.0
+RETRY_UNAVAILABLE_S = 5.0
+RETRY_FULL_S = 60.0
+# What was written and then belongs to no job, because its process ended, is deleted after this time.
+ABANDONED_S = 3600
+# SAQ blocks for a job at least this long; 0 would be forever.
+SHORTEST_WAIT_S = 0.01
+# How long SAQ waits for a process to give up a job that is taken back; it has ended, or its token is void.
+ABORT_WAIT_S = 0.1
+MISSING_ENTRIES_S = 60
+RECORD_PAUSE_S = 1.0
+
+logger = logging.getLogger(__name__)
+# It logs a line for each step of each job, which the runner logs already.
+logging.getLogger("saq").setLevel(logging.WARNING)
+
+
+@dataclass
+class _Claim:
+    """What this process knows of a job that it holds: the token, and the size of the written result."""
+
+    token: str
+    result_bytes: int | None = None
+
+
+class RedisStore:
+    """The jobs of one Redis database; `JobStore` describes the methods.
+
+    Args:
+        url: address of Redis, `redis://HOST:PORT/DATABASE`. Nothing is sent before the first call.
+        retention_s: how long finished jobs are kept.
+        clock: seconds since 1970; the replicas' clocks may differ by a few seconds.
+        lease_s: how long a job without a sign of life of its process remains claimed.
+    """
+
+    def __init__(
+        self, url: str, retention_s: float, clock: Callable[[], float] = time.time, lease_s: int = LEASE_S
+    ) -> None:
+        self.retention_s = retention_s
+        self.upkeep_s = float(UPKEEP_S)
+        self._clock = clock
+        self._lease_s = lease_s
+        # A repeated command might append a piece of a video twice.
+        self._redis: Redis = Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._queue = RedisQueue(self._redis, name=QUEUE)
+        self._claims: dict[str, _Claim] = {}
+        self._checked = False
+
+    async def close(self) -> None:
+        """Close the connections; the jobs stay."""
+        with suppress(RedisError, OSError):
+            await self._queue.disconnect()
+        await self._redis.aclose()
+
+    @asynccontextmanager
+    async def video(self, job_id: str) -> AsyncIterator[BinaryIO]:
+        """A temporary file without a name that has the video."""
+        with tempfile.TemporaryFile() as file:
+            await self._download(_key("video", job_id), file)
+            yield file
+
+    @asynccontextmanager
+    async def result(self, job_id: str) -> AsyncIterator[Path | None]:
+        """A temporary file that has the result; its time is the end of the job, as HTTP caches expect."""
+        job = await self.get(job_id)
+        if job is None or job.finished_s is None:
+            yield None
+            return
+        with tempfile.NamedTemporaryFile(prefix="blvnet-result-") as file:
+            if not await self._download(_key("result", job_id), file):
+                yield None
+                return
+            os.utime(file.name, (job.finished_s, job.finished_s))
+            yield Path(file.name)
+
+    @asynccontextmanager
+    async def writing_result(self, job_id: str) -> AsyncIterator[ResultWriter]:
+        """Collect the result in a temporary file, and store it under the claim of the job."""
+        with tempfile.TemporaryFile() as file:
+            yield _FileWriter(file)
+            claim = self._claims[job_id]
+            async for attempt in _until_available():
+                with attempt:
+                    claim.result_bytes, _ = await self._upload(_key("result", job_id, claim.token), file)
+
+    async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
+        """Copy the video of a new job into Redis; return the job's id and the video's SHA-256."""
+        job_id = secrets.token_hex(16)
+        async with self._dropped_if_full(job_id):
+            _, digest = await self._upload(_key("video", job_id), content)
+        return job_id, digest
+
+    async def add(self, job_id: str, request: JobRequest) -> Job:
+        """Queue a job whose video is kept already, or return the earlier one with the idempotency key."""
+        now = self._clock()
+        idempotency = None
+        if request.idempotency_key is not None:
+            idempotency = f"key:{request.caller}:{request.idempotency_key}"
+        fields = _present(
+            id=job_id,
+            kind=request.kind.value,
+            parameters=json.dumps(dict(request.parameters), sort_keys=True),
+            caller=request.caller,
+            request_id=request.request_id,
+            idempotency_key=request.idempotency_key,
+            idempotency=idempotency,
+            video_sha256=request.video_sha256,
+            video_bytes=request.video_bytes,
+            webhook=request.webhook,
+            state=JobState.QUEUED.value,
+            created_s=now,
+        )
+        async with self._dropped_if_full(job_id):
+            added = await self._script(
+                ADD,
+                **_present(idempotency=idempotency),
+                id=job_id,
+                created_s=repr(now),
+                video_bytes=str(request.video_bytes),
+                fields=fields,
+            )
+        job = None if added is None else await self.get(added.decode())
+        if job is None:  # the video has expired, or the earlier job has been deleted meanwhile
+            raise JobsUnavailable("The job could not be queued; submit it again.", 1.0)
+        if job.id != job_id:
+            check_same(job, request)
+        if job.state is JobState.QUEUED:
+            with _guarded():
+                await self._enqueue(job.id)
+        return job
+
+    async def get(self, job_id: str) -> Job | None:
+        """A job by its id."""
+        with _guarded():
+            fields = await self._command("HGETALL", _key("job", job_id))
+        return _job(fields) if fields else None
+
+    @asynccontextmanager
+    async def claimed(self, on_lost: Callable[[str], None] | None = None) -> AsyncIterator[Job | None]:
+        """Start a job that SAQ hands out, and hold it during the block, for which it is kept alive."""
+        entry: Entry | None = None
+        job: Job | None = None
+        try:
+            with _guarded():
+                await self._queue.schedule()
+                entry, job = await self._next()
+        except asyncio.CancelledError:
+            if entry is not None and job is not None:
+                await self.retry(job, 0.0, counted=False)
+                await self._release(entry, self._claims.pop(job.id))
+            raise
+        if entry is None or job is None:
+            yield None
+            return
+        pulse = asyncio.create_task(self._keep_alive(entry, on_lost), name=f"keep job {job.id}")
+        try:
+            yield job
+        finally:
+            pulse.cancel()
+            await asyncio.wait([pulse])
+            claim = self._claims.pop(job.id)
+            with suppress(JobsUnavailable):  # then SAQ takes the job back when its lease has ended
+                await self._release(entry, claim)
+
+    async def progress(self, job_id: str, windows: int, windows_total: int) -> bool:
+        """Record the progress of a held job; a job goes on while Redis does not answer."""
+        fields = {"windows": windows, "windows_total": windows_total}
+        try:
+            return await self._change(job_id, (JobState.RUNNING,), fields, held=True)
+        except JobsUnavailable:
+            return True
+
+    async def retry(self, job: Job, delay_s: float, *, counted: bool) -> None:
+        """Queue a held job again, in `delay_s` seconds; without `counted` the attempt is forgotten."""
+        fields = {"not_before_s": self._clock() + delay_s, "attempts": job.attempts - (not counted)}
+        state = (JobState.QUEUED, job.created_s)
+        await self._change(job.id, (JobState.RUNNING,), fields, held=True, state=state)
+
+    async def finish(self, job: Job, result: str) -> bool:
+        """Record the result of a held job."""
+        return await self._end(job, JobState.DONE, {"result": result})
+
+    async def fail(self, job: Job, problem: Mapping[str, Any]) -> bool:
+        """Record why a held job failed."""
+        return await self._end(job, JobState.FAILED, {"problem": json.dumps(dict(problem))})
+
+    async def delete(self, job_id: str) -> None:
+        """Forget a job; a process that runs it notices soon."""
+        await self._script(DELETE, id=job_id)
+        with _guarded():
+            entry = await self._queue.job(job_id)
+            if entry is not None:
+                await self._queue.abort(entry, "deleted")  # takes it out of the queue
+                await self._queue.finish(entry, Status.ABORTED)
+
+    async def upkeep(self) -> None:
+        """Delete what has expired, give back what ended processes held, and add entries that are missing."""
+        with _guarded():
+            await self._check_configuration()
+            with suppress(RuntimeError):  # an entry has been finished meanwhile
+                await self._queue.sweep(lock=UPKEEP_S, abort=ABORT_WAIT_S)
+            first = await self._command(
+                "SET", f"{PREFIX}missing-entries", "checked", "NX", "EX", MISSING_ENTRIES_S
+            )
+            if first:
+                for job_id in await self._ids(UNFINISHED):
+                    await self._enqueue(job_id)
+            expired = await self._ids((JobState.DONE, JobState.FAILED), self._clock() - self.retention_s)
+        for job_id in expired:
+            await self.delete(job_id)
+
+    async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
+        """Up to `limit` jobs whose webhook is to be called now by this process."""
+        now = self._clock()
+        due = await self._script(DUE_WEBHOOKS, now_s=repr(now), until_s=repr(now + lease_s), limit=limit)
+        jobs = [await self.get(job_id.decode()) for job_id in due]
+        return [job for job in jobs if job is not None]
+
+    async def webhook_tried(self, job: Job, *, delivered: bool, next_in_s: float | None) -> None:
+        """Record a delivery, and when to try again; None for never."""
+        fields = {"webhook_attempts": job.webhook_attempts + 1, "webhook_delivered": int(delivered)}
+        due = "" if next_in_s is None else repr(self._clock() + next_in_s)
+        await self._change(job.id, tuple(JobState), fields, webhook_due_s=due)
+
+    async def counts(self) -> dict[JobState, int]:
+        """Number of jobs in each state."""
+        with _guarded():
+            return {state: await self._command("ZCARD", _key("state", state)) for state in JobState}
+
+    async def pending_bytes(self) -> int:
+        """Total size of the videos of unfinished jobs and of all results, which share the memory of Redis."""
+        with _guarded():
+            return int(await self._command("GET", f"{PREFIX}bytes") or 0)
+
+    async def _next(self) -> tuple[Entry | None, Job | None]:
+        """Take the next job from SAQ that is due and unfinished, under a new token."""
+        while (entry := await self._queue.dequeue(timeout=SHORTEST_WAIT_S)) is not None:
+            entry.retry_delay = 0.0
+            # At once: SAQ takes back what was taken from the queue and is not active.
+            await entry.update(status=Status.ACTIVE)
+            if entry.key in self._claims:  # SAQ took it back from this process, which holds it again
+                continue
+            now, token = self._clock(), secrets.token_hex(8)
+            wait_s = await self._not_before_s(entry.key) - now
+            if wait_s > 0:  # SAQ has taken back a job whose process ended before it could delay it
+                await self._put_back(entry, wait_s)
+                continue
+            fields = {"claim": token, "started_s": now}
+            job = await self.get(entry.key)
+            if job is not None and await self._change(
+                job.id, UNFINISHED, fields, state=(JobState.RUNNING, job.created_s), started=True
+            ):
+                job = await self.get(entry.key)
+                if job is not None:
+                    self._claims[job.id] = _Claim(token)
+                    return entry, job
+            await self._queue.finish(entry, Status.ABORTED)
+        return None, None
+
+    async def _keep_alive(self, entry: Entry, on_lost: Callable[[str], None] | None) -> None:
+        """Show signs of life until the job is lost."""
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            try:
+                with _guarded():
+                    holder = await self._command("HGET", _key("job", entry.key), "claim")
+                    if holder is None or holder.decode() != self._claims[entry.key].token:
+                        break
+                    await entry.update()
+            except JobsUnavailable:
+                continue
+        if on_lost is not None:
+            on_lost(entry.key)
+
+    async def _release(self, entry: Entry, claim: _Claim) -> None:
+        """Give SAQ its entry back: to be handed out again, or finished, as the record says."""
+        with _guarded():
+            state, token = await self._command("HMGET", _key("job", entry.key), "state", "claim")
+            if state is None or state.decode() not in UNFINISHED:
+                await self._queue.finish(entry, Status.COMPLETE)
+            elif token.decode() == claim.token:
+                await self._put_back(entry, await self._not_before_s(entry.key) - self._clock())
+            if claim.result_bytes is not None:
+                await self._command("UNLINK", _key("result", entry.key, claim.token))
+
+    async def _put_back(self, entry: Entry, delay_s: float) -> None:
+        entry.retry_delay = max(0.0, delay_s)
+        await self._queue.retry(entry, None)
+
+    async def _not_before_s(self, job_id: str) -> float:
+        return float(await self._command("HGET", _key("job", job_id), "not_before_s") or 0.0)
+
+    async def _enqueue(self, job_id: str) -> None:
+        """Give SAQ an entry for a job, unless it has one."""
+        await self._queue.enqueue("job", key=job_id, timeout=0, heartbeat=self._lease_s, ttl=-1)
+
+    async def _end(self, job: Job, state: JobState, fields: Mapping[str, Any]) -> bool:
+        """Record the end of a held job, and wait for Redis with it: the work is done."""
+        now = self._clock()
+        claim = self._claims[job.id]
+        changes: dict[str, Any] = {"ended": True}
+        if state is JobState.DONE and claim.result_bytes is not None:
+            changes["result_bytes"] = str(claim.result_bytes)
+        if job.webhook is not None:
+            changes["webhook_due_s"] = repr(now)
+        async for attempt in _until_available():
+            with attempt:
+                ended = await self._change(
+                    job.id,
+                    UNFINISHED,
+                    {"finished_s": now, **fields},
+                    held=True,
+                    state=(state, now),
+                    **changes,
+                )
+        return ended
+
+    async def _change(
+        self,
+        job_id: str,
+        allowed: tuple[JobState, ...],
+        fields: Mapping[str, Any],
+        *,
+        held: bool = False,
+        state: tuple[JobState, float] | None = None,
+        **changes: Any,
+    ) -> bool:
+        """Change a job as `redis_scripts.CHANGE` does; with `held`, only while this process holds it."""
+        if held:
+            claim = self._claims.get(job_id)
+            if claim is None:
+                return False
+            changes["claim"] = claim.token
+        if state is not None:
+            changes |= {"state": state[0].value, "score": repr(state[1])}
+        changed = await self._script(
+            CHANGE,
+            id=job_id,
+            allowed=[name.value for name in allowed],
+            fields=_present(**fields),
+            **changes,
+        )
+        return bool(changed)
+
+    async def _ids(self, states: tuple[JobState, ...], until: float | str = "+inf") -> list[str]:
+        found = [
+            await self._command("ZRANGEBYSCORE", _key("state", state), "-inf", until) for state in states
+        ]
+        return [job_id.decode() for ids in found for job_id in ids]
+
+    async def _upload(self, key: str, content: bytes | BinaryIO) -> tuple[int, str]:
+        """Replace a list by the pieces of a file; return its size and SHA-256. The list expires.
+
+        Raises:
+            StorageFull: the memory of Redis is full.
+        """
+        digest, size_bytes = hashlib.sha256(), 0
+        with _guarded():
+            await self._command("UNLINK", key)
+            async for piece in _pieces(content):
+                await asyncio.to_thread(digest.update, piece)
+                size_bytes += len(piece)
+                await self._command("RPUSH", key, piece)
+                await self._command("EXPIRE", key, ABANDONED_S)
+        return size_bytes, digest.hexdigest()
+
+    @asynccontextmanager
+    async def _dropped_if_full(self, job_id: str) -> AsyncIterator[None]:
+        """Delete the video of a job that cannot be stored, or it would fill the memory until it expires."""
+        try:
+            yield
+        except StorageFull:
+            with suppress(JobsUnavailable), _guarded():
+                await self._command("UNLINK", _key("video", job_id))
+            raise
+
+    async def _download(self, key: str, file: IO[bytes]) -> int:
+        """Write the pieces of a list to a file; return their number."""
+        number = 0
+        while True:
+            with _guarded():
+                piece = await self._command("LINDEX", key, number)
+            if piece is None:
+                break
+            await asyncio.to_thread(_write, file, piece)
+            number += 1
+        file.seek(0)
+        return number
+
+    async def _check_configuration(self) -> None:
+        """Warn, once, of settings of Redis with which jobs are lost."""
+        if self._checked:
+            return
+        memory = await self._command("INFO", "memory")
+        persistence = await self._command("INFO", "persistence")
+        if memory.get("maxmemory") and memory.get("maxmemory_policy") != "noeviction":
+            logger.warning("Redis deletes jobs when its memory is full; set maxmemory-policy noeviction")
+        if not persistence.get("aof_enabled"):
+            logger.warning("Redis forgets jobs when it restarts; set appendonly yes")
+        self._checked = True
+
+    async def _script(self, script: str, **arguments: Any) -> Any:
+        with _guarded():
+            return await self._command("EVAL", script, 1, PREFIX, json.dumps(arguments))
+
+    async def _command(self, *arguments: Any) -> Any:
+        return await self._redis.execute_command(*arguments)  # type: ignore[no-untyped-call]
+
+
+class _FileWriter:
+    """Writes to a file in threads."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    async def write(self, data: bytes) -> None:
+        """Append bytes."""
+        await asyncio.to_thread(_write, self._file, data)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Report errors of Redis as those of jobs, and raise a cancellation that redis-py has dropped.
+
+    It drops one that arrives while it closes a broken connection, and on Python 3.11, because of `wait_for`,
+    also one that arrives when a command has just been sent.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    except (RedisError, OSError) as exc:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from exc
+        if isinstance(exc, OutOfMemoryError):
+            raise StorageFull("The memory for jobs is full.", RETRY_FULL_S) from exc
+        raise JobsUnavailable("The jobs cannot be reached at the moment.", RETRY_UNAVAILABLE_S) from exc
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    try:
+        file.write(data)
+        file.flush()  # or a full disk would be an error of some later operation
+    except OSError as exc:
+        raise StorageFull("The disk for temporary files is full.", RETRY_FULL_S) from exc
+
+
+def _until_available() -> AsyncRetrying:
+    return AsyncRetrying(
+        retry=retry_if_exception_type(JobsUnavailable), wait=wait_fixed(RECORD_PAUSE_S), reraise=True
+    )
+
+
+async def _pieces(content: bytes | BinaryIO) -> AsyncIterator[bytes]:
+    if isinstance(content, bytes):
+        for start in range(0, len(content), COPY_BYTES):
+            yield content[start : start + COPY_BYTES]
+        return
+    content.seek(0)
+    while piece := await asyncio.to_thread(content.read, COPY_BYTES):
+        yield piece
+
+
+def _key(kind: str, *names: str) -> str:
+    return PREFIX + ":".join((kind, *names))
+
+
+def _present(**fields: Any) -> dict[str, str]:
+    """Fields as text, without those that are None; repr keeps all digits of a time."""
+    return {
+        name: value if isinstance(value, str) else repr(value)
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def _job(fields: Mapping[bytes, bytes]) -> Job:
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+
+    def number(name: str) -> int:
+        return int(text.get(name, 0))
+
+    def time_of(name: str) -> float | None:
+        return float(text[name]) if name in text else None
+
+    return Job(
+        id=text["id"],
+        kind=JobKind(text["kind"]),
+        parameters=json.loads(text["parameters"]),
+        caller=text["caller"],
+        request_id=text["request_id"],
+        idempotency_key=text.get("idempotency_key"),
+        video_sha256=text["video_sha256"],
+        video_bytes=number("video_bytes"),
+        webhook=text.get("webhook"),
+        state=JobState(text["state"]),
+        created_s=float(text["created_s"]),
+        started_s=time_of("started_s"),
+        finished_s=time_of("finished_s"),
+        attempts=number("attempts"),
+        windows=number("windows"),
+        windows_total=number("windows_total"),
+        result=text.get("result"),
+        problem=json.loads(text["problem"]) if "problem" in text else None,
+        webhook_attempts=number("webhook_attempts"),
+        webhook_due_s=time_of("webhook_due_s"),
+        webhook_delivered=bool(number("webhook_delivered")),
+    )
