@@ -14,23 +14,19 @@ out.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import RedisError
 from saq import Job as Entry
 from saq.job import Status
 from saq.queue.redis import RedisQueue
@@ -38,21 +34,14 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
 from service.errors import JobsUnavailable, StorageFull
 from service.jobs.job import UNFINISHED, Job, JobKind, JobRequest, JobState
+from service.jobs.redis_connection import PREFIX, FileWriter, RedisConnection, guarded
 from service.jobs.redis_scripts import ADD, CHANGE, DELETE, DUE_WEBHOOKS
-from service.jobs.store import COPY_BYTES, ResultWriter, check_same
+from service.jobs.store import ResultWriter, check_same
 
-PREFIX = "blvnet-jobs:"
 QUEUE = "blvnet-jobs"
 # The job of a killed process is taken up again after this time and at most one more interval of the upkeep.
 LEASE_S = 15
 UPKEEP_S = 5
-# Waiting longer for Redis would use up the patience of callers.
-TIMEOUT_S = 5.0
-CONNECT_TIMEOUT_S = 2.0
-RETRY_UNAVAILABLE_S = 5.0
-RETRY_FULL_S = 60.0
-# What was written and then belongs to no job, because its process ended, is deleted after this time.
-ABANDONED_S = 3600
 # SAQ blocks for a job at least this long; 0 would be forever.
 SHORTEST_WAIT_S = 0.01
 # How long SAQ waits for a process to give up a job that is taken back; it has ended, or its token is void.
@@ -90,28 +79,21 @@ class RedisStore:
         self.upkeep_s = float(UPKEEP_S)
         self._clock = clock
         self._lease_s = lease_s
-        # A repeated command might append a piece of a video twice.
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._queue = RedisQueue(self._redis, name=QUEUE)
+        self._redis = RedisConnection(url)
+        self._queue = RedisQueue(self._redis.redis, name=QUEUE)
         self._claims: dict[str, _Claim] = {}
-        self._checked = False
 
     async def close(self) -> None:
         """Close the connections; the jobs stay."""
         with suppress(RedisError, OSError):
             await self._queue.disconnect()
-        await self._redis.aclose()
+        await self._redis.redis.aclose()
 
     @asynccontextmanager
     async def video(self, job_id: str) -> AsyncIterator[BinaryIO]:
         """A temporary file without a name that has the video."""
         with tempfile.TemporaryFile() as file:
-            await self._download(_key("video", job_id), file)
+            await self._redis.download(_key("video", job_id), file)
             yield file
 
     @asynccontextmanager
@@ -122,7 +104,7 @@ class RedisStore:
             yield None
             return
         with tempfile.NamedTemporaryFile(prefix="blvnet-result-") as file:
-            if not await self._download(_key("result", job_id), file):
+            if not await self._redis.download(_key("result", job_id), file):
                 yield None
                 return
             os.utime(file.name, (job.finished_s, job.finished_s))
@@ -132,17 +114,19 @@ class RedisStore:
     async def writing_result(self, job_id: str) -> AsyncIterator[ResultWriter]:
         """Collect the result in a temporary file, and store it under the claim of the job."""
         with tempfile.TemporaryFile() as file:
-            yield _FileWriter(file)
+            yield FileWriter(file)
             claim = self._claims[job_id]
             async for attempt in _until_available():
                 with attempt:
-                    claim.result_bytes, _ = await self._upload(_key("result", job_id, claim.token), file)
+                    claim.result_bytes, _ = await self._redis.upload(
+                        _key("result", job_id, claim.token), file
+                    )
 
     async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
         """Copy the video of a new job into Redis; return the job's id and the video's SHA-256."""
         job_id = secrets.token_hex(16)
         async with self._dropped_if_full(job_id):
-            _, digest = await self._upload(_key("video", job_id), content)
+            _, digest = await self._redis.upload(_key("video", job_id), content)
         return job_id, digest
 
     async def add(self, job_id: str, request: JobRequest) -> Job:
@@ -166,7 +150,7 @@ class RedisStore:
             created_s=now,
         )
         async with self._dropped_if_full(job_id):
-            added = await self._script(
+            added = await self._redis.script(
                 ADD,
                 **_present(idempotency=idempotency),
                 id=job_id,
@@ -180,14 +164,14 @@ class RedisStore:
         if job.id != job_id:
             check_same(job, request)
         if job.state is JobState.QUEUED:
-            with _guarded():
+            with guarded():
                 await self._enqueue(job.id)
         return job
 
     async def get(self, job_id: str) -> Job | None:
         """A job by its id."""
-        with _guarded():
-            fields = await self._command("HGETALL", _key("job", job_id))
+        with guarded():
+            fields = await self._redis.command("HGETALL", _key("job", job_id))
         return _job(fields) if fields else None
 
     @asynccontextmanager
@@ -196,7 +180,7 @@ class RedisStore:
         entry: Entry | None = None
         job: Job | None = None
         try:
-            with _guarded():
+            with guarded():
                 await self._queue.schedule()
                 entry, job = await self._next()
         except asyncio.CancelledError:
@@ -241,8 +225,8 @@ class RedisStore:
 
     async def delete(self, job_id: str) -> None:
         """Forget a job; a process that runs it notices soon."""
-        await self._script(DELETE, id=job_id)
-        with _guarded():
+        await self._redis.script(DELETE, id=job_id)
+        with guarded():
             entry = await self._queue.job(job_id)
             if entry is not None:
                 await self._queue.abort(entry, "deleted")  # takes it out of the queue
@@ -250,11 +234,11 @@ class RedisStore:
 
     async def upkeep(self) -> None:
         """Delete what has expired, give back what ended processes held, and add entries that are missing."""
-        with _guarded():
-            await self._check_configuration()
+        with guarded():
+            await self._redis.check_configuration()
             with suppress(RuntimeError):  # an entry has been finished meanwhile
                 await self._queue.sweep(lock=UPKEEP_S, abort=ABORT_WAIT_S)
-            first = await self._command(
+            first = await self._redis.command(
                 "SET", f"{PREFIX}missing-entries", "checked", "NX", "EX", MISSING_ENTRIES_S
             )
             if first:
@@ -267,7 +251,9 @@ class RedisStore:
     async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
         """Up to `limit` jobs whose webhook is to be called now by this process."""
         now = self._clock()
-        due = await self._script(DUE_WEBHOOKS, now_s=repr(now), until_s=repr(now + lease_s), limit=limit)
+        due = await self._redis.script(
+            DUE_WEBHOOKS, now_s=repr(now), until_s=repr(now + lease_s), limit=limit
+        )
         jobs = [await self.get(job_id.decode()) for job_id in due]
         return [job for job in jobs if job is not None]
 
@@ -279,13 +265,13 @@ class RedisStore:
 
     async def counts(self) -> dict[JobState, int]:
         """Number of jobs in each state."""
-        with _guarded():
-            return {state: await self._command("ZCARD", _key("state", state)) for state in JobState}
+        with guarded():
+            return {state: await self._redis.command("ZCARD", _key("state", state)) for state in JobState}
 
     async def pending_bytes(self) -> int:
         """Total size of the videos of unfinished jobs and of all results, which share the memory of Redis."""
-        with _guarded():
-            return int(await self._command("GET", f"{PREFIX}bytes") or 0)
+        with guarded():
+            return int(await self._redis.command("GET", f"{PREFIX}bytes") or 0)
 
     async def _next(self) -> tuple[Entry | None, Job | None]:
         """Take the next job from SAQ that is due and unfinished, under a new token."""
@@ -317,8 +303,8 @@ class RedisStore:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
-                with _guarded():
-                    holder = await self._command("HGET", _key("job", entry.key), "claim")
+                with guarded():
+                    holder = await self._redis.command("HGET", _key("job", entry.key), "claim")
                     if holder is None or holder.decode() != self._claims[entry.key].token:
                         break
                     await entry.update()
@@ -329,21 +315,21 @@ class RedisStore:
 
     async def _release(self, entry: Entry, claim: _Claim) -> None:
         """Give SAQ its entry back: to be handed out again, or finished, as the record says."""
-        with _guarded():
-            state, token = await self._command("HMGET", _key("job", entry.key), "state", "claim")
+        with guarded():
+            state, token = await self._redis.command("HMGET", _key("job", entry.key), "state", "claim")
             if state is None or state.decode() not in UNFINISHED:
                 await self._queue.finish(entry, Status.COMPLETE)
             elif token.decode() == claim.token:
                 await self._put_back(entry, await self._not_before_s(entry.key) - self._clock())
             if claim.result_bytes is not None:
-                await self._command("UNLINK", _key("result", entry.key, claim.token))
+                await self._redis.command("UNLINK", _key("result", entry.key, claim.token))
 
     async def _put_back(self, entry: Entry, delay_s: float) -> None:
         entry.retry_delay = max(0.0, delay_s)
         await self._queue.retry(entry, None)
 
     async def _not_before_s(self, job_id: str) -> float:
-        return float(await self._command("HGET", _key("job", job_id), "not_before_s") or 0.0)
+        return float(await self._redis.command("HGET", _key("job", job_id), "not_before_s") or 0.0)
 
     async def _enqueue(self, job_id: str) -> None:
         """Give SAQ an entry for a job, unless it has one."""
@@ -388,7 +374,7 @@ class RedisStore:
             changes["claim"] = claim.token
         if state is not None:
             changes |= {"state": state[0].value, "score": repr(state[1])}
-        changed = await self._script(
+        changed = await self._redis.script(
             CHANGE,
             id=job_id,
             allowed=[name.value for name in allowed],
@@ -399,25 +385,10 @@ class RedisStore:
 
     async def _ids(self, states: tuple[JobState, ...], until: float | str = "+inf") -> list[str]:
         found = [
-            await self._command("ZRANGEBYSCORE", _key("state", state), "-inf", until) for state in states
+            await self._redis.command("ZRANGEBYSCORE", _key("state", state), "-inf", until)
+            for state in states
         ]
         return [job_id.decode() for ids in found for job_id in ids]
-
-    async def _upload(self, key: str, content: bytes | BinaryIO) -> tuple[int, str]:
-        """Replace a list by the pieces of a file; return its size and SHA-256. The list expires.
-
-        Raises:
-            StorageFull: the memory of Redis is full.
-        """
-        digest, size_bytes = hashlib.sha256(), 0
-        with _guarded():
-            await self._command("UNLINK", key)
-            async for piece in _pieces(content):
-                await asyncio.to_thread(digest.update, piece)
-                size_bytes += len(piece)
-                await self._command("RPUSH", key, piece)
-                await self._command("EXPIRE", key, ABANDONED_S)
-        return size_bytes, digest.hexdigest()
 
     @asynccontextmanager
     async def _dropped_if_full(self, job_id: str) -> AsyncIterator[None]:
@@ -425,98 +396,15 @@ class RedisStore:
         try:
             yield
         except StorageFull:
-            with suppress(JobsUnavailable), _guarded():
-                await self._command("UNLINK", _key("video", job_id))
+            with suppress(JobsUnavailable), guarded():
+                await self._redis.command("UNLINK", _key("video", job_id))
             raise
-
-    async def _download(self, key: str, file: IO[bytes]) -> int:
-        """Write the pieces of a list to a file; return their number."""
-        number = 0
-        while True:
-            with _guarded():
-                piece = await self._command("LINDEX", key, number)
-            if piece is None:
-                break
-            await asyncio.to_thread(_write, file, piece)
-            number += 1
-        file.seek(0)
-        return number
-
-    async def _check_configuration(self) -> None:
-        """Warn, once, of settings of Redis with which jobs are lost."""
-        if self._checked:
-            return
-        memory = await self._command("INFO", "memory")
-        persistence = await self._command("INFO", "persistence")
-        if memory.get("maxmemory") and memory.get("maxmemory_policy") != "noeviction":
-            logger.warning("Redis deletes jobs when its memory is full; set maxmemory-policy noeviction")
-        if not persistence.get("aof_enabled"):
-            logger.warning("Redis forgets jobs when it restarts; set appendonly yes")
-        self._checked = True
-
-    async def _script(self, script: str, **arguments: Any) -> Any:
-        with _guarded():
-            return await self._command("EVAL", script, 1, PREFIX, json.dumps(arguments))
-
-    async def _command(self, *arguments: Any) -> Any:
-        return await self._redis.execute_command(*arguments)  # type: ignore[no-untyped-call]
-
-
-class _FileWriter:
-    """Writes to a file in threads."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    async def write(self, data: bytes) -> None:
-        """Append bytes."""
-        await asyncio.to_thread(_write, self._file, data)
-
-
-@contextmanager
-def _guarded() -> Iterator[None]:
-    """Report errors of Redis as those of jobs, and raise a cancellation that redis-py has dropped.
-
-    It drops one that arrives while it closes a broken connection, and on Python 3.11, because of `wait_for`,
-    also one that arrives when a command has just been sent.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    try:
-        yield
-    except (RedisError, OSError) as exc:
-        if task.cancelling() > before:
-            raise asyncio.CancelledError from exc
-        if isinstance(exc, OutOfMemoryError):
-            raise StorageFull("The memory for jobs is full.", RETRY_FULL_S) from exc
-        raise JobsUnavailable("The jobs cannot be reached at the moment.", RETRY_UNAVAILABLE_S) from exc
-    if task.cancelling() > before:
-        raise asyncio.CancelledError
-
-
-def _write(file: IO[bytes], data: bytes) -> None:
-    try:
-        file.write(data)
-        file.flush()  # or a full disk would be an error of some later operation
-    except OSError as exc:
-        raise StorageFull("The disk for temporary files is full.", RETRY_FULL_S) from exc
 
 
 def _until_available() -> AsyncRetrying:
     return AsyncRetrying(
         retry=retry_if_exception_type(JobsUnavailable), wait=wait_fixed(RECORD_PAUSE_S), reraise=True
     )
-
-
-async def _pieces(content: bytes | BinaryIO) -> AsyncIterator[bytes]:
-    if isinstance(content, bytes):
-        for start in range(0, len(content), COPY_BYTES):
-            yield content[start : start + COPY_BYTES]
-        return
-    content.seek(0)
-    while piece := await asyncio.to_thread(content.read, COPY_BYTES):
-        yield piece
 
 
 def _key(kind: str, *names: str) -> str:

@@ -13,7 +13,8 @@ import redis
 
 from service.jobs.folder_store import FolderStore
 from service.jobs.job import Job, JobKind, JobRequest
-from service.jobs.redis_store import PREFIX, QUEUE, RedisStore
+from service.jobs.redis_connection import PREFIX
+from service.jobs.redis_store import QUEUE, RedisStore
 from service.jobs.store import JobStore
 from tests.support.clock import Clock
 

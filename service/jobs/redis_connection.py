@@ -1,0 +1,149 @@
+"""The connection of `service.jobs.redis_store`: commands, scripts, and files as lists of pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, BinaryIO
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from service.errors import JobsUnavailable, StorageFull
+from service.jobs.store import COPY_BYTES
+
+PREFIX = "blvnet-jobs:"
+# Waiting longer for Redis would use up the patience of callers.
+TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 2.0
+RETRY_UNAVAILABLE_S = 5.0
+RETRY_FULL_S = 60.0
+# What was written and then belongs to no job, because its process ended, is deleted after this time.
+ABANDONED_S = 3600
+
+logger = logging.getLogger(__name__)
+
+
+class RedisConnection:
+    """One Redis database.
+
+    Args:
+        url: its address, `redis://HOST:PORT/DATABASE`. Nothing is sent before the first call.
+    """
+
+    def __init__(self, url: str) -> None:
+        # A repeated command might append a piece of a video twice.
+        self.redis: Redis = Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._checked = False
+
+    async def script(self, script: str, **arguments: Any) -> Any:
+        """Run a script of `service.jobs.redis_scripts`."""
+        with guarded():
+            return await self.command("EVAL", script, 1, PREFIX, json.dumps(arguments))
+
+    async def command(self, *arguments: Any) -> Any:
+        """Run one command; errors are those of redis-py."""
+        return await self.redis.execute_command(*arguments)  # type: ignore[no-untyped-call]
+
+    async def upload(self, key: str, content: bytes | BinaryIO) -> tuple[int, str]:
+        """Replace a list by the pieces of a file; return its size and SHA-256. The list expires.
+
+        Raises:
+            StorageFull: the memory of Redis is full.
+        """
+        digest, size_bytes = hashlib.sha256(), 0
+        with guarded():
+            await self.command("UNLINK", key)
+            async for piece in _pieces(content):
+                await asyncio.to_thread(digest.update, piece)
+                size_bytes += len(piece)
+                await self.command("RPUSH", key, piece)
+                await self.command("EXPIRE", key, ABANDONED_S)
+        return size_bytes, digest.hexdigest()
+
+    async def download(self, key: str, file: IO[bytes]) -> int:
+        """Write the pieces of a list to a file; return their number."""
+        number = 0
+        while True:
+            with guarded():
+                piece = await self.command("LINDEX", key, number)
+            if piece is None:
+                break
+            await asyncio.to_thread(_write, file, piece)
+            number += 1
+        file.seek(0)
+        return number
+
+    async def check_configuration(self) -> None:
+        """Warn, once, of settings of Redis with which jobs are lost."""
+        if self._checked:
+            return
+        memory = await self.command("INFO", "memory")
+        persistence = await self.command("INFO", "persistence")
+        if memory.get("maxmemory") and memory.get("maxmemory_policy") != "noeviction":
+            logger.warning("Redis deletes jobs when its memory is full; set maxmemory-policy noeviction")
+        if not persistence.get("aof_enabled"):
+            logger.warning("Redis forgets jobs when it restarts; set appendonly yes")
+        self._checked = True
+
+
+class FileWriter:
+    """Writes to a file in threads."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    async def write(self, data: bytes) -> None:
+        """Append bytes."""
+        await asyncio.to_thread(_write, self._file, data)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Report errors of Redis as those of jobs, and raise a cancellation that redis-py has dropped.
+
+    It drops one that arrives while it closes a broken connection, and on Python 3.11, because of `wait_for`,
+    also one that arrives when a command has just been sent.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    except (RedisError, OSError) as exc:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from exc
+        if isinstance(exc, OutOfMemoryError):
+            raise StorageFull("The memory for jobs is full.", RETRY_FULL_S) from exc
+        raise JobsUnavailable("The jobs cannot be reached at the moment.", RETRY_UNAVAILABLE_S) from exc
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    try:
+        file.write(data)
+        file.flush()  # or a full disk would be an error of some later operation
+    except OSError as exc:
+        raise StorageFull("The disk for temporary files is full.", RETRY_FULL_S) from exc
+
+
+async def _pieces(content: bytes | BinaryIO) -> AsyncIterator[bytes]:
+    if isinstance(content, bytes):
+        for start in range(0, len(content), COPY_BYTES):
+            yield content[start : start + COPY_BYTES]
+        return
+    content.seek(0)
+    while piece := await asyncio.to_thread(content.read, COPY_BYTES):
+        yield piece
