@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -52,7 +53,8 @@ def normalised(address: str) -> str:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as exc:
         raise LocalError(f"{address!r} is not a valid address: {exc}") from exc
-    if parsed.scheme not in ("http", "https") or not parsed.host or "%" in parsed.host:
+    half_a_scheme = "://" not in text and parsed.host in ("http", "https")  # as in http:/host
+    if parsed.scheme not in ("http", "https") or not parsed.host or "%" in parsed.host or half_a_scheme:
         raise LocalError(f"{address!r} is not a valid address; use http://HOST:PORT or https://HOST:PORT")
     return url.rstrip("/")
 
@@ -109,7 +111,7 @@ def translated_errors(url: str, timeout: httpx.Timeout) -> Iterator[None]:
     except httpx.LocalProtocolError as exc:
         raise LocalError(f"The request cannot be sent, its source may have changed: {exc}") from exc
     except (httpx.TransportError, httpx.StreamError) as exc:
-        detail = str(exc) or type(exc).__name__
+        detail = re.sub(r"^\[Errno -?\d+\] ", "", str(exc)) or type(exc).__name__
         raise ConnectionFailed(f"{url} does not answer: {detail}; is the service running there?") from exc
 
 

@@ -11,6 +11,7 @@ import ast
 import importlib.util
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -47,6 +48,11 @@ EXTRAS = {
 }
 FAILED = 1
 BAD_USAGE = 2
+# What typer shows for the value of an option, such as `<int range>` or `<list[Path]>`, and the word for it.
+SHOWN_TYPE = re.compile(
+    r"<(?:list\[)?(?:(?P<kind>int|float|str|path|Path|dir)(?: range)?|(?P<choices>[^\[\]<>]+))\]?>"
+)
+WORDS = {"int": "NUMBER", "float": "NUMBER", "str": "TEXT", "path": "PATH", "Path": "PATH", "dir": "DIR"}
 
 
 class Failure(typer.TyperException):
@@ -60,6 +66,10 @@ class Failure(typer.TyperException):
 class CommandHelp(typer.core.TyperCommand):
     """A command whose help is plain text, which cuts no names; options are grouped by their help panel."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The pieces of the first line, with arguments as `CLIP...`."""
+        return [re.sub(r"^\{(.+)\}", _upper, piece) for piece in super().collect_usage_pieces(ctx)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for the arguments and for each group of options."""
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -69,10 +79,20 @@ class CommandHelp(typer.core.TyperCommand):
                 is_argument = parameter.param_type_name == "argument"
                 default = "Arguments" if is_argument else "Options"
                 title = getattr(parameter, "rich_help_panel", None) or default
-                sections.setdefault(title, []).append(record)
+                name, text = record
+                name = name.partition(" ")[0].upper() if is_argument else SHOWN_TYPE.sub(_word, name)
+                sections.setdefault(title, []).append((name, text))
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def _upper(found: re.Match[str]) -> str:
+    return found[1].upper()
+
+
+def _word(found: re.Match[str]) -> str:
+    return found["choices"] or WORDS[found["kind"]]
 
 
 class Commands(typer.core.TyperGroup):
@@ -83,6 +103,14 @@ class Commands(typer.core.TyperGroup):
         """Command name -> `module:function`."""
         found = sorted((item.name, item.value) for item in entry_points(group=ENTRY_POINT_GROUP))
         return OWN_COMMANDS | dict(found)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Print the help if there is nothing else to do."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(BAD_USAGE)
+        remaining: list[str] = super().parse_args(ctx, args)
+        return remaining
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
         """Names of all commands, for the help."""
@@ -127,7 +155,7 @@ COMMON: dict[str, Any] = {
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
-app = typer.Typer(cls=Commands, no_args_is_help=True, **COMMON)
+app = typer.Typer(cls=Commands, **COMMON)
 
 
 def _print_version(asked: bool) -> None:
@@ -206,6 +234,10 @@ def load_command(name: str, target: str) -> Any:
 def _failure(exc: BlvnetError | ModuleNotFoundError | OSError) -> Failure:
     if isinstance(exc, BlvnetError):
         return Failure(exc.message, getattr(exc, "exit_code", FAILED))
+    if isinstance(exc, FileNotFoundError) and exc.filename:
+        folder = Path(os.fsdecode(exc.filename)).parent
+        if not folder.exists():
+            return Failure(f"{exc.filename}: there is no folder {folder}; make it first", FAILED)
     if isinstance(exc, OSError):
         where = f"{exc.filename}: " if exc.filename else "output cannot be written: "
         return Failure(f"{where}{exc.strerror or exc}", FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from service.pipeline.classification import Classification, Query
 from service.pipeline.core_config import CoreConfig
 from service.pipeline.models.served_model import ServedVersion
 from service.pipeline.recognizer import Recognizer
+from service.pipeline.recognizer import logger as recognizer_logger
 from service.pipeline.timeline import TimelineQuery, TimelineSummary, WindowClassification, classify_windows
 
 Line = WindowClassification | TimelineSummary
@@ -119,11 +121,26 @@ def running_offline(config: CoreConfig) -> Iterator[tuple[asyncio.Runner, Recogn
     """A recognizer that serves, on an event loop that runs when it is asked to."""
     with asyncio.Runner() as runner:
         recognizer = Recognizer(config)
-        runner.run(recognizer.start())
+        with _without_states():
+            runner.run(recognizer.start())
         try:
             yield runner, recognizer
         finally:
             runner.run(recognizer.close())
+
+
+@contextmanager
+def _without_states() -> Iterator[None]:
+    """Log no states of the service: without one, what fails is raised."""
+
+    def is_no_state(record: logging.LogRecord) -> bool:
+        return not hasattr(record, "state")
+
+    recognizer_logger.addFilter(is_no_state)
+    try:
+        yield
+    finally:
+        recognizer_logger.removeFilter(is_no_state)
 
 
 def in_order(

@@ -81,7 +81,7 @@ def evaluate(
     moments-in-time (mit), ucf101, hmdb51 (splits ucf101-1 to -3), jester, diving48, charades. Layouts of your
     own data: folder, synthetic, list.
 
-    Example: blvnet evaluate --checkpoint RUN/best.pt --dataset folder --data DATA
+    Example: blvnet evaluate --checkpoint best.pt --dataset folder --data DATA
     """
     if crops not in CROP_COUNTS:
         raise typer.BadParameter(f"must be one of {', '.join(map(str, CROP_COUNTS))}", param_hint="--crops")

@@ -33,7 +33,7 @@ def list_videos(source: str) -> list[str]:
     """
     try:
         videos = _expanded(source)
-    except (OSError, ImportError, ValueError) as exc:
+    except Exception as exc:  # libraries behind fsspec have errors of their own
         raise SourceError(f"{source}: {' '.join(str(exc).split()) or type(exc).__name__}") from exc
     if not videos:
         raise SourceError(f"{source}: there is no video")

@@ -11,12 +11,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from blvnet_client import TimelineResult, WindowResult
+from blvnet_client import TimelineResult, VideoError, WindowResult
 from service.commands.options import ApiKeyOption, JsonOption, ModelOption, ModelsOption, ServerOption
 from service.commands.output.progress import reporting
 from service.commands.output.segment_formats import as_csv, as_srt, as_table, as_vtt
 from service.commands.remote import connected
-from service.errors import InvalidParameter
+from service.errors import BadRequest, BlvnetError, InvalidParameter, NotAVideo, OverLimit, Undecodable
 from service.http.schemas.timeline import TimelineEnd, TimelineWindow
 from service.offline import timeline_of_file
 from service.pipeline.classification import MAX_TOP_K
@@ -30,6 +30,11 @@ from service.pipeline.timeline import (
 from service.settings import load_settings
 
 Lines = Iterator[WindowResult | TimelineResult]
+VIDEO_ERRORS = (BadRequest, NotAVideo, Undecodable, OverLimit)
+
+
+class BadVideo(BlvnetError):
+    """The video cannot be labelled; the message begins with its name."""
 
 
 def timeline(
@@ -80,7 +85,8 @@ def timeline(
     try:
         query.check()
     except InvalidParameter as exc:
-        raise typer.BadParameter(exc.message) from exc
+        message = exc.message.replace("stride_s", "--stride").replace("window_s", "--window")
+        raise typer.BadParameter(message) from exc
     lines = _remote(video, server, api_key, query) if server else _local(video, models, query)
     *windows, end = _with_progress(lines)
     assert isinstance(end, TimelineResult)
@@ -95,19 +101,24 @@ def timeline(
 
 def _remote(video: Path, server: str, api_key: str | None, query: TimelineQuery) -> Lines:
     with connected(server, api_key) as client:
-        yield from client.timeline(video, **asdict(query))
+        try:
+            yield from client.timeline(video, **asdict(query))
+        except VideoError as exc:
+            raise BadVideo(f"{video}: {exc.message}") from exc
 
 
 def _local(video: Path, models: Path | None, query: TimelineQuery) -> Lines:
     config = load_settings({"models": models})
-    for result in timeline_of_file(config, video, query):
-        if isinstance(result, WindowClassification):
-            window = TimelineWindow.of(result).model_dump(mode="json")
-            yield msgspec.convert(window, WindowResult, strict=False)
-        else:
-            yield msgspec.convert(
-                TimelineEnd.of(result).model_dump(mode="json"), TimelineResult, strict=False
-            )
+    try:
+        for result in timeline_of_file(config, video, query):
+            if isinstance(result, WindowClassification):
+                window = TimelineWindow.of(result).model_dump(mode="json")
+                yield msgspec.convert(window, WindowResult, strict=False)
+            else:
+                end = TimelineEnd.of(result).model_dump(mode="json")
+                yield msgspec.convert(end, TimelineResult, strict=False)
+    except VIDEO_ERRORS as exc:
+        raise BadVideo(f"{video}: {exc.message}") from exc
 
 
 def _with_progress(lines: Lines) -> Lines:

@@ -133,7 +133,7 @@ def test_timeline_that_ends_early_is_told_after_its_windows(
             next(lines)
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://[", "", "http://", "http://host:port"])
+@pytest.mark.parametrize("url", ["ftp://x", "http://[", "", "http://", "http://host:port", "http:/host:80"])
 def test_malformed_address_is_a_local_error(url: str) -> None:
     with pytest.raises(LocalError, match="address"):
         Client(url)

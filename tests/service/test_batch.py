@@ -120,10 +120,11 @@ def test_wrong_sources_and_files_are_one_line(folder: Path, models: Path, tmp_pa
     (other := tmp_path / "other.jsonl").write_text('{"a": 1}\n')
     for source, out, message in (
         (tmp_path / "none", tmp_path / "a.jsonl", "no video"),
+        ("s3://bucket/folder", tmp_path / "a.jsonl", "s3://bucket/folder: Unable to locate credentials"),
         (folder, tmp_path / "a.txt", ".jsonl or .parquet"),
         (folder, other, "not the file of a batch"),
     ):
-        done = blvnet("batch", source, "--out", out, "--models", models)
+        done = blvnet("batch", source, "--out", out, "--models", models, AWS_EC2_METADATA_DISABLED="true")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
         assert message in done.stderr
 

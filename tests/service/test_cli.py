@@ -36,6 +36,12 @@ def test_help_lists_every_command_with_its_summary() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_program_without_a_command_prints_its_help() -> None:
+    done = blvnet(COLUMNS="80")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == blvnet("--help", COLUMNS="80").stdout
+
+
 def test_version_is_printed() -> None:
     done = blvnet("--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "blvnet-serve")
@@ -50,6 +56,21 @@ def test_every_command_has_help_of_its_own(name: str) -> None:
     assert f"Example: blvnet {name} " in done.stdout  # on one line
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "…" not in done.stdout
+    assert re.findall(r"[<{][\w\[\] |]+[>}]", words) == []  # types as Python names them
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("classify", ["Usage: blvnet classify [OPTIONS] CLIP...", "  CLIP  Video files", "  --top-k K "]),
+        ("bench", ["  PACKAGE  Folder ", "  --rounds NUMBER "]),
+        ("synth", ["[OPTIONS] OUT\n", "  --task simple|motions|events|appearance\n", "  --only TEXT "]),
+        ("evaluate", ["  --checkpoint PATH ", "  --data DIR ", "  --top-k NUMBER "]),
+    ],
+)
+def test_help_names_values_in_words(name: str, shown: list[str]) -> None:
+    text = blvnet(name, "--help", COLUMNS="80").stdout
+    assert [part for part in shown if part not in text] == []
 
 
 @pytest.mark.parametrize("command", entry_points(group=ENTRY_POINT_GROUP), ids=lambda item: item.name)
@@ -58,7 +79,9 @@ def test_help_of_every_training_command_has_an_example(command: EntryPoint) -> N
     path = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
     found = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "") == function]
     assert isinstance(found[0], ast.FunctionDef)
-    assert f"Example: blvnet {command.name} " in (ast.get_docstring(found[0]) or "")
+    [example] = re.findall("^Example: .*$", ast.get_docstring(found[0]) or "", re.MULTILINE)
+    assert example.startswith(f"Example: blvnet {command.name} ")
+    assert len(example) <= 76  # one line of the help
 
 
 def test_help_of_serve_has_every_setting_in_a_group() -> None:
@@ -79,6 +102,7 @@ def test_help_of_serve_has_every_setting_in_a_group() -> None:
         (["classify", "--top-k", "0", "x.mp4"], "--top-k"),
         (["classify", "--crops", "4", "x.mp4"], "crops must be one of 1, 3, 5, 10"),
         (["classify", "--server", "http://x", "--models", ".", "x.mp4"], "cannot be combined"),
+        (["classify", "--to-k", "3", "x.mp4"], "Possible options: --top-k"),
         (["serve", "--max-batch", "many"], "BLVNET_MAX_BATCH (--max-batch) is 'many'"),
         (["models", "--colour"], "No such option: --colour"),
     ],
@@ -96,6 +120,20 @@ def test_failure_is_one_line_and_status_1() -> None:
     done = blvnet("models", "--models", "/nonexistent")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "blvnet: /nonexistent: there is no such folder of model packages\n"
+
+
+@pytest.mark.parametrize("command", ["classify", "timeline"])
+def test_models_that_cannot_be_loaded_are_one_line_in_commands_that_load_them(command: str) -> None:
+    done = blvnet(command, "x.mp4", "--models", "/nonexistent")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "blvnet: /nonexistent: there is no such folder of model packages\n"
+
+
+def test_folder_that_is_missing_for_a_file_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "none" / "labels.csv"
+    done = blvnet("classify", "x.mp4", "--out", out)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"blvnet: {out}: there is no folder {out.parent}; make it first\n"
 
 
 def test_debug_shows_where_it_failed() -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,12 +124,14 @@ def csv_header(top_k: int) -> list[str]:
     return ["clip", "error", *labels]
 
 
-def csv_line(name: str, outcome: Outcome) -> str:
-    """A result as a line of CSV."""
+def csv_line(name: str, outcome: Outcome, top_k: int) -> str:
+    """A result as a line of CSV, with as many cells as the header."""
+    error, scores = "", []
     if isinstance(outcome, ClipError):
-        return csv_row([name, f"{outcome.code}: {outcome.detail}"])
-    scores = [value for item in outcome.predictions for value in (item.label, f"{item.score:.6f}")]
-    return csv_row([name, "", *scores])
+        error = f"{outcome.code}: {outcome.detail}"
+    else:
+        scores = [value for item in outcome.predictions for value in (item.label, f"{item.score:.6f}")]
+    return csv_row([name, error, *scores, *[""] * (2 * top_k - len(scores))])
 
 
 def csv_row(cells: Sequence[str]) -> str:
@@ -147,7 +150,7 @@ def stdout_writer(kind: OutputFormat, top_k: int) -> ResultWriter:
     if kind is OutputFormat.JSONL:
         return LineWriter(_print_at_once, json_line)
     _print_at_once(csv_row(csv_header(top_k)))
-    return LineWriter(_print_at_once, csv_line)
+    return LineWriter(_print_at_once, partial(csv_line, top_k=top_k))
 
 
 def _print_at_once(text: str) -> None:
@@ -161,7 +164,7 @@ def finished_clips(path: Path, kind: OutputFormat, top_k: int) -> set[str]:
     Raises:
         BadOutput: the file is not of this format.
     """
-    if not path.exists():
+    if not path.is_file():  # new, or a device or pipe, which has no end
         return set()
     content = path.read_bytes()
     complete = content[: content.rfind(b"\n") + 1]
@@ -191,4 +194,4 @@ def file_writer(path: Path, kind: OutputFormat, top_k: int) -> Iterator[ResultWr
 
         if kind is OutputFormat.CSV and file.tell() == 0:
             put(csv_row(csv_header(top_k)))
-        yield LineWriter(put, csv_line if kind is OutputFormat.CSV else json_line)
+        yield LineWriter(put, partial(csv_line, top_k=top_k) if kind is OutputFormat.CSV else json_line)

@@ -88,5 +88,5 @@ def test_views_are_asked_for(clips: dict[str, Path], source: list[str]) -> None:
 def test_server_that_is_not_there_ends_it(clips: dict[str, Path]) -> None:
     done = blvnet("classify", clips["red"], "--server", "http://127.0.0.1:9")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "http://127.0.0.1:9 does not answer" in done.stderr
+    assert "http://127.0.0.1:9 does not answer: Connection refused; is the service running" in done.stderr
     assert done.stderr.count("\n") == 1

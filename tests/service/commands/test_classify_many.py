@@ -82,6 +82,7 @@ def test_csv_has_a_row_for_each_file(folder: Path, server: RunningServer) -> Non
         ("red.mp4", "", "red"),
     ]
     assert rows[2][1].startswith("not_a_video: ")
+    assert {len(row) for row in rows} == {len(header)}
     assert done.returncode == 1
 
 
@@ -102,6 +103,15 @@ def test_file_of_results_is_continued(folder: Path, server: RunningServer, tmp_p
     ]
     other = blvnet(*command[:-1], tmp_path / "results.txt")
     assert (other.returncode, ".jsonl or .csv" in other.stderr) == (2, True)
+
+
+def test_device_is_written_and_not_read(folder: Path, server: RunningServer) -> None:
+    """`/dev/full` could be read without end."""
+    command = ["classify", folder, "--server", server.url, "--csv", "--out"]
+    full = blvnet(*command, "/dev/full")
+    assert (full.returncode, full.stdout) == (1, "")
+    assert full.stderr == "blvnet: output cannot be written: No space left on device\n"
+    assert blvnet(*command, "/dev/null").returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,8 @@ def test_overlapping_segments_are_subtitles_one_after_the_other() -> None:
 
 def test_errors_are_one_line(video: Path, source: list[str]) -> None:
     cases = {
-        (str(Path(__file__)),): "not a video",
+        (str(Path(__file__)),): f"{__file__}: the file is not a video",
+        ("nonesuch.mp4",): "nonesuch.mp4: ",
         (str(video), "--model", "nonesuch"): "nonesuch",
     }
     for arguments, message in cases.items():
@@ -95,7 +96,7 @@ def test_errors_are_one_line(video: Path, source: list[str]) -> None:
     [
         ([], "Missing argument"),
         (["--window", "0", "x.mp4"], "--window"),
-        (["--stride", "0.1", "x.mp4"], "stride_s must be at least window_s / 16"),
+        (["--stride", "0.1", "x.mp4"], "--stride must be at least --window / 16"),
         (["--server", "http://x", "--models", ".", "x.mp4"], "cannot be combined"),
     ],
 )
