@@ -33,7 +33,7 @@ export function showChart(answer) {
   byId("evidence-table").replaceChildren(table(
     `Lead over ${runnerUp.label} at each moment, in logits`,
     ["Moment", ...answer.predictions.map((prediction) => prediction.label)],
-    [...moments.map((moment) => [clock(moment.time), ...moment.margins.map((value) => signed(value, 3))]),
+    [...moments.map((moment) => [clock(moment.time, true), ...moment.margins.map((value) => signed(value, 3))]),
       ["Mean", ...answer.predictions.map((_, rank) => signed(meanOf(moments.map((moment) => moment.margins[rank])), 3))],
       ["Score", ...answer.predictions.map((prediction) => percent(prediction.score))]]));
   draw();
@@ -86,7 +86,7 @@ function follow(seconds) {
   const index = nearest(drawn.moments.map((moment) => moment.time), seconds), moment = drawn.moments[index];
   const order = drawn.shown.map((_, rank) => rank).sort((a, b) => moment.margins[b] - moment.margins[a]);
   const text = order.slice(0, 3).map((rank) => `${drawn.shown[rank].label} ${signed(moment.margins[rank])}`);
-  byId("evidence-now").textContent = `${clock(moment.time)}: ${text.join(", ")}`;
+  byId("evidence-now").textContent = `${clock(moment.time, true)}: ${text.join(", ")}`;
   stage.setAttribute("aria-valuemax", drawn.moments.length);
   stage.setAttribute("aria-valuenow", index + 1);
   stage.setAttribute("aria-valuetext", byId("evidence-now").textContent);

@@ -1,6 +1,8 @@
 // Elements, formats and announcements that all modules share.
 
 export const byId = (id) => document.getElementById(id);
+/** Set the text of an element. */
+export const say = (id, text) => { byId(id).textContent = text; };
 
 /** An element with properties and children; `data-*` and `aria-*` are set as attributes. */
 export function element(name, properties = {}, ...children) {
@@ -45,11 +47,11 @@ export const signed = (value, digits = 1) => `${value < 0 ? "−" : "+"}${Math.a
 export const many = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** Hours, minutes and seconds, with tenths where they are not 0: 1:02:03.5. */
-export function clock(seconds) {
+/** Hours, minutes and seconds, with tenths where they are not 0, or always: 1:02:03.5. */
+export function clock(seconds, always = false) {
   const tenths = Math.round(10 * seconds);
   const [hours, minutes, rest] = [Math.floor(tenths / 36000), Math.floor(tenths / 600) % 60, tenths % 600];
-  const shown = `${Math.floor(rest / 10)}`.padStart(2, "0") + (rest % 10 ? `.${rest % 10}` : "");
+  const shown = `${Math.floor(rest / 10)}`.padStart(2, "0") + (always || rest % 10 ? `.${rest % 10}` : "");
   return hours ? `${hours}:${`${minutes}`.padStart(2, "0")}:${shown}` : `${minutes}:${shown}`;
 }
 

@@ -1,8 +1,8 @@
 // The last results in memory, those that wait, and two of them side by side.
 
-import { byId, element, milliseconds, percent, swatch } from "./dom.js";
+import { byId, element, many, milliseconds, percent, swatch } from "./dom.js";
 import { segmentsOf, sharesOfTime } from "./result.js";
-import { cancel, hasEnded, hasResult, runs } from "./runs.js";
+import { cancel, DEFAULTS, hasEnded, hasResult, runs } from "./runs.js";
 
 let current = null, other = null, select = () => {};
 
@@ -24,8 +24,16 @@ function stateOf(run) {
 /** The labels of a run, best first: with their scores, or for timelines with their shares of the time. */
 const shares = (run) => run.mode === "clip" ? run.answer.predictions : sharesOfTime(run.segments);
 
-const optionsOf = (run) => [run.params.model || "default model", MODES[run.mode], ...(run.mode === "clip"
-  ? [`${run.params.clips} × ${run.params.crops} views`] : [`windows of ${run.params.window_s} s`])].join(", ");
+/** The model, the mode, and the options that differ from the defaults. */
+function optionsOf(run) {
+  const { model, clips, crops, window_s: length, stride_s: stride, top_k: labels } = run.params;
+  const options = run.mode === "clip" ? [clips > 1 && `${clips} samplings`, crops > 1 && `${crops} crops`]
+    : [`windows of ${length} s`, stride && stride !== length && `every ${stride} s`];
+  return [run.answer?.model.name ?? model, MODES[run.mode], ...options, labels !== DEFAULTS.top_k && many(labels, "label")].filter(Boolean).join(", ");
+}
+
+/** What `shares` are. */
+const MEASURES = { clip: "score", timeline: "share of the time" };
 
 export function showHistory(shown) {
   if (shown !== current && other === shown) other = null;
@@ -40,7 +48,7 @@ export function showHistory(shown) {
 
 function rowOf(run) {
   const frame = run.answer?.frames?.[Math.floor(run.answer.frames.length / 2)];
-  const open = element("button", { type: "button", className: "open", "data-run": run.id },
+  const open = element("button", { className: "open", "data-run": run.id },
     frame ? element("img", { src: frame.image, alt: "" }) : element("span", { className: "blank", "aria-hidden": "true" }),
     element("span", { className: "texts" },
       element("span", { className: "file" }, run.file.name),
@@ -49,8 +57,8 @@ function rowOf(run) {
   if (run === current) open.setAttribute("aria-current", "true");
   open.addEventListener("click", () => select(run));
   const side = hasEnded(run)
-    ? element("button", { type: "button", className: "side", "data-run": run.id, "aria-pressed": run === other, hidden: run === current || !hasResult(run), "aria-label": `Compare with ${run.file.name}` }, "Compare")
-    : element("button", { type: "button", className: "side", "data-run": run.id, "aria-label": `Cancel ${run.file.name}` }, "Cancel");
+    ? element("button", { className: "side", "data-run": run.id, "aria-pressed": run === other, hidden: run === current || !hasResult(run), "aria-label": `Compare with ${run.file.name}` }, "Compare")
+    : element("button", { className: "side", "data-run": run.id, "aria-label": `Cancel ${run.file.name}` }, "Cancel");
   side.addEventListener("click", () => {
     if (!hasEnded(run)) cancel(run);
     else { other = run === other ? null : run; showHistory(current); if (other) byId("comparison").scrollIntoView({ block: "nearest" }); }
@@ -69,17 +77,18 @@ function showComparison() {
   labels.sort((a, b) => Math.max(scoreOf(0, b) ?? 0, scoreOf(1, b) ?? 0) - Math.max(scoreOf(0, a) ?? 0, scoreOf(1, a) ?? 0));
   const cellOf = (side, label) => {
     const score = scoreOf(side, label);
-    const line = element("div", { className: "track", "aria-hidden": "true" }, swatch(`var(--series-${side})`, `${100 * (score ?? 0)}%`));
-    return element("td", {}, element("span", { className: "number" }, score === undefined ? "not listed" : percent(score)), line);
+    if (score === undefined) return element("td", { className: "quiet" }, "not listed");
+    const line = element("div", { className: "track", "aria-hidden": "true" }, swatch(`var(--series-${side})`, `${100 * score}%`));
+    return element("td", {}, element("span", { className: "number" }, percent(score)), line);
   };
   byId("comparison-table").replaceChildren(
     element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Label"),
-      ...pair.map((run) => element("th", { scope: "col" }, run.file.name, element("span", { className: "options-note" }, optionsOf(run)))))),
+      ...pair.map((run) => element("th", { scope: "col" }, run.file.name, element("span", { className: "options-note" }, `${optionsOf(run)}: ${MEASURES[run.mode]}`))))),
     element("tbody", {}, ...labels.map((label) => element("tr", {}, element("th", { scope: "row" }, label), cellOf(0, label), cellOf(1, label))),
       element("tr", {}, element("th", { scope: "row" }, "Time in the service"),
         ...pair.map((run) => element("td", {}, run.answer ? milliseconds(run.answer.timing_ms.total) : "stopped")))));
   const [first, second] = found.map(([best]) => best.label);
-  byId("comparison-note").textContent = first === second ? `Both say “${first}”.` : `They differ: “${first}” and “${second}”.`;
+  byId("comparison-note").textContent = first === second ? `Both say “${first}”.` : `The best labels differ: “${first}” and “${second}”.`;
 }
 
 byId("comparison-close").addEventListener("click", () => { other = null; showHistory(current); });

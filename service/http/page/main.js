@@ -1,31 +1,32 @@
 // Puts the page together: which view is shown, which run, and what the options start.
 
-import { byId, fileSize, oncePerFrame } from "./dom.js";
+import { byId, fileSize, oncePerFrame, say } from "./dom.js";
 import { redrawChart } from "./chart.js";
 import { onSelect, showHistory } from "./history.js";
 import { redrawLanes } from "./lanes.js";
-import { limits, loadModels, onKey, showKnowledge } from "./models.js";
+import { askForKey, limits, loadModels, onKey, showKnowledge } from "./models.js";
 import { durationOf } from "./player.js";
-import { showRun } from "./result.js";
+import { fillProblem, showRun } from "./result.js";
 import { addRun, cancel, enqueue, findRun, hasEnded, onChange, OPTIONS, restart, start } from "./runs.js";
 import { closeCamera, onVideos } from "./source.js";
 import { closeTeach, openTeach } from "./teach.js";
 
 const VIEWS = ["classify", "teach", "models"];
 const TIMELINE_FROM_S = 15;
-let current = null, mode = "clip", modeBeforeVideo = null;
+let current = null, mode = "clip", modeBeforeVideo = null, again = null;
 
 const draw = oncePerFrame(() => {
-  if (current) showRun(current);
+  if (current) { again = null; showRun(current); }
+  if (current?.problem?.code === "unauthorized") askForKey();
   showHistory(current);
 });
 onChange(draw);
 
-function showOnly(problem) {
+/** Show a problem that is not one of the current run; its button calls `retry`. */
+function showOnly(problem, retry = begin) {
+  again = retry;
   byId("problem").hidden = false;
-  byId("problem-title").textContent = problem.title;
-  byId("problem-detail").textContent = problem.detail;
-  byId("problem-id").textContent = problem.request_id ? `Request ${problem.request_id}` : "";
+  fillProblem(problem);
   byId("status").hidden = byId("result").hidden = true;
   byId("hint").hidden = true;
 }
@@ -35,7 +36,7 @@ function select(run) {
   setMode(run.mode);
   for (const [name, value] of Object.entries(run.params)) if (name !== "model" || value) byId(name).value = value;
   byId("hint").hidden = true;
-  byId("chosen").textContent = `${run.file.name}, ${fileSize(run.file.size)}`;
+  say("chosen", `${run.file.name}, ${fileSize(run.file.size)}`);
   document.body.classList.add("has-video");
   draw();
 }
@@ -95,7 +96,7 @@ function showView() {
   if (name !== "classify") { closeCamera(); byId("video").pause(); }
   if (name === "teach") openTeach();
   else closeTeach();
-  if (name === "models") loadModels();
+  if (name === "models") loadModels().then((problem) => { say("models-problem", problem?.title ? `${problem.title}. ${problem.detail}` : ""); });
   redrawChart();
   redrawLanes();
 }
@@ -103,15 +104,17 @@ function showView() {
 async function begin() {
   const problem = await loadModels();
   byId("problem").hidden = true;
+  byId("hint").hidden = Boolean(current);
   if (problem && problem.code !== "unauthorized") showOnly(problem);
   else if (!problem && current?.problem?.code === "unauthorized") restart(current);
+  else draw();
   showView();
 }
 
 onVideos(take, showOnly);
 onSelect(select);
 onKey(begin);
-byId("again").addEventListener("click", () => { if (current) restart(current); else begin(); });
+byId("again").addEventListener("click", () => { if (again) again(); else restart(current); });
 byId("restart").addEventListener("click", () => restart(current));
 for (const name of ["clip", "timeline"]) {
   byId(`mode-${name}`).addEventListener("change", () => {

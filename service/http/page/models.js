@@ -1,6 +1,6 @@
 // The models of the service: one sentence on what the selected one knows, and the list of all.
 
-import { byId, element, fileSize, many } from "./dom.js";
+import { byId, element, fileSize, many, say } from "./dom.js";
 import { getJson, key } from "./service.js";
 
 export let limits = null;
@@ -16,8 +16,9 @@ export async function loadModels() {
   try {
     answer = await getJson("v1/models");
   } catch (problem) {
-    if (problem.code === "unauthorized") askForKey();
-    return problem;
+    if (problem.code !== "unauthorized") return problem;
+    askForKey();
+    return { code: problem.code };
   }
   ({ models, limits } = answer);
   byId("key-form").hidden = true;
@@ -25,19 +26,19 @@ export async function loadModels() {
   const chosen = byId("model").value;
   byId("model").replaceChildren(...ready().map((model) => element("option", { value: model.name }, `${model.name} (${many(model.labels.length, "label")})`)));
   if (ready().some((model) => model.name === chosen)) byId("model").value = chosen;
-  byId("limits").textContent = `Videos up to ${fileSize(limits.max_upload_bytes)} and ${limits.max_duration_s} s. They are not kept.`;
+  say("limits", `Videos up to ${fileSize(limits.max_upload_bytes)} and ${limits.max_duration_s} s. They are not kept.`);
   showKnowledge();
   showTable();
   return ready().length ? null : { title: "No model is serving yet", detail: "Models may still be loading; try again in a moment." };
 }
 
 /** A missing key is asked for quietly; a rejected one is named. */
-function askForKey() {
+export function askForKey() {
   byId("key-form").hidden = false;
-  byId("key-note").textContent = key.get() ? "The service rejects this key. Check it, or ask the operator for another one." : "This service needs an API key. It stays in this tab until you close it.";
+  say("key-note", key.get() ? "The service rejects this key. Check it, or ask the operator for another one." : "This service needs an API key. It stays in this tab until you close it.");
   byId("key-note").classList.toggle("bad", Boolean(key.get()));
   byId("key").setAttribute("aria-invalid", Boolean(key.get()));
-  byId("knowledge").textContent = "Enter your API key to begin.";
+  say("knowledge", "Enter your API key to begin.");
 }
 
 /** What the selected model knows. */
@@ -46,9 +47,9 @@ export function showKnowledge() {
   if (!model) { byId("knowledge").textContent = ""; return; }
   const { labels } = model, some = spread(labels).map((label) => `“${label}”`);
   const list = some.length > 1 ? `${some.slice(0, -1).join(", ")} and ${some.at(-1)}` : some[0];
-  const what = model.trained_on === "synthetic" ? `${many(labels.length, "simple motion")}, learned from synthetic videos of drawn shapes`
+  const what = model.trained_on === "synthetic" ? `${many(labels.length, "motion")} of drawn shapes`
     : `${many(labels.length, "action")}${model.trained_on ? ` of ${model.trained_on}` : ""}`;
-  byId("knowledge").textContent = `${model.name} knows ${what}${labels.length > some.length ? `, such as ${list}` : `: ${list}`}.`;
+  say("knowledge", `${model.name} knows ${what}${labels.length > some.length ? `, such as ${list}` : `: ${list}`}.${model.trained_on === "synthetic" ? " It knows no actions of people." : ""}`);
 }
 
 /** Up to three labels from all over the list. */

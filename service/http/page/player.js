@@ -1,6 +1,6 @@
 // The player: the video, a caption that names the label now playing, and marks at the sampled times.
 
-import { byId, clamp, clock, element } from "./dom.js";
+import { byId, clamp, clock, element, say } from "./dom.js";
 import { cursor } from "./cursor.js";
 
 const video = byId("video"), track = byId("ticks");
@@ -20,7 +20,7 @@ export function play(file) {
   address = URL.createObjectURL(file);
   byId("player").hidden = video.hidden = false;
   byId("unplayable").hidden = true;
-  byId("caption").textContent = "";
+  say("caption", "");
   showSampled([], 0);
   showTitles([]);
   video.src = address;
@@ -51,7 +51,7 @@ export function showSampled(times, duration) {
   }), track.needle ??= element("i", { className: "needle" }));
 }
 
-/** What the caption says at a moment: `name(seconds)` returns a text, or "". */
+/** What the caption says at a moment: `name(seconds)` returns a text; null for no caption. */
 export function showCaption(name) {
   track.caption = name;
   moved(cursor.time);
@@ -68,8 +68,8 @@ export function showTitles(segments) {
 function moved(seconds, origin) {
   if (origin && origin !== video && video.readyState > 0) seek(seconds);
   if (track.needle) track.needle.style.left = `${100 * clamp(seconds / (track.duration || 1), 0, 1)}%`;
-  const name = track.caption?.(seconds) ?? "";
-  byId("caption").replaceChildren(element("span", { className: "when" }, clock(Math.floor(10 * seconds) / 10)), name);
+  if (track.caption) byId("caption").replaceChildren(element("span", { className: "when" }, clock(Math.floor(10 * seconds) / 10, true)), track.caption(seconds));
+  else say("caption", "");
 }
 
 let wanted = null;

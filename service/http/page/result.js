@@ -1,6 +1,6 @@
 // The result of a run: labels, charts, times and facts, for whole clips and for timelines.
 
-import { announce, byId, element, fileSize, fill, many, percent, seriesColour, signed, span, swatch } from "./dom.js";
+import { announce, byId, element, fileSize, fill, many, percent, say, seriesColour, signed, span, swatch } from "./dom.js";
 import { cursor, nearest } from "./cursor.js";
 import { leaderAt, meanOf, momentsOf, showChart } from "./chart.js";
 import { laneColour, showLanes, windowAt } from "./lanes.js";
@@ -25,7 +25,7 @@ export function showRun(run) {
   showProblem(run);
   byId("result").hidden = !hasResult(run);
   if (hasResult(run)) (run.mode === "clip" ? showClip : showTimeline)(run, isNew);
-  else { byId("result").run = null; showStrip(null); showCaption(() => ""); showTitles([]); showSampled([], 0); }
+  else { byId("result").run = null; showStrip(null); showCaption(null); showTitles([]); showSampled([], 0); }
   if (hasEnded(run) && announced !== run.state + run.id) {
     announced = run.state + run.id;
     announce(sentenceOf(run));
@@ -53,11 +53,11 @@ function showProgress(run) {
   if (run.state === "uploading" && run.sent < 1) {
     bar.max = 1;
     bar.value = run.sent;
-    byId("status-text").textContent = `Uploading: ${percent(run.sent)} of ${fileSize(run.file.size)}`;
+    say("status-text", `Uploading: ${percent(run.sent)} of ${fileSize(run.file.size)}`);
   } else if (busy && run.windows.length) {
     bar.max = run.expected;
     bar.value = run.windows.length;
-    byId("status-text").textContent = `${run.windows.length} of ${many(run.expected, "window")}`;
+    say("status-text", `${run.windows.length} of ${many(run.expected, "window")}`);
   } else {
     bar.removeAttribute("value");
     byId("status-text").textContent = run.state === "queued" ? "Waiting for the videos before it"
@@ -67,10 +67,16 @@ function showProgress(run) {
 
 function showProblem({ problem }) {
   byId("problem").hidden = !problem;
-  if (!problem) return;
-  byId("problem-title").textContent = problem.title;
-  byId("problem-detail").textContent = problem.detail;
-  byId("problem-id").textContent = problem.request_id ? `Request ${problem.request_id}` : "";
+  if (problem) fillProblem(problem);
+}
+
+/** Write a problem into its card; a key is entered in the form above. */
+export function fillProblem(problem) {
+  const needsKey = problem.code === "unauthorized", detail = needsKey ? "Enter your key above; the video is labelled then." : problem.detail;
+  say("problem-title", problem.title);
+  say("problem-detail", detail.replace(/^[a-z](?=[a-z]* )/, (first) => first.toUpperCase()));
+  say("problem-id", problem.request_id ? `Request ${problem.request_id}` : "");
+  byId("again").hidden = needsKey;
 }
 
 /** On a small screen the labels may be below the player, which grows when the video is loaded. */
@@ -104,15 +110,16 @@ function showClip(run, isNew) {
   showSampled(answer.sampled.timestamps_s, answer.video.duration_s);
   showTitles([]);
   showWaterfall(run);
-  showFacts(run, `It saw ${answer.sampled.frames.length} of the frames.`);
+  showFacts(run, `The network saw ${new Set(answer.sampled.frames).size} of the frames.`);
   showSnippets(run);
   cursor.move(cursor.time);
 }
 
 function showTimeline(run) {
   byId("result").run = run;
+  const [longest] = sharesOfTime(run.segments);
   fill(byId("headline"), element("strong", {}, segmentsOf(run)),
-    element("span", { className: "score" }, `longest: ${sharesOfTime(run.segments)[0].label}, ${percent(sharesOfTime(run.segments)[0].score)}`));
+    element("span", { className: "score" }, `longest: ${longest.label}, ${percent(longest.score)} of the time`));
   showLanes(run);
   showSegments(run);
   showStrip(null);
@@ -120,15 +127,15 @@ function showTimeline(run) {
   showTitles(byId("titles").checked ? run.segments : []);
   if (hasEnded(run)) {
     const first = run.answer ? "Done" : run.state === "failed" ? "Failed after" : "Stopped after";
-    byId("windows-note").textContent = `${first}: ${run.windows.length} of ${many(run.expected, "window")}.`;
-  } else byId("windows-note").textContent = "";
+    say("windows-note", `${first}: ${run.windows.length} of ${many(run.expected, "window")}.`);
+  } else say("windows-note", "");
   const complete = run.answer && run.marks;  // the summary arrives before the connection ends
   for (const part of document.querySelectorAll(".ended")) part.hidden = !complete;
   if (!complete) { if (hasEnded(run)) showSnippets(run); return; }
   showSnippets(run);
   showSampled(run.windows.flatMap((line) => line.sampled.timestamps_s), run.answer.video.duration_s);
   showWaterfall(run);
-  showFacts(run, `It saw ${many(run.expected, "window")}.`);
+  showFacts(run, `The network saw ${many(run.expected, "window")}.`);
 }
 
 /** How many segments there are, and of how many labels. */
@@ -145,7 +152,7 @@ export function sharesOfTime(segments) {
 function showWindow(seconds) {
   if (shown?.mode !== "timeline" || !shown.windows.length) return;
   const line = windowAt(shown, seconds);
-  byId("window-title").textContent = `${span(line)}, window ${line.window + 1} of ${shown.expected}`;
+  say("window-title", `${span(line)}, window ${line.window + 1} of ${shown.expected}`);
   byId("window-bars").replaceChildren(...line.predictions.map((prediction) => bar(prediction, laneColour(prediction.index))));
 }
 

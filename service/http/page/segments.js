@@ -27,7 +27,7 @@ export function showSegments(shown) {
 
 /** A row; all rows together are one tab stop, arrow keys move among them. */
 function rowOf() {
-  return element("li", {}, element("button", { type: "button", tabIndex: -1 },
+  return element("li", {}, element("button", { tabIndex: -1 },
     swatch("none"), element("span"), element("span", { className: "name" }), element("span")));
 }
 

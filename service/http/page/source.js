@@ -1,6 +1,6 @@
 // Where videos come from: files, drops, samples and the camera.
 
-import { byId, element } from "./dom.js";
+import { byId, element, say } from "./dom.js";
 import { Camera } from "./camera.js";
 
 const SAMPLES = [
@@ -11,7 +11,7 @@ const SAMPLES = [
 export const RECORD_S = 3;
 const camera = new Camera(byId("preview"));
 
-/** `take(files)` is called with the videos, `fail(problem)` when there is none after all. */
+/** `take(files)` is called with the videos, `fail(problem, retry)` when there is none after all. */
 export function onVideos(take, fail) {
   byId("file").addEventListener("change", () => {
     if (byId("file").files.length) take([...byId("file").files]);
@@ -25,14 +25,14 @@ export function onVideos(take, fail) {
     if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
   });
   byId("samples").append(...SAMPLES.map(([name, title, note]) => {
-    const button = element("button", { type: "button", className: "sample", "data-sample": name }, element("strong", {}, title), element("span", {}, note));
+    const button = element("button", { className: "sample", "data-sample": name }, element("strong", {}, title), element("span", {}, note));
     button.addEventListener("click", async () => {
       try {
         const answer = await fetch(`page/samples/${name}`);
         if (!answer.ok) throw new Error(`${answer.status}`);
         take([new File([await answer.blob()], name, { type: "video/mp4" })]);
       } catch {
-        fail({ title: "The sample cannot be loaded", detail: "Check that the service is still running." });
+        fail({ title: "The sample cannot be loaded", detail: "Check that the service is still running." }, () => button.click());
       }
     });
     return button;
@@ -42,29 +42,29 @@ export function onVideos(take, fail) {
     try {
       await camera.open();
       byId("camera").hidden = false;
-      byId("record").textContent = "Close camera";
+      say("record", "Close camera");
       byId("shoot").focus();
     } catch (problem) {
-      fail(problem);
+      fail(problem, () => byId("record").click());
     }
   });
   byId("shoot").addEventListener("click", async () => {
     byId("shoot").disabled = true;
     try {
-      const file = await camera.record(RECORD_S, (rest) => { byId("shoot").textContent = `Recording, ${rest.toFixed(1)} s`; });
+      const file = await camera.record(RECORD_S, (rest) => { say("shoot", `Recording, ${rest.toFixed(1)} s`); });
       closeCamera();
       take([file]);
     } catch (problem) {
       closeCamera();
-      fail(problem);
+      fail(problem, () => byId("record").click());
     }
     byId("shoot").disabled = false;
-    byId("shoot").textContent = `Record ${RECORD_S} s`;
+    say("shoot", `Record ${RECORD_S} s`);
   });
 }
 
 export function closeCamera() {
   camera.close();
   byId("camera").hidden = true;
-  byId("record").textContent = "Record";
+  say("record", "Record");
 }

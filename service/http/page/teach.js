@@ -1,6 +1,6 @@
 // The Teach view: labels, clips from the camera or files, teaching, and trying the result.
 
-import { announce, byId, download, element, many, percent } from "./dom.js";
+import { announce, byId, download, element, many, percent, say } from "./dom.js";
 import { Camera } from "./camera.js";
 import { loadModels, models } from "./models.js";
 import { adminKey, getJson, post, send } from "./service.js";
@@ -34,7 +34,7 @@ export async function openTeach() {
   } catch (problem) {
     byId("teach").hidden = true;
     byId("admin-form").hidden = problem.code !== "unauthorized";
-    byId("admin-note").textContent = adminKey.get() ? "The service rejects this key." : "Teaching needs the admin key of the service. It stays in this tab until you close it.";
+    say("admin-note", adminKey.get() ? "The service rejects this key." : "Teaching needs the admin key of the service. It stays in this tab until you close it.");
     byId("admin-note").classList.toggle("bad", Boolean(adminKey.get()));
     if (problem.code !== "unauthorized") fail(problem);
   }
@@ -80,7 +80,7 @@ function draw() {
 
 function fail(problem) {
   byId("teach-problem").hidden = false;
-  byId("teach-problem-text").textContent = problem.title ? `${problem.title}. ${problem.detail}` : `${problem}`;
+  say("teach-problem-text", problem.title ? `${problem.title}. ${problem.detail}` : `${problem}`);
 }
 
 /** Do one thing at a time; buttons are off meanwhile. */
@@ -100,14 +100,14 @@ async function busy(text, work) {
 
 function showCamera() {
   byId("teach-camera").hidden = !camera.isOpen;
-  byId("camera-toggle").textContent = camera.isOpen ? "Close camera" : "Open camera";
+  say("camera-toggle", camera.isOpen ? "Close camera" : "Open camera");
 }
 
 async function recording() {
   await camera.open();
   showCamera();
-  const file = await camera.record(seconds(), (rest) => { byId("countdown").textContent = rest ? rest.toFixed(1) : ""; });
-  byId("countdown").textContent = "";
+  const file = await camera.record(seconds(), (rest) => { say("countdown", rest ? rest.toFixed(1) : ""); });
+  say("countdown", "");
   return file;
 }
 
@@ -118,7 +118,10 @@ const addFiles = (label, files) => busy(`Adding to “${label}”`, async () => 
 });
 
 async function addExample(label, file) {
-  if (!state.name) throw { title: "The model has no name", detail: "Enter one first." };
+  if (byId("taught").value === NEW && !byId("taught-name").checkValidity()) {
+    byId("taught-name").focus();
+    throw state.name ? { title: "The name is not valid", detail: "Use letters, digits, “.”, “_” and “-”." } : { title: "The model has no name", detail: "Enter one first." };
+  }
   const query = new URLSearchParams({ label, ...(byId("taught").value === NEW && byId("base").value ? { base: byId("base").value } : {}) });
   const answer = await post(path(`/examples?${query}`), file, {}).then(({ text }) => JSON.parse(text), (problem) => {
     throw { ...problem, title: `${file.name}: ${problem.title}` };
@@ -146,10 +149,11 @@ const removeLabel = (label) => busy(`Removing “${label}”`, async () => {
 const teach = () => busy("Teaching", async () => {
   const mirror = byId("teach-mirror").checked ? "?mirror=true" : "";
   const answer = await getJson(path(`/train${mirror}`), { method: "POST" });
-  Object.assign(state, { report: answer.report, version: answer.version });
+  Object.assign(state, { report: answer.report, version: answer.version, last: new Map() });
   const { accuracy } = answer.report;
   announce(`Taught version ${answer.version}: ${percent(accuracy.top1)} right in cross-validation.`);
   await loadModels();
+  await openTeach();  // the model is in the list now
 });
 
 const tryIt = (file) => busy("Labelling the take", async () => {

@@ -10,7 +10,7 @@ export function showLabels(state, act) {
   const focused = document.activeElement?.dataset?.do;
   byId("labels").replaceChildren(...[...state.labels].map(([label, examples], number) => {
     const button = (kind, text, run) => {
-      const made = element("button", { type: "button", disabled: Boolean(state.busy), "data-do": `${kind} ${label}` }, text);
+      const made = element("button", { disabled: Boolean(state.busy), "data-do": `${kind} ${label}` }, text);
       made.addEventListener("click", run);
       return made;
     };
@@ -68,7 +68,7 @@ export function showReport(state, act) {
   byId("suspects-part").hidden = !suspects.length;
   byId("suspects").replaceChildren(...suspects.map((suspect) => {
     const number = state.labels.get(suspect.label)?.findIndex((one) => one.id === suspect.name) + 1;
-    const drop = element("button", { type: "button", disabled: Boolean(state.busy) }, "Drop it");
+    const drop = element("button", { disabled: Boolean(state.busy) }, "Drop it");
     drop.addEventListener("click", () => act.remove(suspect.name));
     return element("li", {}, element("span", {}, `Clip ${number} of “${suspect.label}” looks like “${suspect.looks_like}”, ${percent(suspect.score)}.`), drop);
   }));

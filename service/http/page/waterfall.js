@@ -1,6 +1,6 @@
 // Where the time went: the upload, the stages in the service, and the answer's way back.
 
-import { byId, element, milliseconds } from "./dom.js";
+import { byId, element, milliseconds, say } from "./dom.js";
 
 const STAGES = ["receive", "decode", "queue", "inference"];
 const MEANING = {
@@ -36,7 +36,7 @@ export function stepsOf(run) {
 
 export function showWaterfall(run) {
   const steps = stepsOf(run), timing = run.answer.timing_ms, whole = Math.max(run.marks.ended - run.marks.begin, 0.001);
-  byId("timing-title").textContent = `Time: ${milliseconds(whole)} from here, ${milliseconds(timing.total)} of it in the service`;
+  say("timing-title", `Time: ${milliseconds(whole)} from here, ${milliseconds(timing.total)} of it in the service`);
   byId("timing").replaceChildren(...steps.map(({ name, where, from, to }) => {
     const bar = element("i", { className: `${where} ${name}` });
     bar.style.left = `${100 * from / whole}%`;
@@ -47,5 +47,5 @@ export function showWaterfall(run) {
       element("td", { className: "number" }, milliseconds(to - from)),
       element("td", { className: "lane", "aria-hidden": "true" }, bar));
   }));
-  byId("timing-note").textContent = run.mode === "clip" ? "" : `Over all windows: ${STAGES.map((name) => `${name} ${milliseconds(timing[name])}`).join(", ")}. These overlap.`;
+  say("timing-note", run.mode === "clip" ? "" : `Over all windows: ${STAGES.map((name) => `${name} ${milliseconds(timing[name])}`).join(", ")}. These overlap.`);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -106,6 +107,24 @@ def test_cursor_is_shared_by_player_strip_and_chart(page: Page, clip: Path) -> N
     assert page.complaints == []
 
 
+def test_frames_of_several_samplings_lie_side_by_side(page: Page, clip: Path) -> None:
+    page.choose_file("#file", clip)
+    page.wait_for(CLIP_DONE)
+    page.enter("#clips", 5)
+    page.wait_for("document.querySelectorAll('#strip img').length === 40")
+    boxes = page.each(
+        "#strip img",
+        "[one.style.gridRow, one.getBoundingClientRect().left, one.getBoundingClientRect().right]",
+    )
+    for row in ("1", "2"):
+        spans = sorted([left, right] for at, left, right in boxes if at == row)
+        assert all(right <= following for (_, right), (following, _) in itertools.pairwise(spans))
+    # 40 samples of 24 frames, some more than once.
+    seen = len(set(answer(page)["sampled"]["frames"]))
+    assert page.text("#facts").endswith(f"The network saw {seen} of the frames.")
+    assert seen <= 24
+
+
 def test_caption_follows_playback(page: Page, clip: Path) -> None:
     page.choose_file("#file", clip)
     page.wait_for(CLIP_DONE)
@@ -154,7 +173,8 @@ def test_problem_is_readable_and_the_next_clip_works(page: Page, clip: Path, tmp
     (text := tmp_path / "text.mp4").write_text("not a clip, just words. " * 100)
     page.choose_file("#file", text)
     page.wait_for(PROBLEM)
-    assert "not a video" in page.text("#problem")
+    assert page.text("#problem-detail").startswith("The file is not a video")
+    assert page.text("#caption") == ""
     assert "Request " in page.text("#problem-id")
     assert not page.evaluate("document.getElementById('unplayable').hidden")
     (large := tmp_path / "large.mp4").write_bytes(bytes(2_000_001))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.http.page.conftest import opened
-from tests.service.http.page.waits import CLIP_DONE, TIMELINE_DONE, table
+from tests.service.http.page.waits import CLIP_DONE, PROBLEM, TIMELINE_DONE, table
 from tests.support.browser import Page
 from tests.support.server import RunningServer, running_server
 
@@ -80,9 +80,12 @@ def test_dropped_files_become_a_queue_and_two_results_are_compared(
     assert page.text("#headline strong") == "red"  # the first file
     page.click("#runs li:nth-child(2) .side")
     page.wait_for("!document.getElementById('comparison').hidden")
-    assert page.text("#comparison-note") == "They differ: “red” and “blue”."
+    assert page.text("#comparison-note") == "The best labels differ: “red” and “blue”."
     head, *body = table(page, "#comparison-table")
-    assert [cell.split("default")[0] for cell in head[1:]] == [clip.name, blue_clip.name]
+    assert head[1:] == [f"{one.name}tiny, whole clip: score" for one in (clip, blue_clip)]
+    # It is above the result, which may be longer than the screen.
+    tops = page.each("#comparison, #result", "one.getBoundingClientRect().top")
+    assert tops == sorted(tops)
     assert {row[0]: row[2] for row in body}["blue"] == "100 %"
     # Looking at the models loses nothing.
     page.evaluate("location.hash = 'models'")
@@ -93,6 +96,16 @@ def test_dropped_files_become_a_queue_and_two_results_are_compared(
     page.wait_for("!document.getElementById('view-classify').hidden")
     assert page.text("#headline strong") == "red"
     assert not page.evaluate("document.getElementById('comparison').hidden")
+    # A timeline has no scores of its own; its column says what it has.
+    page.click("#runs li:first-child .side")
+    head, *body = table(page, "#comparison-table")
+    assert head[2] == f"{video.name}tiny, timeline, windows of 4 s: share of the time"
+    assert {row[0]: row[2] for row in body}["red"] == "67 %"
+    assert {row[0]: row[2] for row in body}["blue"] == "not listed"
+    drawn = page.each(
+        "#comparison-table tbody tr", "[one.cells[2].textContent, one.querySelectorAll('.track').length]"
+    )
+    assert {text: bars for text, bars in drawn if "not listed" in text} == {"not listed": 1}
     page.click("#runs li:first-child .open")
     page.wait_for(TIMELINE_DONE)
     assert page.text("#headline strong") == "3 segments, 2 labels"
@@ -119,6 +132,10 @@ def test_missing_key_is_asked_for_and_a_wrong_one_is_called_wrong(
     assert "needs an API key" in page.text("#key-note")
     assert page.evaluate("document.getElementById('problem').hidden")
     assert page.complaints == []
+    page.choose_file("#file", clip)
+    page.wait_for(PROBLEM)
+    assert page.text("#problem-detail").startswith("Enter your key above")
+    assert page.evaluate("document.getElementById('again').hidden")
     enter_key(page, "wrong")
     page.wait_for("document.getElementById('key-note').textContent.includes('rejects')")
     assert page.evaluate("document.getElementById('key').getAttribute('aria-invalid')") == "true"
@@ -127,8 +144,7 @@ def test_missing_key_is_asked_for_and_a_wrong_one_is_called_wrong(
     enter_key(page, KEY)
     page.wait_for("document.getElementById('model').options.length")
     assert page.evaluate("document.getElementById('key-form').hidden")
-    page.choose_file("#file", clip)
-    page.wait_for(CLIP_DONE)
+    page.wait_for(CLIP_DONE)  # the video that waited for the key
     page.click("#tab-curl")
     assert "Authorization: Bearer KEY" in page.text("#snippet")
     assert KEY not in page.text("#snippet")
@@ -157,3 +173,34 @@ def test_timeline_is_drawn_while_it_arrives_and_can_be_stopped(
     assert page.evaluate("document.getElementById('problem').hidden")
     locked.wait_for(lambda: locked.metric("blvnet_inflight_requests") == 1, "end of the timeline")
     assert locked.metric("blvnet_requests_total", route="/v1/timeline", code="499") == 1
+
+
+def block(page: Page, *patterns: str) -> None:
+    """Let requests for these addresses fail, as those to a service that is gone."""
+    page.command("Network.setBlockedURLs", urls=list(patterns))
+
+
+def test_trying_again_repeats_what_failed(page: Page, clip: Path) -> None:
+    block(page, "*/v1/models", "*/page/samples/*")
+    try:
+        page.command("Page.reload")
+        page.wait_for("!document.getElementById('problem').hidden")
+        assert "does not answer" in page.text("#problem-title")
+        block(page, "*/page/samples/*")
+        page.click("#again")
+        page.wait_for("document.getElementById('problem').hidden")
+        assert not page.evaluate("document.getElementById('hint').hidden")
+        page.choose_file("#file", clip)
+        page.wait_for(CLIP_DONE)
+        page.click("[data-sample='turning.mp4']")
+        page.wait_for("document.getElementById('problem-title').textContent.includes('sample')")
+        block(page, "*/v1/models", "*/page/samples/*")
+        page.evaluate("location.hash = 'models'")
+        page.wait_for("document.getElementById('models-problem').textContent.includes('does not answer')")
+        page.evaluate("location.hash = 'classify'")
+    finally:
+        block(page)
+    page.click("#again")
+    page.wait_for("document.querySelectorAll('#runs .state.done').length === 2")
+    assert page.text("#runs .file") == "turning.mp4"
+    assert page.evaluate("document.getElementById('problem').hidden")

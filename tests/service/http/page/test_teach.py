@@ -112,6 +112,9 @@ def test_two_labels_are_recorded_taught_and_recognized(
     page.wait_for("!document.getElementById('report').hidden")
     assert page.text("#report-score").split("\n")[0] == "100 %"
     assert "10 of 10 clips" in page.text("#report-score")
+    page.wait_for(IDLE)
+    assert page.evaluate("document.getElementById('taught').value") == "colours"
+    assert "After teaching" not in page.text("#labels")
     assert table(page, "#confusion table") == [["Label", "go", "stop"], ["go", "5", "0"], ["stop", "0", "5"]]
     check_looks(page)
     # A sixth take of each is labelled right at once.
@@ -151,9 +154,15 @@ def test_files_are_dropped_on_labels_and_bad_ones_are_named(
     page.wait_for("document.getElementById('taught').options.length === 2")
     page.enter("#taught", "")
     page.wait_for("!document.getElementById('new-model').hidden")
-    page.enter("#taught-name", "files")
     page.enter("#label-name", "any")
     page.evaluate("document.getElementById('label-form').requestSubmit()")
+    for name, message in (("", "has no name"), ("two words", "Use letters, digits")):
+        page.enter("#taught-name", name)
+        page.drop('[data-label="any"]', clip)
+        page.wait_for(f"document.getElementById('teach-problem-text').textContent.includes('{message}')")
+        assert page.evaluate("document.activeElement.id") == "taught-name"
+        assert page.text('[data-label="any"] .count') == "0 clips"
+    page.enter("#taught-name", "files")
     page.drop('[data-label="any"]', clip)
     page.wait_for(f"{COUNT.format('any', '1 clip')} && {IDLE}")
     assert page.evaluate("document.getElementById('teach-button').disabled")
