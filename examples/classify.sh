@@ -1,7 +1,8 @@
 #!/bin/sh
 # Label a clip and a long video with curl: sh examples/classify.sh 127.0.0.1:8000 CLIP VIDEO
 set -eu
-server=$1 clip=$2 video=$3
+usage='is missing. Use: sh examples/classify.sh 127.0.0.1:8000 CLIP VIDEO'
+server=${1:?$usage} clip=${2:?$usage} video=${3:?$usage}
 
 # The form field `file`; --retry waits for the time that a busy service states.
 curl --silent --show-error --fail-with-body --retry 3 -F "file=@$clip" "$server/v1/classify?top_k=1"

@@ -3,7 +3,8 @@
 #
 # `make install` installs the CUDA build of onnxruntime where `nvidia-smi` works.
 set -eu
-checkpoint=$1 folder=$2
+usage='is missing. Use: sh examples/gpu.sh CHECKPOINT FOLDER'
+checkpoint=${1:?$usage} folder=${2:?$usage}
 
 # Half precision uses the tensor cores; the export compares it with PyTorch in float32.
 blvnet export --checkpoint "$checkpoint" --precision fp16 --out "$folder" --name on-gpu

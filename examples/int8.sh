@@ -4,7 +4,7 @@
 # Int8 needs videos: those of --calibration set the ranges of the activations, and the export is refused if the
 # accuracy on --validation drops by more than --max-drop points. Use videos like those that the service will get.
 set -eu
-folder=$1
+folder=${1:?is missing. Use: sh examples/int8.sh FOLDER}
 here=$(cd "$(dirname "$0")/.." && pwd)
 
 # Labelled videos for the bundled network: drawn motions.

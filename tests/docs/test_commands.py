@@ -166,3 +166,10 @@ def test_script_has_valid_commands(script: Path) -> None:
         if "blvnet" in (words := shlex.split(line, comments=True))
     ]
     assert [words for words in found if unknown_options(words)] == []
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.sh")), ids=lambda path: path.name)
+def test_script_without_arguments_says_how_it_is_used(script: Path) -> None:
+    done = subprocess.run(["sh", script], capture_output=True, text=True, check=False)
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    assert f"is missing. Use: sh examples/{script.name} " in done.stderr

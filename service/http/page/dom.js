@@ -1,6 +1,8 @@
 // Elements, formats and announcements that all modules share.
 
 export const byId = (id) => document.getElementById(id);
+/** Hide an element, or show it. */
+export const hide = (id, hidden) => { byId(id).hidden = hidden; };
 /** Set the text of an element. */
 export const say = (id, text) => { byId(id).textContent = text; };
 
@@ -58,9 +60,10 @@ export function clock(seconds, always = false) {
 export const span = (part) => `${clock(part.start_s)} to ${clock(part.end_s)}`;
 
 /** Let screen readers read a text out. */
-export function announce(text) {
-  byId("news").textContent = text;
-}
+export const announce = (text) => say("news", text);
+
+/** A text with a capital letter, unless it begins with the name of a parameter. */
+export const sentence = (text) => text.replace(/^[a-z](?=[a-z]* )/, (first) => first.toUpperCase());
 
 /** A row per line, the first cell of each a header; numbers are right-aligned. */
 export function table(caption, head, rows, className = "") {

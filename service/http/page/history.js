@@ -1,6 +1,6 @@
 // The last results in memory, those that wait, and two of them side by side.
 
-import { byId, element, many, milliseconds, percent, swatch } from "./dom.js";
+import { byId, element, hide, many, milliseconds, percent, swatch } from "./dom.js";
 import { segmentsOf, sharesOfTime } from "./result.js";
 import { cancel, DEFAULTS, hasEnded, hasResult, runs } from "./runs.js";
 
@@ -38,7 +38,7 @@ const MEASURES = { clip: "score", timeline: "share of the time" };
 export function showHistory(shown) {
   if (shown !== current && other === shown) other = null;
   current = shown;
-  byId("history").hidden = runs.length === 0;
+  hide("history", runs.length === 0);
   const focused = document.activeElement?.dataset?.run, part = document.activeElement?.className;
   byId("runs").replaceChildren(...runs.map(rowOf));
   // The list is rendered again; a focused button keeps the focus.
@@ -69,7 +69,7 @@ function rowOf(run) {
 /** Both results in one table, a row for each label of either. */
 function showComparison() {
   const shown = current && other && hasResult(current) && hasResult(other);
-  byId("comparison").hidden = !shown;
+  hide("comparison", !shown);
   if (!shown) return;
   const pair = [current, other], found = pair.map(shares);
   const labels = [...new Set(found.flat().map((one) => one.label))];

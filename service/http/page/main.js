@@ -1,6 +1,6 @@
 // Puts the page together: which view is shown, which run, and what the options start.
 
-import { byId, fileSize, oncePerFrame, say } from "./dom.js";
+import { byId, fileSize, hide, oncePerFrame, say } from "./dom.js";
 import { redrawChart } from "./chart.js";
 import { onSelect, showHistory } from "./history.js";
 import { redrawLanes } from "./lanes.js";
@@ -25,17 +25,16 @@ onChange(draw);
 /** Show a problem that is not one of the current run; its button calls `retry`. */
 function showOnly(problem, retry = begin) {
   again = retry;
-  byId("problem").hidden = false;
+  hide("problem", false);
   fillProblem(problem);
-  byId("status").hidden = byId("result").hidden = true;
-  byId("hint").hidden = true;
+  for (const id of ["status", "result", "hint"]) hide(id, true);
 }
 
 function select(run) {
   current = run;
   setMode(run.mode);
   for (const [name, value] of Object.entries(run.params)) if (name !== "model" || value) byId(name).value = value;
-  byId("hint").hidden = true;
+  hide("hint", true);
   say("chosen", `${run.file.name}, ${fileSize(run.file.size)}`);
   document.body.classList.add("has-video");
   draw();
@@ -103,8 +102,8 @@ function showView() {
 
 async function begin() {
   const problem = await loadModels();
-  byId("problem").hidden = true;
-  byId("hint").hidden = Boolean(current);
+  hide("problem", true);
+  hide("hint", Boolean(current));
   if (problem && problem.code !== "unauthorized") showOnly(problem);
   else if (!problem && current?.problem?.code === "unauthorized") restart(current);
   else draw();

@@ -1,6 +1,6 @@
 // The models of the service: one sentence on what the selected one knows, and the list of all.
 
-import { byId, element, fileSize, many, say } from "./dom.js";
+import { byId, element, fileSize, hide, many, say } from "./dom.js";
 import { getJson, key } from "./service.js";
 
 export let limits = null;
@@ -21,8 +21,8 @@ export async function loadModels() {
     return { code: problem.code };
   }
   ({ models, limits } = answer);
-  byId("key-form").hidden = true;
-  byId("forget-key").hidden = !key.get();
+  hide("key-form", true);
+  hide("forget-key", !key.get());
   const chosen = byId("model").value;
   byId("model").replaceChildren(...ready().map((model) => element("option", { value: model.name }, `${model.name} (${many(model.labels.length, "label")})`)));
   if (ready().some((model) => model.name === chosen)) byId("model").value = chosen;
@@ -34,7 +34,7 @@ export async function loadModels() {
 
 /** A missing key is asked for quietly; a rejected one is named. */
 export function askForKey() {
-  byId("key-form").hidden = false;
+  hide("key-form", false);
   say("key-note", key.get() ? "The service rejects this key. Check it, or ask the operator for another one." : "This service needs an API key. It stays in this tab until you close it.");
   byId("key-note").classList.toggle("bad", Boolean(key.get()));
   byId("key").setAttribute("aria-invalid", Boolean(key.get()));
@@ -44,7 +44,7 @@ export function askForKey() {
 /** What the selected model knows. */
 export function showKnowledge() {
   const model = ready().find((one) => one.name === byId("model").value);
-  if (!model) { byId("knowledge").textContent = ""; return; }
+  if (!model) { say("knowledge", ""); return; }
   const { labels } = model, some = spread(labels).map((label) => `“${label}”`);
   const list = some.length > 1 ? `${some.slice(0, -1).join(", ")} and ${some.at(-1)}` : some[0];
   const what = model.trained_on === "synthetic" ? `${many(labels.length, "motion")} of drawn shapes`
@@ -59,7 +59,7 @@ function showTable() {
   byId("models-body").replaceChildren(...models.map((model) => element("tr", {},
     element("th", { scope: "row" }, model.name, element("span", { className: "options-note" }, `version ${model.version}`)),
     element("td", {}, element("span", { className: `badge ${model.state}` }, model.state), model.reason ? element("p", { className: "quiet" }, model.reason) : null),
-    element("td", {}, model.labels.length ? element("details", {}, element("summary", {}, many(model.labels.length, "label")), element("p", { className: "quiet" }, model.labels.join(", "))) : "unknown"),
+    element("td", {}, model.labels.length ? element("details", {}, element("summary", {}, many(model.labels.length, "label")), element("p", { className: "quiet" }, model.labels.join(", "))) : "labels unknown"),
     element("td", {}, model.inputs.map((input) => `${input.name} ${input.size} × ${input.size}`).join(", ")),
     element("td", {}, model.provider ? `${model.precision} on ${model.provider}` : ""))));
 }

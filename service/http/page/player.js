@@ -1,6 +1,6 @@
 // The player: the video, a caption that names the label now playing, and marks at the sampled times.
 
-import { byId, clamp, clock, element, say } from "./dom.js";
+import { byId, clamp, clock, element, hide, say } from "./dom.js";
 import { cursor } from "./cursor.js";
 
 const video = byId("video"), track = byId("ticks");
@@ -19,7 +19,7 @@ export function play(file) {
   if (address) URL.revokeObjectURL(address);
   address = URL.createObjectURL(file);
   byId("player").hidden = video.hidden = false;
-  byId("unplayable").hidden = true;
+  hide("unplayable", true);
   say("caption", "");
   showSampled([], 0);
   showTitles([]);
@@ -92,7 +92,7 @@ video.addEventListener("playing", () => {
   };
   follow();
 });
-video.addEventListener("error", () => { if (video.src) { video.hidden = true; byId("unplayable").hidden = false; } });
+video.addEventListener("error", () => { if (video.src) { video.hidden = true; hide("unplayable", false); } });
 track.addEventListener("click", (event) => {
   const box = track.getBoundingClientRect();
   cursor.move((event.clientX - box.left) / box.width * track.duration, track);

@@ -1,6 +1,6 @@
 // The result of a run: labels, charts, times and facts, for whole clips and for timelines.
 
-import { announce, byId, element, fileSize, fill, many, percent, say, seriesColour, signed, span, swatch } from "./dom.js";
+import { announce, byId, element, fileSize, fill, hide, many, percent, say, sentence, seriesColour, signed, span, swatch } from "./dom.js";
 import { cursor, nearest } from "./cursor.js";
 import { leaderAt, meanOf, momentsOf, showChart } from "./chart.js";
 import { laneColour, showLanes, windowAt } from "./lanes.js";
@@ -23,7 +23,7 @@ export function showRun(run) {
   }
   showProgress(run);
   showProblem(run);
-  byId("result").hidden = !hasResult(run);
+  hide("result", !hasResult(run));
   if (hasResult(run)) (run.mode === "clip" ? showClip : showTimeline)(run, isNew);
   else { byId("result").run = null; showStrip(null); showCaption(null); showTitles([]); showSampled([], 0); }
   if (hasEnded(run) && announced !== run.state + run.id) {
@@ -46,8 +46,8 @@ function showProgress(run) {
   const card = byId("status"), bar = byId("progress");
   const busy = !hasEnded(run);
   card.hidden = !busy && run.state !== "stopped";
-  byId("cancel").hidden = !busy;
-  byId("restart").hidden = busy;
+  hide("cancel", !busy);
+  hide("restart", busy);
   byId("cancel").onclick = () => cancel(run);
   bar.hidden = !busy;
   if (run.state === "uploading" && run.sent < 1) {
@@ -60,13 +60,13 @@ function showProgress(run) {
     say("status-text", `${run.windows.length} of ${many(run.expected, "window")}`);
   } else {
     bar.removeAttribute("value");
-    byId("status-text").textContent = run.state === "queued" ? "Waiting for the videos before it"
-      : busy ? "Uploaded; decoding and classifying" : run.state === "stopped" ? sentenceOf(run) : "";
+    say("status-text", run.state === "queued" ? "Waiting for the videos before it"
+      : busy ? "Uploaded; decoding and classifying" : run.state === "stopped" ? sentenceOf(run) : "");
   }
 }
 
 function showProblem({ problem }) {
-  byId("problem").hidden = !problem;
+  hide("problem", !problem);
   if (problem) fillProblem(problem);
 }
 
@@ -74,9 +74,9 @@ function showProblem({ problem }) {
 export function fillProblem(problem) {
   const needsKey = problem.code === "unauthorized", detail = needsKey ? "Enter your key above; the video is labelled then." : problem.detail;
   say("problem-title", problem.title);
-  say("problem-detail", detail.replace(/^[a-z](?=[a-z]* )/, (first) => first.toUpperCase()));
+  say("problem-detail", sentence(detail));
   say("problem-id", problem.request_id ? `Request ${problem.request_id}` : "");
-  byId("again").hidden = needsKey;
+  hide("again", needsKey);
 }
 
 /** On a small screen the labels may be below the player, which grows when the video is loaded. */

@@ -1,6 +1,6 @@
 // Where videos come from: files, drops, samples and the camera.
 
-import { byId, element, say } from "./dom.js";
+import { byId, element, hide, say } from "./dom.js";
 import { Camera } from "./camera.js";
 
 const SAMPLES = [
@@ -41,7 +41,7 @@ export function onVideos(take, fail) {
     if (camera.isOpen) { closeCamera(); return; }
     try {
       await camera.open();
-      byId("camera").hidden = false;
+      hide("camera", false);
       say("record", "Close camera");
       byId("shoot").focus();
     } catch (problem) {
@@ -65,6 +65,6 @@ export function onVideos(take, fail) {
 
 export function closeCamera() {
   camera.close();
-  byId("camera").hidden = true;
+  hide("camera", true);
   say("record", "Record");
 }

@@ -1,6 +1,6 @@
 // The Teach view: labels, clips from the camera or files, teaching, and trying the result.
 
-import { announce, byId, download, element, many, percent, say } from "./dom.js";
+import { announce, byId, download, element, hide, many, percent, say, sentence } from "./dom.js";
 import { Camera } from "./camera.js";
 import { loadModels, models } from "./models.js";
 import { adminKey, getJson, post, send } from "./service.js";
@@ -15,13 +15,13 @@ const path = (rest = "") => `v1/taught/${encodeURIComponent(state.name)}${rest}`
 
 export async function openTeach() {
   const { teaching } = document.documentElement.dataset;
-  byId("teach-off").hidden = teaching !== "off";
-  byId("admin-form").hidden = true;
-  if (teaching === "off") { byId("teach").hidden = true; return; }
+  hide("teach-off", teaching !== "off");
+  hide("admin-form", true);
+  if (teaching === "off") { hide("teach", true); return; }
   try {
     if (teaching === "admin" && !adminKey.get()) throw { code: "unauthorized" };
     const { taught } = await getJson("v1/taught");
-    byId("teach").hidden = false;
+    hide("teach", false);
     byId("taught").replaceChildren(...taught.map((one) => element("option", { value: one.name }, one.name)), element("option", { value: NEW }, "New model…"));
     const known = taught.some((one) => one.name === state.name), begun = state.name || state.labels.size;
     byId("taught").value = known ? state.name : begun ? NEW : taught[0]?.name ?? NEW;
@@ -29,11 +29,11 @@ export async function openTeach() {
       .map((model) => element("option", { value: model.name }, model.name)));
     if (known) await refresh();
     else if (!begun) await chooseModel();  // what was begun and not saved stays
-    byId("new-model").hidden = byId("taught").value !== NEW;
+    hide("new-model", byId("taught").value !== NEW);
     draw();
   } catch (problem) {
-    byId("teach").hidden = true;
-    byId("admin-form").hidden = problem.code !== "unauthorized";
+    hide("teach", true);
+    hide("admin-form", problem.code !== "unauthorized");
     say("admin-note", adminKey.get() ? "The service rejects this key." : "Teaching needs the admin key of the service. It stays in this tab until you close it.");
     byId("admin-note").classList.toggle("bad", Boolean(adminKey.get()));
     if (problem.code !== "unauthorized") fail(problem);
@@ -47,7 +47,7 @@ export function closeTeach() {
 
 async function chooseModel() {
   const name = byId("taught").value, isNew = name === NEW;
-  byId("new-model").hidden = !isNew;
+  hide("new-model", !isNew);
   Object.assign(state, { name: isNew ? byId("taught-name").value.trim() : name, last: new Map(), report: null, version: null });
   if (isNew) state.labels = new Map();
   else await refresh();
@@ -71,23 +71,23 @@ function draw() {
   const enough = counts.length >= 2 && Math.min(...counts) >= 2;
   byId("teach-button").disabled = !enough || Boolean(state.busy);
   const noBase = byId("taught").value === NEW && !byId("base").options.length;
-  byId("teach-note").textContent = state.busy || (noBase ? "No model of this service can be built on: none has the output “features”." : enough ? (Math.min(...counts) < 5 ? "Works now; five clips of each label are better." : "") : "Needs two labels with two clips each; five are better.");
+  say("teach-note", state.busy || (noBase ? "No model of this service can be built on: none has the output “features”." : enough ? (Math.min(...counts) < 5 ? "Works now; five clips of each label are better." : "") : "Needs two labels with two clips each; five are better."));
   byId("try").disabled = byId("try-file").disabled = !state.version || Boolean(state.busy);
-  byId("try-part").hidden = !state.version;
-  byId("export").hidden = !state.version;
-  byId("forget").hidden = !counts.length;
+  hide("try-part", !state.version);
+  hide("export", !state.version);
+  hide("forget", !counts.length);
 }
 
 function fail(problem) {
-  byId("teach-problem").hidden = false;
-  say("teach-problem-text", problem.title ? `${problem.title}. ${problem.detail}` : `${problem}`);
+  hide("teach-problem", false);
+  say("teach-problem-text", problem.title ? `${problem.title}. ${sentence(problem.detail)}` : `${problem}`);
 }
 
 /** Do one thing at a time; buttons are off meanwhile. */
 async function busy(text, work) {
   if (state.busy) return;
   state.busy = text;
-  byId("teach-problem").hidden = true;
+  hide("teach-problem", true);
   draw();
   try {
     await work();
@@ -99,7 +99,7 @@ async function busy(text, work) {
 }
 
 function showCamera() {
-  byId("teach-camera").hidden = !camera.isOpen;
+  hide("teach-camera", !camera.isOpen);
   say("camera-toggle", camera.isOpen ? "Close camera" : "Open camera");
 }
 

@@ -1,6 +1,6 @@
 // How the Teach view shows labels, the report of a training, and a take that is tried.
 
-import { byId, element, many, percent, seriesColour, swatch, table } from "./dom.js";
+import { byId, element, hide, many, percent, seriesColour, swatch, table } from "./dom.js";
 import { bar } from "./result.js";
 
 const ENOUGH = 5;
@@ -46,7 +46,7 @@ function lastTake(answer) {
 
 export function showReport(state, act) {
   const { report } = state;
-  byId("report").hidden = !report;
+  hide("report", !report);
   if (!report) return;
   const { accuracy } = report, labels = Object.keys(report.labels);
   byId("report-score").replaceChildren(element("strong", {}, percent(accuracy.top1)),
@@ -65,7 +65,7 @@ export function showReport(state, act) {
   byId("confusion").replaceChildren(confusion, element("p", { className: "quiet" }, "Rows are your labels, columns what the model says."));
   const all = [...state.labels.values()].flat();
   const suspects = report.suspects.filter((suspect) => all.some((one) => one.id === suspect.name));
-  byId("suspects-part").hidden = !suspects.length;
+  hide("suspects-part", !suspects.length);
   byId("suspects").replaceChildren(...suspects.map((suspect) => {
     const number = state.labels.get(suspect.label)?.findIndex((one) => one.id === suspect.name) + 1;
     const drop = element("button", { disabled: Boolean(state.busy) }, "Drop it");

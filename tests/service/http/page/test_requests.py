@@ -184,7 +184,7 @@ def test_trying_again_repeats_what_failed(page: Page, clip: Path) -> None:
     block(page, "*/v1/models", "*/page/samples/*")
     try:
         page.command("Page.reload")
-        page.wait_for("!document.getElementById('problem').hidden")
+        page.wait_for("document.getElementById('problem')?.hidden === false")
         assert "does not answer" in page.text("#problem-title")
         block(page, "*/page/samples/*")
         page.click("#again")
