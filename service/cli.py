@@ -24,6 +24,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from service.commands import INTERRUPTED
 from service.errors import BlvnetError
 
 OWN_COMMANDS = {
@@ -144,6 +145,10 @@ class Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
+        except KeyboardInterrupt:
+            if ctx.params["debug"]:
+                raise
+            raise Failure("interrupted", INTERRUPTED) from None
         except (BlvnetError, ModuleNotFoundError, OSError) as exc:
             if ctx.params["debug"]:
                 raise
@@ -203,6 +208,9 @@ def main() -> None:
         _complain(_failure(exc).message)
         status = FAILED
         _discard_output()
+    if status == INTERRUPTED:
+        # A model may still be loading in a thread of its engine, whose destructors then abort the process.
+        os._exit(status)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -13,13 +13,12 @@ import typer
 from service.batch.classifier import BatchClassifier
 from service.batch.output import BatchFile, Row, opened_file
 from service.batch.source import list_videos
+from service.commands import INTERRUPTED
 from service.commands.options import ModelsOption
 from service.commands.output.progress import reporting
 from service.errors import InvalidParameter
 from service.pipeline.classification import MAX_CLIPS, MAX_TOP_K, Query
 from service.settings import Settings, load_settings
-
-INTERRUPTED = 130
 
 
 def batch(

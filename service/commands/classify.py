@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from service.clip.geometry import CROP_COUNTS
+from service.commands import INTERRUPTED
 from service.commands.inputs.videos import NamedClip, Pipes, copied_pipes, find_clips
 from service.commands.options import ApiKeyOption, ModelOption, ModelsOption, ServerOption
 from service.commands.output.progress import reporting
@@ -27,7 +28,6 @@ from service.errors import InvalidParameter
 from service.pipeline.classification import MAX_CLIPS, MAX_TOP_K, Query
 from service.settings import load_settings
 
-INTERRUPTED = 130  # the exit status that shells report for Ctrl-C
 FORMATS_BY_SUFFIX = {".jsonl": OutputFormat.JSONL, ".ndjson": OutputFormat.JSONL, ".csv": OutputFormat.CSV}
 
 

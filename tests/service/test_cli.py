@@ -189,6 +189,15 @@ def test_listing_a_command_does_not_run_its_module(tmp_path: Path) -> None:
     assert called.stdout == "I am run\nboom boom \n"
 
 
+def test_interruption_is_one_line_and_runs_no_destructors(tmp_path: Path) -> None:
+    """Those of an engine abort the process while a model loads in another thread."""
+    code = "import atexit, os\natexit.register(os.abort)\n"
+    code += "def run() -> None:\n    'Wait.'\n    raise KeyboardInterrupt\n"
+    add_command(tmp_path, "wait", code)
+    done = blvnet("wait", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "blvnet: interrupted\n")
+
+
 def test_inference_engine_does_not_report_to_its_maker(tmp_path: Path, tiny_models: Path) -> None:
     assert blvnet("models", "--models", tiny_models, TMPDIR=str(tmp_path)).returncode == 0
     assert list(tmp_path.iterdir()) == []
