@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import shutil
 import stat
 import sys
@@ -65,11 +66,19 @@ def _expanded(argument: str) -> list[Path]:
 
 
 def _videos_in(folder: Path) -> list[Path]:
-    videos = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """The videos in a folder, and the folders below it that cannot be read: these become errors, too."""
+    closed: list[Path] = []
+    below = (
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, onerror=lambda exc: closed.append(Path(exc.filename)))
+        for name in names
     )
+    found = [
+        path
+        for path in below
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    videos = sorted([*found, *closed])
     if not videos:
         raise NoVideos(f"{folder}: no file in this folder has the suffix of a video, such as .mp4")
     return videos

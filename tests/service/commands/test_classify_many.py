@@ -59,6 +59,25 @@ def test_folders_patterns_and_duplicates_are_expanded(folder: Path, tiny_models:
         assert message in refused.stderr
 
 
+def test_folder_that_cannot_be_read_is_named(folder: Path, server: RunningServer, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    (tmp_path / "red.mp4").write_bytes((folder / "red.mp4").read_bytes())
+    powers = "-dac_override,-dac_read_search"  # with them root reads every file
+    command = ["setpriv", "--bounding-set", powers, "--inh-caps", powers] if os.geteuid() == 0 else []
+    command += [str(Path(sys.executable).with_name("blvnet")), "classify", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--server", server.url, "--csv"],
+        capture_output=True, text=True, check=False, env=server_environment({}),
+    )  # fmt: skip
+    assert done.returncode == 1
+    _, *rows = csv.reader(done.stdout.splitlines())
+    assert {Path(row[0]).name: row[1] or row[2] for row in rows} == {
+        "closed": f"bad_request: The file cannot be opened: {closed}: Permission denied",
+        "red.mp4": "red",
+    }
+
+
 def test_standard_input_and_process_substitution(
     folder: Path, tiny_models: Path, server: RunningServer
 ) -> None:
