@@ -33,7 +33,7 @@ export async function send(path, options = {}) {
   try {
     answer = await fetch(path, { ...options, headers: headers(path) });
   } catch {
-    throw UNREACHABLE;
+    throw { ...UNREACHABLE, detail: "Check that it is still running." };
   }
   if (!answer.ok) throw problemOf(answer.status, await answer.text());
   return answer;

@@ -186,6 +186,7 @@ def test_trying_again_repeats_what_failed(page: Page, clip: Path) -> None:
         page.command("Page.reload")
         page.wait_for("document.getElementById('problem')?.hidden === false")
         assert "does not answer" in page.text("#problem-title")
+        assert page.text("#problem-detail") == "Check that it is still running."  # no file was sent
         block(page, "*/page/samples/*")
         page.click("#again")
         page.wait_for("document.getElementById('problem').hidden")
