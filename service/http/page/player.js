@@ -80,7 +80,7 @@ function seek(seconds) {
 }
 
 cursor.follow(moved);
-video.addEventListener("seeked", () => { if (wanted !== null) seek(wanted); });
+video.addEventListener("seeked", () => { if (wanted !== null) seek(wanted); else cursor.move(video.currentTime, video); });
 video.addEventListener("timeupdate", () => { if (!video.seeking && wanted === null && !followsFrames) cursor.move(video.currentTime, video); });
 video.addEventListener("playing", () => {
   if (followsFrames) return;

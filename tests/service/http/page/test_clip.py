@@ -125,6 +125,21 @@ def test_frames_of_several_samplings_lie_side_by_side(page: Page, clip: Path) ->
     assert seen <= 24
 
 
+def test_player_that_is_paused_and_scrubbed_at_once_moves_the_caption(page: Page, clip: Path) -> None:
+    page.choose_file("#file", clip)
+    page.wait_for(CLIP_DONE)
+    page.wait_for(
+        "!document.getElementById('video').paused && document.getElementById('video').currentTime > 0.1"
+    )
+    for seconds, name in ((0.9, "blue"), (0.2, "red"), (0.85, "blue")):
+        page.evaluate("document.getElementById('video').play()")
+        page.evaluate(
+            "document.getElementById('video').pause();"
+            f" document.getElementById('video').currentTime = {seconds}"
+        )
+        page.wait_for(f"document.getElementById('caption').textContent === '0:00.{int(10 * seconds)}{name}'")
+
+
 def test_caption_follows_playback(page: Page, clip: Path) -> None:
     page.choose_file("#file", clip)
     page.wait_for(CLIP_DONE)
