@@ -62,6 +62,7 @@ class ScoresOverTime(Document, frozen=True):
     """Scores of the predicted labels at each moment: a row per moment, in the order of the predictions.
 
     `margins` has the same shape: the evidence of a label minus that of the video's runner-up, in logits.
+    Without a runner-up, as for a model with sigmoid scores, it is the evidence of the label.
     """
 
     timestamps_s: tuple[float, ...]
@@ -179,6 +180,7 @@ class ModelDescription(Document, frozen=True):
     reason: str | None = None
     inputs: tuple[InputDescription, ...] = ()
     labels: tuple[str, ...] = ()
+    scores: str | None = None
     precision: str | None = None
     provider: str | None = None
     runtime: dict[str, Any] | None = None

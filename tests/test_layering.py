@@ -39,7 +39,7 @@ LAYERS = {
         {"client", "async_client"},
     ),
     "model_export": (
-        {"networks", "progress", "synthetic"},
+        {"metrics", "networks", "progress", "synthetic"},
         {"checkpoints", "datasets", "profile"},
         {"training", "export"},
         {"evaluation"},

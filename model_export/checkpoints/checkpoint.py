@@ -8,7 +8,7 @@ Our own files are dicts of plain values and tensors:
     {"format": "blvnet-serve", "version": 1, "config": {...}, "weights": {...}, "training": {...}}
 
 `training` holds what a training run needs to continue (optimiser, step, random state) and what an export
-reads: `labels`, `clip` and `mirrored`.
+reads: `labels`, `clip`, `mirrored` and, for videos with several labels, `scores`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from model_export.networks.config import ModelConfig, Stem
 from model_export.networks.registry import build, parse_architecture, read_name
 from model_export.networks.residual import VideoClassifier
 from service.packages.atomic import atomic_write
-from service.packages.manifest import GRAPH_FILE, inputs_to_json
+from service.packages.manifest import GRAPH_FILE, Scores, inputs_to_json
 
 FORMAT = "blvnet-serve"
 VERSION = 1
@@ -168,6 +168,7 @@ def _read_package(folder: Path) -> Checkpoint:
             "inputs": inputs_to_json(manifest.clip),
         },
         **({} if manifest.mirror is None else {"mirrored": list(manifest.mirror)}),
+        **({} if manifest.scores is Scores.SOFTMAX else {"scores": manifest.scores.value}),
         **manifest.provenance.get("training", {}),
     }
     return Checkpoint(

@@ -33,6 +33,7 @@ from model_export.evaluation.predictions import (
 from model_export.evaluation.scorers import CheckpointScorer, PackageScorer, Scorer
 from model_export.progress import ProgressReporter
 from service.clip.geometry import CROP_COUNTS
+from service.errors import BlvnetError
 
 SHOWN_CONFUSIONS = 8
 
@@ -98,6 +99,11 @@ def evaluate(
     started = time.monotonic()
     with ProgressReporter() as reporter:
         listing = read_split(dataset, data, split, reporter)
+        for option, value in (("--top-k", top_k), ("--confusion", confusion)):
+            if listing.multi_label and value:
+                raise BlvnetError(
+                    f"{option} needs videos with one label each, and these have several: omit it"
+                )
         members = []
         with reporter.count(f"evaluating {split} clips", len(scorers) * len(listing.examples)) as counter:
             for scorer in scorers:

@@ -22,7 +22,7 @@ from model_export.progress import ProgressReporter
 from model_export.training.checkpoints import LAST_FILE
 from model_export.training.clips.batches import CachedClips, DecodedClips, SplitData
 from model_export.training.clips.frame_cache import open_cache
-from model_export.training.config import BatchNorm, CropMode, Freeze, Offsets, TrainConfig
+from model_export.training.config import BatchNorm, ClassWeights, CropMode, Freeze, Offsets, TrainConfig
 from model_export.training.initial_statistics import measure_initial_statistics
 from model_export.training.processes import joined
 from model_export.training.trainer import Trainer, stopping_on_signals
@@ -95,8 +95,8 @@ def train(
     """Train a network; SIGTERM and Ctrl-C save it and end the run, --resume continues.
 
     Data sets: something-something-v1 (ssv1), something-something-v2 (ssv2), kinetics-400 (k400),
-    moments-in-time (mit), ucf101, hmdb51 (splits ucf101-1 to -3), jester, diving48. Layouts of your own data:
-    folder, synthetic, list.
+    moments-in-time (mit), ucf101, hmdb51 (splits ucf101-1 to -3), jester, diving48, charades. Layouts of your
+    own data: folder, synthetic, list.
 
     Several processes or machines: torchrun --nproc-per-node N --no-python blvnet train ...
 
@@ -118,10 +118,7 @@ def train(
         else:
             train_list, validation_list = split_off_group(train_list, hold_out)
         if train_list.multi_label:
-            raise BlvnetError(
-                "these videos have several labels each, which training does not support: train on videos "
-                "with one label"
-            )
+            _check_several_labels(training)
         _check_labels(train_list, validation_list, reporter)
         torch.manual_seed(training.seed)
         model = parse_architecture(
@@ -170,7 +167,7 @@ def train(
         with stopping_on_signals() as stop:
             outcome = trainer.run(stop, resume=resume)
         if outcome.finished:
-            best = f"best validation top-1 {100 * outcome.best_top1:.1f} %"
+            best = f"best validation {trainer.metric.shown} {100 * outcome.best:.1f} %"
             reporter.message(f"done: {outcome.step} steps, {outcome.elapsed_s / 60:.1f} min, {best}")
         else:
             reporter.message(f"stopped after step {outcome.step}; the same command with --resume continues")
@@ -197,6 +194,15 @@ def _check_combination(training: TrainConfig, *, cached: bool, init: Path | None
         )
     if init is None and training.freeze is not Freeze.NONE:
         raise BlvnetError(f"--freeze {training.freeze} keeps the weights of a trained network: add --init")
+
+
+def _check_several_labels(training: TrainConfig) -> None:
+    """Refuse options that contradict each other where videos have several labels."""
+    if training.label_smoothing and training.class_weights is not ClassWeights.NONE:
+        raise BlvnetError(
+            f"--class-weights {training.class_weights} multiplies what --label-smoothing gives to absent "
+            "labels of these videos, which have several labels: leave one of the two out"
+        )
 
 
 def _check_labels(train: Listing, validation: Listing, reporter: ProgressReporter) -> None:

@@ -45,7 +45,7 @@ def read_list(data: Path, split: str) -> Listing:
     """
     source = find_file(data, _list_names(split))
     examples = list(_read_examples(data, source))
-    labels, first = _read_labels(data)
+    labels, first, multi_label = _read_labels(data)
     last = first + len(labels) - 1
     for item in examples:
         outside = [label for label in item.labels if not first <= label <= last]
@@ -59,7 +59,6 @@ def read_list(data: Path, split: str) -> Listing:
         for item in examples
     )
     symmetry = read_symmetry(data, labels) or unknown_symmetry(labels)
-    multi_label = any(item.others for item in examples)
     listing = make_listing(source, labels, symmetry, annotated, multi_label=multi_label)
     listing = replace(listing, examples=with_groups(data, listing.examples))
     return replace(listing, notes=(f"{source} counts labels from 1",)) if first else listing
@@ -73,20 +72,23 @@ def _list_names(split: str) -> list[str]:
     return [name + ending for name in split_names(split) for ending in ENDINGS]
 
 
-def _read_labels(data: Path) -> tuple[tuple[str, ...], int]:
-    """The labels, and the number that the lists give to the first of them: 0 or 1.
+def _read_labels(data: Path) -> tuple[tuple[str, ...], int, bool]:
+    """The labels, the number that the lists give to the first, 0 or 1, and whether videos may have several.
 
-    All splits decide together: a validation list may happen to lack the first label.
+    All splits decide together: a validation list may happen to lack the first label, or to have one label
+    in each line.
     """
     lists = [path for split in SPLITS if (path := look_for(data, _list_names(split))) is not None]
-    used = {label for path in lists for example in _read_examples(data, path) for label in example.labels}
+    examples = [example for path in lists for example in _read_examples(data, path)]
+    used = {label for example in examples for label in example.labels}
+    several = any(example.others for example in examples)
     path = look_for(data, LABEL_FILES)
     if path is None:
         first = 1 if min(used, default=0) == 1 else 0
-        return tuple(str(number) for number in range(first, max(used, default=-1) + 1)), first
+        return tuple(str(number) for number in range(first, max(used, default=-1) + 1)), first, several
     file = read_label_file(path)
     from_one = 0 not in used and (file.first_index == 1 or len(file.labels) in used)
-    return file.labels, 1 if from_one else 0
+    return file.labels, 1 if from_one else 0, several
 
 
 def _read_examples(data: Path, source: Path) -> Iterator[Example]:
@@ -96,7 +98,8 @@ def _read_examples(data: Path, source: Path) -> Iterator[Example]:
             continue
         path, *fields = (field.strip() for field in (line.split(";") if ";" in line else line.split()))
         *frames, last = fields or [""]
-        labels = [int(label) if label.isdecimal() else -1 for label in last.split(",")]
+        numbers = [int(label) if label.isdecimal() else -1 for label in last.split(",")]
+        labels = list(dict.fromkeys(numbers))
         others = tuple(labels[1:])
         match [int(field) if field.isdecimal() else -1 for field in frames]:
             case [] if min(labels) >= 0:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from model_export.datasets.reading import Unreadable
 from model_export.evaluation.intervals import wilson
 from model_export.evaluation.predictions import Predictions
+from model_export.metrics import average_precisions
 
 TOP = 5
 
@@ -190,24 +191,6 @@ def evaluate_multi_label(predictions: Predictions) -> MultiLabelEvaluation:
         int(predictions.targets[np.arange(len(best)), best].sum()),
         predictions.unreadable,
     )
-
-
-def average_precisions(scores: npt.NDArray[np.floating[Any]], targets: Counts) -> npt.NDArray[np.float64]:
-    """Average precision of each class: the mean, over its examples, of the precision down to their rank.
-
-    Args:
-        scores: `(n, C)`.
-        targets: `(n, C)` of zeros and ones.
-
-    Returns:
-        float64 `(C,)`; NaN for a class without examples.
-    """
-    order = np.argsort(-scores, axis=0, kind="stable")
-    sorted_targets = np.take_along_axis(targets, order, axis=0)
-    precision = sorted_targets.cumsum(axis=0) / np.arange(1, len(scores) + 1)[:, None]
-    totals = targets.sum(axis=0)
-    sums = (precision * sorted_targets).sum(axis=0)
-    return np.where(totals > 0, sums / np.maximum(totals, 1), np.nan)
 
 
 def unreadable_to_json(items: tuple[Unreadable, ...]) -> list[dict[str, str]]:

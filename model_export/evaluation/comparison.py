@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.datasets.labels import check_same
-from model_export.evaluation.accuracy import average_precisions
 from model_export.evaluation.intervals import Interval, bootstrap, mcnemar, paired_difference
 from model_export.evaluation.predictions import Predictions
+from model_export.metrics import mean_average_precision
 from service.errors import BlvnetError
 
 
@@ -96,7 +96,7 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
     if first.multi_label:
 
         def precision(logits: npt.NDArray[np.float32], chosen: npt.NDArray[np.int64]) -> float:
-            return float(np.nanmean(average_precisions(logits[chosen], targets[chosen])))
+            return mean_average_precision(logits[chosen], targets[chosen])
 
         everything = np.arange(count)
         interval = bootstrap(lambda chosen: precision(b, chosen) - precision(a, chosen), count)

@@ -46,10 +46,16 @@ class ExampleSet:
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A decoded clip, and the index of its class; None where that is unknown."""
+    """A decoded clip, the index of its class, None where that is unknown, and of further labels."""
 
     inputs: Clip
     label: int | None
+    others: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All labels."""
+        return () if self.label is None else (self.label, *self.others)
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,8 @@ def labelled_clips(source: ExampleSet, spec: ClipSpec, progress: ProgressReporte
             continue
         any_read = True
         inputs = {name: frames[0] for name, frames in views.items()}
-        yield LabelledClip(inputs, None if example.label == UNLABELLED else example.label)
+        label = None if example.label == UNLABELLED else example.label
+        yield LabelledClip(inputs, label, example.others)
     if not any_read:
         raise BlvnetError(f"{source.name}: none of the videos can be read")
 

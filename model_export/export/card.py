@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from model_export.metrics import Metric
 from service.errors import BlvnetError
-from service.packages.manifest import Manifest
+from service.packages.manifest import Manifest, Scores
 
 CARD_FILE = "MODEL_CARD.md"
 SHOWN_CLASSES = 10  # with the lowest accuracy
@@ -40,7 +41,9 @@ def model_card(manifest: Manifest, parameters: int, evaluation: dict[str, Any] |
         f"a clip. It takes {manifest.frames} frames of a video, sampled {manifest.sampling.value}: {inputs}."
     )
     limitations = (
-        "- It always returns one of its labels, also for a video that shows none of them.",
+        "- It always returns one of its labels, also for a video that shows none of them."
+        if manifest.scores is Scores.SOFTMAX
+        else "- A video may show several of its labels: each score is the probability of that label alone.",
         f"- By default it sees the centre square of {manifest.frames} frames.",
         "- Its accuracy for other cameras, people and places than those of its evaluation is not known.",
     )
@@ -69,8 +72,10 @@ def _training(provenance: dict[str, Any]) -> list[str]:
         lines.append(f"initial weights: {training['init']}")
     if "step" in training:
         lines.append(f"steps of the optimiser: {training['step']:,}")
-    if "best_top1" in training:
-        lines.append(f"best top-1 on the validation split in training: {100 * training['best_top1']:.1f} %")
+    for metric in Metric:
+        if metric.best_key in training:
+            best = f"{100 * training[metric.best_key]:.1f} %"
+            lines.append(f"best {metric.shown} on the validation split in training: {best}")
     tools = ", ".join(f"{name} {version}" for name, version in provenance.get("tools", {}).items())
     return [*lines, f"tools: {tools}"]
 

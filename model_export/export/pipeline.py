@@ -21,6 +21,7 @@ from model_export.export.graphs import write_graphs
 from model_export.export.onnx_graph import OPSET
 from model_export.export.plan import ExportRequest, plan_export
 from model_export.export.precision import BOUNDS
+from model_export.metrics import Metric
 from model_export.profile import GIGA, count_macs
 from model_export.progress import ProgressReporter
 from service.packages.manifest import (
@@ -37,7 +38,7 @@ from service.packages.staged_package import staged_package
 GMACS_DIGITS = 6
 TOOLS = ("blvnet-serve", "torch", "onnx", "onnxscript")  # onnxruntime has several distribution names
 # What the manifest shows of a training run. It leaves out the folders of the machine.
-TRAINING_FACTS = ("dataset", "step", "best_top1")
+TRAINING_FACTS = ("dataset", "step", *(metric.best_key for metric in Metric))
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def export(request: ExportRequest, progress: ProgressReporter) -> ExportedPackag
             **clip_fields(clip),
             labels=plan.labels,
             mirror=plan.mirror,
+            scores=plan.scores,
             precision=plan.precision.value,
             sha256=primary.sha256,
             gmacs=round(count_macs(network, clip) / GIGA, GMACS_DIGITS),

@@ -16,7 +16,7 @@ from model_export.progress import ProgressReporter
 from service.clip.spec import ClipSpec, Sampling
 from service.errors import BlvnetError
 from service.packages.folders import next_version
-from service.packages.manifest import GRAPH_FILE, MAX_SIZE
+from service.packages.manifest import GRAPH_FILE, MAX_SIZE, Scores
 
 OPENVINO = "openvino"
 OPENVINO_FILE = "openvino.onnx"
@@ -108,6 +108,7 @@ class ExportPlan:
         name: of the model.
         version: of the package.
         precision: of the graphs.
+        scores: how logits become scores.
         graphs: to write, `model.onnx` first.
     """
 
@@ -120,6 +121,7 @@ class ExportPlan:
     name: str
     version: int
     precision: Precision
+    scores: Scores
     graphs: tuple[GraphPlan, ...]
 
 
@@ -185,8 +187,20 @@ def plan_export(request: ExportRequest, progress: ProgressReporter) -> ExportPla
         name=name,
         version=next_version(request.models, name) if request.version is None else request.version,
         precision=request.precision,
+        scores=_scores(checkpoint),
         graphs=(
             GraphPlan(GRAPH_FILE, VARIANTS[request.precision]),
             GraphPlan(OPENVINO_FILE, GraphVariant.CONV3D, OPENVINO),
         ),
     )
+
+
+def _scores(checkpoint: Checkpoint) -> Scores:
+    """How the network was trained to be read; published checkpoints have one label for each video."""
+    value = checkpoint.training.get("scores", Scores.SOFTMAX)
+    if value not in list(Scores):
+        raise ExportError(
+            f"{checkpoint.path}: its scores are {value!r}, and this version knows {' and '.join(Scores)}: "
+            "export it with the version that trained it"
+        )
+    return Scores(value)

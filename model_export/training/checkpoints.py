@@ -8,13 +8,14 @@ from typing import Any
 
 from model_export.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from model_export.datasets import Listing
+from model_export.metrics import Metric
 from model_export.networks.config import ModelConfig
 from model_export.training.config import TrainConfig
 from model_export.training.optimizer import Plateau
 from model_export.training.step import TrainStep
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
-from service.packages.manifest import inputs_to_json
+from service.packages.manifest import Scores, inputs_to_json
 
 BEST_FILE = "best.pt"
 LAST_FILE = "last.pt"
@@ -22,10 +23,13 @@ LAST_FILE = "last.pt"
 
 @dataclass
 class RunState:
-    """The progress of a run: what a checkpoint holds besides the network and the `TrainStep`."""
+    """The progress of a run: what a checkpoint holds besides the network and the `TrainStep`.
+
+    `best` is the highest value of the metric so far.
+    """
 
     step: int = 0
-    best_top1: float = -1.0
+    best: float = -1.0
     elapsed_s: float = 0.0
     plateau: Plateau = field(default_factory=Plateau)
 
@@ -54,6 +58,16 @@ class RunCheckpoints:
     origin: dict[str, Any]
     processes: int = 1
 
+    @property
+    def metric(self) -> Metric:
+        """What chooses the best weights."""
+        return Metric.of(multi_label=self.listing.multi_label)
+
+    @property
+    def scores(self) -> Scores:
+        """How logits become scores."""
+        return Scores.SIGMOID if self.listing.multi_label else Scores.SOFTMAX
+
     def save(self, name: str, state: RunState) -> None:
         """Write a checkpoint; the previous one stays until the new one is complete.
 
@@ -69,11 +83,13 @@ class RunCheckpoints:
             "clip": clip_to_json(self.clip),
             "options": self.config.to_dict(),
             "step": state.step,
-            "best_top1": state.best_top1,
+            self.metric.best_key: state.best,
             "elapsed_s": state.elapsed_s,
             "plateau": asdict(state.plateau),
             "processes": self.processes,
         }
+        if self.scores is not Scores.SOFTMAX:
+            training["scores"] = self.scores.value
         network = self.train_step.averaged
         if name == LAST_FILE:
             training |= self.train_step.state_dict()
@@ -93,6 +109,7 @@ class RunCheckpoints:
             "network": checkpoint.config == self.model,
             "clip": training.get("clip") == clip_to_json(self.clip),
             "labels": training.get("labels") == list(self.listing.labels),
+            "number of labels per video": training.get("scores", Scores.SOFTMAX) == self.scores,
             "options": self.config.continues(training.get("options", {})),
             "number of processes": training.get("processes", 1) == self.processes,
         }
@@ -104,7 +121,7 @@ class RunCheckpoints:
         self.train_step.network.load_state_dict(checkpoint.weights)
         self.train_step.load_state_dict(training)
         plateau = Plateau(**training.get("plateau", {}))
-        return RunState(training["step"], training["best_top1"], training["elapsed_s"], plateau)
+        return RunState(training["step"], training[self.metric.best_key], training["elapsed_s"], plateau)
 
 
 def clip_to_json(spec: ClipSpec) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The log has one JSON object a line. `kind` is `start` (the whole configuration), `step` (`step`, `epoch`,
 `loss`, `lr`, `clips_per_s`, and `waiting`, the share of the time spent waiting for data), `epoch` (`step`,
-`epoch`, `validation_loss`, `validation_top1`, `training_s` and `waiting_s`, the seconds that the epoch's
+`epoch`, `validation_loss`, `validation_top1` or, for videos with several
+labels, `validation_map`, `training_s` and `waiting_s`, the seconds that the epoch's
 steps took and those of them that were spent waiting for data, `elapsed_s`), `unreadable` (`path`, `reason`)
 or `resume` (as `start`).
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from model_export.datasets.reading import Unreadable
+from model_export.metrics import Metric
 from model_export.progress import ProgressReporter
 from model_export.training.config import TrainConfig
 from service.errors import BlvnetError
@@ -71,15 +73,22 @@ class RunReport:
         reporter: the terminal.
         config: of the run.
         steps_per_epoch: steps of one epoch.
+        metric: what is validated.
     """
 
     def __init__(
-        self, log: RunLog, reporter: ProgressReporter, config: TrainConfig, steps_per_epoch: int
+        self,
+        log: RunLog,
+        reporter: ProgressReporter,
+        config: TrainConfig,
+        steps_per_epoch: int,
+        metric: Metric = Metric.TOP1,
     ) -> None:
         self._log = log
         self._reporter = reporter
         self._config = config
         self._steps_per_epoch = steps_per_epoch
+        self._metric = metric
         self._unreadable: set[Path] = set()
         self._board = open_board(log.path.parent) if config.tensorboard and log.enabled else None
 
@@ -124,19 +133,19 @@ class RunReport:
         )
         self._start_mean()
 
-    def validation(self, step: int, *, loss: float, top1: float, best: bool, elapsed_s: float) -> None:
+    def validation(self, step: int, *, loss: float, score: float, best: bool, elapsed_s: float) -> None:
         """Report the validation at the end of an epoch."""
         line = {
             "epoch": self._epoch,
             "validation_loss": round(loss, 4),
-            "validation_top1": round(top1, 4),
+            self._metric.log_key: round(score, 4),
             "training_s": round(self._epoch_s, 1),
             "waiting_s": round(self._epoch_waited_s, 1),
             "elapsed_s": round(elapsed_s, 1),
         }
         self._add("epoch", step, line)
         self._reporter.message(
-            f"{self._title}: validation loss {loss:.3f}, top-1 {100 * top1:.1f} %"
+            f"{self._title}: validation loss {loss:.3f}, {self._metric.shown} {100 * score:.1f} %"
             f"{' (best)' if best else ''}, {elapsed_s / 60:.1f} min"
         )
 
@@ -208,11 +217,13 @@ def plot_curves(run: Path) -> Path:
     rate = loss.twinx()
     rate.plot([s["step"] for s in steps], [s["lr"] for s in steps], color="grey", linestyle=":")
     rate.set_ylabel("learning rate (dotted)")
-    loss.set(xlabel="step", ylabel="cross-entropy")
+    several = any(Metric.MAP.log_key in e for e in epochs)
+    metric = Metric.MAP if several else Metric.TOP1
+    loss.set(xlabel="step", ylabel="binary cross-entropy" if several else "cross-entropy")
     loss.legend()
-    top1 = [100 * e["validation_top1"] for e in epochs]
-    accuracy.plot([e["step"] for e in epochs], top1, marker="o")
-    accuracy.set(xlabel="step", ylabel="validation top-1, %", ylim=(0, 100))
+    scores = [100 * e[metric.log_key] for e in epochs]
+    accuracy.plot([e["step"] for e in epochs], scores, marker="o")
+    accuracy.set(xlabel="step", ylabel=f"validation {metric.shown}, %", ylim=(0, 100))
     accuracy.grid(alpha=0.3)
     path = run / CURVES_FILE
     with writing(path), atomic_write(path) as file:

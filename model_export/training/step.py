@@ -18,7 +18,7 @@ from model_export.training.augmentation.augment import augment
 from model_export.training.augmentation.mixing import mix
 from model_export.training.clips.batches import Batch
 from model_export.training.config import Amp, TrainConfig
-from model_export.training.objective import Objective
+from model_export.training.objective import make_objective
 from model_export.training.optimizer import make_optimizer
 from model_export.training.preparation import prepare, use_channels_last
 from model_export.training.processes import Processes
@@ -55,7 +55,7 @@ class TrainStep:
         self.optimizer = make_optimizer(network, config)
         self._clip = clip
         self._symmetry = listing.symmetry
-        self._objective = Objective(len(listing.labels), listing.examples, config, processes.device)
+        self._objective = make_objective(listing, config, processes.device)
         self._scaler = torch.amp.GradScaler(processes.device.type, enabled=config.amp is Amp.FP16)
 
     def __call__(self, batch: Batch, step: int, lr: float) -> float | None:

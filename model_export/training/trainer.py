@@ -5,7 +5,7 @@ the same as an uninterrupted one, bit for bit on a CPU.
 
     RUN/config.yaml  the options, which `blvnet train --config` reads
     RUN/last.pt      weights, optimiser and step; every epoch and every few minutes
-    RUN/best.pt      the weights with the best validation top-1 so far
+    RUN/best.pt      the weights with the best validation top-1 so far, or mean average precision
     RUN/log.jsonl    see `model_export.training.run_log`
     RUN/curves.png   drawn from the log
 
@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from model_export.datasets.reading import Unreadable
+from model_export.metrics import Metric
 from model_export.networks.config import ModelConfig
 from model_export.progress import ProgressReporter
 from model_export.training.checkpoints import BEST_FILE, LAST_FILE, RunCheckpoints, RunState
@@ -45,11 +46,11 @@ from service.errors import BlvnetError
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended; `finished` is False if it was asked to stop."""
+    """How a run ended; `finished` is False if it was asked to stop. `best` is that of the metric."""
 
     finished: bool
     step: int
-    best_top1: float
+    best: float
     elapsed_s: float
 
 
@@ -108,8 +109,13 @@ class Trainer:
                 f"{len(train.source)} training examples are fewer than one batch of {self.step_batch}: "
                 f"use --batch-size {fitting} or less"
             )
+        self.metric = Metric.of(multi_label=train.listing.multi_label)
         self.validation = Validation(
-            BatchLoader(validation, workers=config.workers, pinned=pinned), clip, config, self.processes
+            BatchLoader(validation, workers=config.workers, pinned=pinned),
+            self.metric,
+            clip,
+            config,
+            self.processes,
         )
         self.train_step = TrainStep(network, train.listing, clip, config, self.processes)
         self.checkpoints = RunCheckpoints(
@@ -133,7 +139,7 @@ class Trainer:
         main = self.processes.main
         log = RunLog(self.run_folder, self.state.step if resume else None, enabled=main)
         log.add("resume" if resume else "start", self.state.step, **self._describe())
-        self.report = RunReport(log, self.reporter, self.config, self.steps_per_epoch)
+        self.report = RunReport(log, self.reporter, self.config, self.steps_per_epoch, self.metric)
         self.saved = time.monotonic()
         self.started = self.saved - self.state.elapsed_s
         last_step = self.config.epochs * self.steps_per_epoch
@@ -145,7 +151,7 @@ class Trainer:
                 self._validate()
         self._save(LAST_FILE)
         self._plot()
-        return RunResult(self.state.step >= last_step, self.state.step, self.state.best_top1, self._elapsed())
+        return RunResult(self.state.step >= last_step, self.state.step, self.state.best, self._elapsed())
 
     def _train_epoch(self, epoch: int, position: int, stop: threading.Event) -> bool:
         """Run the steps of an epoch from `position` on; return False if stopped before its end."""
@@ -194,12 +200,12 @@ class Trainer:
     def _validate(self) -> None:
         """Measure the weights at the end of an epoch, and keep them if they are the best."""
         network, step = self.train_step.averaged, self.state.step
-        loss, top1 = self.validation.measure(network, step, self._report_unreadable)
+        loss, score = self.validation.measure(network, step, self._report_unreadable)
         if self.config.schedule is Schedule.PLATEAU:
             self.state.plateau.add(loss, self.config.patience)
-        best = top1 > self.state.best_top1
-        self.state.best_top1 = max(top1, self.state.best_top1)
-        self.report.validation(step, loss=loss, top1=top1, best=best, elapsed_s=self._elapsed())
+        best = score > self.state.best
+        self.state.best = max(score, self.state.best)
+        self.report.validation(step, loss=loss, score=score, best=best, elapsed_s=self._elapsed())
         if best:
             self._save(BEST_FILE)
         self._save(LAST_FILE)

@@ -46,7 +46,7 @@ class Model:
 
     @property
     def temperature(self) -> float:
-        """Scores are the softmax of the logits divided by this; 1 unless the head has another one."""
+        """Scores are those of the logits divided by this; 1 unless the head has another one."""
         return 1.0 if self.head is None else self.head.temperature
 
     @property

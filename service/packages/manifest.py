@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -74,6 +75,13 @@ Logit = Annotated[float, Field(ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+class Scores(StrEnum):
+    """How logits become scores."""
+
+    SOFTMAX = "softmax"  # a video shows one of the labels: scores add up to 1
+    SIGMOID = "sigmoid"  # a video may show several labels, or none: each score is a probability of its own
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
@@ -125,6 +133,7 @@ class Manifest(_Document):
         gmacs: 10^9 multiply-accumulates of the network for one clip; None where unknown.
         mirror: For each label the index of the label that it becomes when the clip is mirrored left to right;
             None where unknown.
+        scores: How logits become scores.
         parity: Measured differences from the PyTorch network, for display only.
         report: What the learning of a taught package found, for display only.
         provenance: Origin of the weights (checkpoint, digest, versions of tools), for display only.
@@ -140,6 +149,7 @@ class Manifest(_Document):
     inputs: Annotated[tuple[InputSpec, ...], Field(min_length=1, max_length=2)]
     labels: Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_LABELS)]
     mirror: tuple[int, ...] | None = None
+    scores: Scores = Scores.SOFTMAX
     precision: Text
     sha256: Sha256
     gmacs: Positive | None = None
@@ -161,6 +171,8 @@ class Manifest(_Document):
                 raise ValueError(f"inputs: name must not be empty, and 1 <= size <= scale <= {MAX_SIZE}")
         if self.base is not None and (self.graphs or self.reference is not None):
             raise ValueError("base: a taught package has no graphs and no reference")
+        if self.base is not None and self.scores is not Scores.SOFTMAX:
+            raise ValueError("scores: those of a taught package are softmax")
         classes = len(self.labels)
         if len(set(self.labels)) < classes:
             raise ValueError("labels: two are the same")

@@ -14,7 +14,7 @@ from service.clip.video import VideoInfo
 from service.engines.session import Outputs
 from service.errors import InvalidParameter
 from service.models.loading import Model
-from service.packages.manifest import Manifest
+from service.packages.manifest import Manifest, Scores
 from service.pipeline import scoring
 from service.pipeline.batching.batcher import Inference
 from service.pipeline.frame_images import FrameImage, frame_images
@@ -80,11 +80,13 @@ class Evidence:
 
     Attributes:
         timestamps_s: Times of the moments in seconds.
-        scores: The softmax of each moment alone. Their mean is not the score of the video, which is the
-            softmax of the mean: one strong moment can outweigh many weak ones.
+        scores: The scores of each moment alone. Their mean is not the score of the video, which is the
+            softmax (or sigmoid) of the mean: one strong moment can outweigh many weak ones.
         margins: How far each label is ahead of `runner_up` at each moment, as a difference of logits; below 0
-            it is behind. The mean over the moments is `ln(score / runner_up.score)`.
-        runner_up: The second best label of the video; None if the model has one label, and margins are 0.
+            it is behind. The mean over the moments is `ln(score / runner_up.score)`. Of a model with sigmoid
+            scores they are the logits, whose mean is `ln(score / (1 - score))`.
+        runner_up: The second best label of the video; None if the model has one label, and margins are 0, or
+            if its scores are sigmoids.
     """
 
     timestamps_s: tuple[float, ...]
@@ -162,16 +164,18 @@ def classify(query: Query, model: Model, decoded: Decoded, inference: Inference)
     evidence = None
     if query.evidence:
         indices = np.array([prediction.index for prediction in best])
+        kind = model.manifest.scores
         leading = predictions(model, outputs.logits, 2)
+        rival = None if kind is Scores.SIGMOID else leading[-1].index
         calibrated = outputs.evidence / model.temperature
-        scores = scoring.evidence_scores(calibrated, query.clips, indices)
-        margins = scoring.margins(calibrated, query.clips, indices, leading[-1].index)
+        scores = scoring.evidence_scores(calibrated, query.clips, indices, kind)
+        margins = scoring.margins(calibrated, query.clips, indices, rival)
         times = scoring.moment_times(np.array(decoded.timestamps_s), outputs.evidence.shape[1])
         evidence = Evidence(
             timestamps_s=tuple(times.round(S_DIGITS).tolist()),
             scores=tuple(map(tuple, scores.tolist())),
             margins=tuple(map(tuple, margins.tolist())),
-            runner_up=leading[1] if len(leading) > 1 else None,
+            runner_up=leading[1] if rival is not None and len(leading) > 1 else None,
         )
     return Classification(
         manifest=model.manifest,
@@ -188,7 +192,7 @@ def classify(query: Query, model: Model, decoded: Decoded, inference: Inference)
 
 def predictions(model: Model, logits: NDArray[np.floating], top_k: int) -> tuple[Prediction, ...]:
     """The best labels for logits `(V, C)`, averaged over the views, best first."""
-    best = scoring.rank(logits / model.temperature, top_k)
+    best = scoring.rank(logits / model.temperature, top_k, model.manifest.scores)
     labels = model.manifest.labels
     pairs = zip(best.indices.tolist(), best.scores.tolist(), strict=True)
     return tuple([Prediction(labels[index], index, score) for index, score in pairs])

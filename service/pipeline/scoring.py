@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.clip.geometry import crop_boxes
 from service.engines.session import Outputs
+from service.packages.manifest import Scores
 
 Floats = NDArray[np.floating]
 
@@ -60,47 +61,68 @@ def softmax(logits: Floats) -> NDArray[np.float64]:
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float64)
 
 
-def rank(logits: Floats, top_k: int) -> Ranked:
+def sigmoid(logits: Floats) -> NDArray[np.float64]:
+    """The probability of each class on its own."""
+    values = logits.astype(np.float64)
+    small = np.exp(-np.abs(values))  # no logit overflows
+    return np.where(values >= 0, 1.0, small) / (1.0 + small)
+
+
+def probabilities(logits: Floats, scores: Scores) -> NDArray[np.float64]:
+    """Scores over the last axis."""
+    return sigmoid(logits) if scores is Scores.SIGMOID else softmax(logits)
+
+
+def rank(logits: Floats, top_k: int, scores: Scores = Scores.SOFTMAX) -> Ranked:
     """The `top_k` best classes (all, if there are fewer) of `logits (V, C)`, averaged over the V views.
 
     Equal scores come in the order of their indices, so that an answer never depends on the sorting algorithm.
+    Sigmoids are ordered by their logits, as the sigmoids of large ones are equal.
     """
-    scores = softmax(logits.mean(axis=0))
-    indices = np.argsort(-scores, kind="stable")[:top_k]
-    return Ranked(indices.astype(np.int64), scores[indices])
+    mean = logits.mean(axis=0)
+    values = probabilities(mean, scores)
+    indices = np.argsort(-(mean if scores is Scores.SIGMOID else values), kind="stable")[:top_k]
+    return Ranked(indices.astype(np.int64), values[indices])
 
 
-def evidence_scores(evidence: Floats, clips: int, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+def evidence_scores(
+    evidence: Floats, clips: int, indices: NDArray[np.int64], scores: Scores = Scores.SOFTMAX
+) -> NDArray[np.float64]:
     """Probabilities `(clips * T', k)` of the classes `indices` at every moment.
 
     Args:
         evidence: `(clips * crops, T', C)` logits, view by view: clip by clip, in each crop by crop. Crops of
             one clip show the same moments and are averaged; clips show moments of their own.
         clips: samplings in time.
-        indices: `(k,)` classes to show; probabilities are over all C classes.
+        indices: `(k,)` classes to show; with softmax, probabilities are over all C classes.
+        scores: how logits become scores.
     """
     views, moments, classes = evidence.shape
     per_clip = evidence.reshape(clips, views // clips, moments, classes).mean(axis=1)
-    return softmax(per_clip.reshape(clips * moments, classes))[:, indices]
+    return probabilities(per_clip.reshape(clips * moments, classes), scores)[:, indices]
 
 
-def margins(evidence: Floats, clips: int, indices: NDArray[np.int64], runner_up: int) -> NDArray[np.float64]:
+def margins(
+    evidence: Floats, clips: int, indices: NDArray[np.int64], runner_up: int | None
+) -> NDArray[np.float64]:
     """How far the classes `indices` are ahead of `runner_up` at every moment, `(clips * T', k)`.
 
     A margin is a difference of logits. The logits of a video are the mean of its evidence, so the mean of a
     margin over the moments is `ln(score / score of runner_up)`: what is drawn adds up to the scores, which
-    `evidence_scores` does not, because a softmax of a mean is not the mean of softmaxes.
+    `evidence_scores` does not, because a softmax of a mean is not the mean of softmaxes. Without a runner-up
+    the margins are the logits, whose mean is `ln(score / (1 - score))` for scores by sigmoid.
 
     Args:
         evidence: as for `evidence_scores`.
         clips: samplings in time.
         indices: `(k,)` classes.
-        runner_up: the class to compare with.
+        runner_up: the class to compare with; None for scores by sigmoid, which compare no classes.
     """
     views, moments, classes = evidence.shape
     per_clip = evidence.reshape(clips, views // clips, moments, classes).mean(axis=1, dtype=np.float64)
     logits = per_clip.reshape(clips * moments, classes)
-    return np.asarray(logits[:, indices] - logits[:, [runner_up]], dtype=np.float64)
+    shown = logits[:, indices]
+    return np.asarray(shown if runner_up is None else shown - logits[:, [runner_up]], dtype=np.float64)
 
 
 def moment_times(timestamps_s: NDArray[np.float64], moments: int) -> NDArray[np.float64]:

@@ -4,7 +4,8 @@ Both graphs label every clip, so the comparison is paired: with b clips that onl
 right and c that only the rounded one does, the top-1 of n clips drops by (b - c) / n. The gate passes a graph
 whose drop is below the limit with 95 % confidence (the one-sided score test of Tango, Statistics in Medicine
 17, 1998), so chance passes a graph that loses more in one of twenty exports. That needs a least number of
-clips, even where none changes: 539 for half a point. The agreement of the labels is held to a limit of its
+clips, even where none changes: 539 for half a point. A clip with several labels is labelled right if the best
+label is one of them. The agreement of the labels is held to a limit of its
 own in every case; without labelled clips it is all that can be measured.
 """
 
@@ -178,26 +179,27 @@ def compare_labels(
 ) -> dict[str, Accuracy]:
     """Run all graphs on all clips; the result is by the names of `rounded`."""
     functions = {"": float_graph, **rounded}
-    truths: list[int] = []
+    truths: list[tuple[int, ...]] = []
     labels: dict[str, list[int]] = {name: [] for name in functions}
     for clip in clips:
-        truths.append(-1 if clip.label is None else clip.label)
+        truths.append(clip.labels)
         batch = {name: frames[None] for name, frames in clip.inputs.items()}
         for name, logits in functions.items():
             labels[name].append(int(logits(batch)[0].argmax()))
-    truth, float_labels = np.array(truths), np.array(labels[""])
-    right_float = float_labels == truth
+    right = {
+        name: np.array([label in truth for label, truth in zip(given, truths, strict=True)])
+        for name, given in labels.items()
+    }
+    right_float, float_labels = right[""], np.array(labels[""])
     result = {}
     for name in rounded:
-        given = np.array(labels[name])
-        right = given == truth
         result[name] = Accuracy(
-            clips=len(truth),
-            agreeing=int((given == float_labels).sum()),
-            labelled=int((truth >= 0).sum()),
+            clips=len(truths),
+            agreeing=int((np.array(labels[name]) == float_labels).sum()),
+            labelled=sum(1 for truth in truths if truth),
             right_float=int(right_float.sum()),
-            losses=int((right_float & ~right).sum()),
-            gains=int((right & ~right_float).sum()),
+            losses=int((right_float & ~right[name]).sum()),
+            gains=int((right[name] & ~right_float).sum()),
             limits=limits,
         )
     return result

@@ -127,11 +127,19 @@ def _chosen(count: int, probability: float, generator: torch.Generator) -> Tenso
 
 
 def _choose(labels: Tensor, table: tuple[int | None, ...], drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose the drawn clips whose label has a counterpart; return them (bool) and the new labels."""
-    entries = [-1 if entry is None else entry for entry in table]
-    counterpart = torch.tensor(entries, device=labels.device)[labels]
-    chosen = drawn.to(labels.device) & (counterpart >= 0)
-    return chosen, torch.where(chosen, counterpart, labels)
+    """Choose the drawn clips whose labels all have a counterpart; return them (bool) and the new labels."""
+    drawn = drawn.to(labels.device)
+    entries = torch.tensor([-1 if entry is None else entry for entry in table], device=labels.device)
+    if labels.dim() == 1:
+        counterpart = entries[labels]
+        chosen = drawn & (counterpart >= 0)
+        return chosen, torch.where(chosen, counterpart, labels)
+    unknown = entries < 0
+    chosen = drawn & ~labels[:, unknown].any(1)
+    # A label without a counterpart stays in its column, which is 0 in every chosen clip.
+    columns = torch.where(unknown, torch.arange(len(entries), device=labels.device), entries)
+    changed = torch.zeros_like(labels).index_add_(1, columns, labels)
+    return chosen, torch.where(chosen[:, None], changed, labels)
 
 
 def _draw_affine(count: int, strength: Augmentation, generator: torch.Generator) -> Tensor:

@@ -53,7 +53,7 @@ class Batch:
 
     Attributes:
         frames: for each input uint8 `(N, T, size, size, 3)`.
-        labels: int64 `(N,)`.
+        labels: int64 `(N,)`; or `(N, C)` of zeros and ones for videos with several labels.
         rows: int64 `(N,)`, the positions of the clips among the draws of the batch.
         unreadable: examples that were drawn and could not be read; the batch is without them.
     """
@@ -200,7 +200,7 @@ class BatchLoader:
         self._batches: list[list[tuple[Draw, Example]]] = []
         workers = 0 if isinstance(data.source, CachedClips) else workers
         self._loader = DataLoader(
-            _ClipDataset(data.source),
+            _ClipDataset(data.source, len(data.listing.labels) if data.listing.multi_label else None),
             batch_sampler=self._batches,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -244,29 +244,38 @@ def _end_with_training_process() -> None:
 @dataclass(frozen=True)
 class _LabelledClip:
     frames: tuple[Pixels, ...]
-    label: int
+    labels: Tensor  # int64, its label or (C,) of zeros and ones
 
 
 class _ClipDataset(Dataset["_LabelledClip | Unreadable"]):
-    """A map-style data set whose keys are draws with their examples."""
+    """A map-style data set whose keys are draws with their examples; `classes` is C with several labels."""
 
-    def __init__(self, source: ClipSource) -> None:
+    def __init__(self, source: ClipSource, classes: int | None) -> None:
         self.source = source
+        self.classes = classes
 
     def __getitem__(self, key: tuple[Draw, Example]) -> _LabelledClip | Unreadable:
         draw, example = key
         try:
-            return _LabelledClip(self.source.load(draw, example), example.label)
+            return _LabelledClip(self.source.load(draw, example), self._labels(example))
         except (BlvnetError, OSError) as exc:
             return Unreadable(example.path, f"{type(exc).__name__}: {exc}")
+
+    def _labels(self, example: Example) -> Tensor:
+        if self.classes is None:
+            return torch.tensor(example.label)
+        labels = torch.zeros(self.classes, dtype=torch.int64)
+        labels[list(example.labels)] = 1
+        return labels
 
 
 def _collate(items: Sequence[_LabelledClip | Unreadable]) -> Batch:
     clips = {row: item for row, item in enumerate(items) if isinstance(item, _LabelledClip)}
     views = zip(*(clip.frames for clip in clips.values()), strict=True)
+    labels = [clip.labels for clip in clips.values()]
     return Batch(
         frames=tuple(torch.from_numpy(np.stack(view)) for view in views),
-        labels=torch.tensor([clip.label for clip in clips.values()], dtype=torch.int64),
+        labels=torch.stack(labels) if labels else torch.empty(0, dtype=torch.int64),
         rows=torch.tensor(list(clips), dtype=torch.int64),
         unreadable=tuple(item for item in items if isinstance(item, Unreadable)),
     )

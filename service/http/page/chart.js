@@ -1,4 +1,5 @@
-// How far each label is ahead of the runner-up at every moment, and the same numbers as a table.
+// How far each label is ahead of the runner-up at every moment, and the same numbers as a table. Scores that are
+// sigmoids have no runner-up: their margins are the logits of each label.
 
 import { byId, clamp, clock, oncePerFrame, percent, SERIES, seriesColour, signed, svg, table } from "./dom.js";
 import { cursor, movesCursor, nearest } from "./cursor.js";
@@ -22,16 +23,19 @@ export function leaderAt(answer, moment) {
 
 export function showChart(answer) {
   const runnerUp = answer.evidence.runner_up;
-  byId("evidence-figure").hidden = !runnerUp;
-  if (!runnerUp) { drawn = null; return; }
+  const sigmoid = !runnerUp && answer.evidence.margins.some((row) => row.some((value) => value));
+  byId("evidence-figure").hidden = !runnerUp && !sigmoid;
+  if (!runnerUp && !sigmoid) { drawn = null; return; }
   const moments = momentsOf(answer), shown = answer.predictions.slice(0, SERIES);
   const all = moments.flatMap((moment) => moment.margins.slice(0, SERIES));
   drawn = { answer, moments, shown, end: Math.max(answer.video.duration_s, moments.at(-1).time, 0.001), low: Math.min(0, ...all), high: Math.max(0, ...all) };
-  byId("evidence-note").replaceChildren(
-    `How far each label is ahead of the runner-up, “${runnerUp.label}”, at each moment (a difference of logits). `,
-    "The short line at the right is a label's mean, and it gives the score: e to the power of the mean is the label's score divided by the runner-up's.");
+  byId("evidence-note").replaceChildren(...(sigmoid
+    ? ["How strongly each moment speaks for each label, or below 0 against it (a logit). ",
+      "The short line at the right is a label's mean, and it gives the score: e to the power of the mean is the score divided by what is left to 100%."]
+    : [`How far each label is ahead of the runner-up, “${runnerUp.label}”, at each moment (a difference of logits). `,
+      "The short line at the right is a label's mean, and it gives the score: e to the power of the mean is the label's score divided by the runner-up's."]));
   byId("evidence-table").replaceChildren(table(
-    `Lead over ${runnerUp.label} at each moment, in logits`,
+    sigmoid ? "Evidence of each label at each moment, in logits" : `Lead over ${runnerUp.label} at each moment, in logits`,
     ["Moment", ...answer.predictions.map((prediction) => prediction.label)],
     [...moments.map((moment) => [clock(moment.time, true), ...moment.margins.map((value) => signed(value, 3))]),
       ["Mean", ...answer.predictions.map((_, rank) => signed(meanOf(moments.map((moment) => moment.margins[rank])), 3))],

@@ -81,7 +81,7 @@ class ClassifyParameters(RecognitionParameters):
     evidence: bool = Field(
         default=False,
         description="Include what each moment says: how far each label is ahead of the runner-up, and the "
-        "softmax of the moment alone.",
+        "scores of the moment alone.",
     )
     frames: bool = Field(
         default=False,
@@ -95,7 +95,10 @@ class ClassifyAnswer(BaseModel):
     model_config = ConfigDict(json_schema_extra={"example": EXAMPLE})
 
     model: ModelRef
-    predictions: tuple[Prediction, ...] = Field(description="Best first.")
+    predictions: tuple[Prediction, ...] = Field(
+        description="Best first. Scores are probabilities. Those of all labels add up to 1, unless the "
+        "model's `scores` are `sigmoid`: then each is the probability of that label alone."
+    )
     unsure: bool | None = Field(default=None, exclude_if=is_none, description=UNSURE)
     video: VideoInfo
     sampled: Sampled
@@ -103,7 +106,9 @@ class ClassifyAnswer(BaseModel):
         description="With `evidence=true`: what each moment says, a row per moment with columns in the order "
         "of `predictions`. `margins` are differences of logits to `runner_up`, the second best label of the "
         "video; their mean over the moments is `ln(score / runner_up.score)`. `scores` are the softmax of "
-        "each moment alone; a score of the video is not their mean but the softmax of the mean logits."
+        "each moment alone; a score of the video is not their mean but the softmax of the mean logits. With "
+        "a model whose `scores` are `sigmoid`, `runner_up` is null, `margins` are the logits of each label, "
+        "with the mean `ln(score / (1 - score))`, and `scores` their sigmoid."
     )
     frames: tuple[FrameImage, ...] | None = Field(
         default=None,

@@ -85,6 +85,11 @@ class ModelInfo(BaseModel):
     )
     inputs: list[GraphInput] = []
     labels: list[str] = []
+    scores: str | None = Field(
+        default=None,
+        description="How logits become scores. `softmax`: a video shows one of the labels, and scores add up "
+        "to 1; `sigmoid`: it may show several or none, and each score is the probability of that label.",
+    )
     precision: str | None = None
     provider: str | None = Field(default=None, description="Where the model runs.")
     runtime: RuntimeInfo | None = Field(default=None, description="The engine that runs the model.")
@@ -118,6 +123,7 @@ class ModelInfo(BaseModel):
             update={
                 "inputs": [GraphInput(**item) for item in inputs_to_json(manifest.clip)],
                 "labels": list(manifest.labels),
+                "scores": manifest.scores.value,
                 "precision": manifest.precision,
                 "provider": entry.provider,
                 "runtime": RuntimeInfo.of(entry.opened),

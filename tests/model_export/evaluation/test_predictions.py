@@ -13,14 +13,11 @@ import typer
 from typer.testing import CliRunner
 
 from model_export.commands.compare import compare_predictions
-from model_export.evaluation.accuracy import (
-    average_precisions,
-    evaluate_multi_label,
-    evaluate_predictions,
-)
+from model_export.evaluation.accuracy import evaluate_multi_label, evaluate_predictions
 from model_export.evaluation.comparison import compare
 from model_export.evaluation.intervals import mcnemar, paired_difference, wilson
 from model_export.evaluation.predictions import Predictions, combine, load_predictions
+from model_export.metrics import average_precisions
 from service.errors import BlvnetError
 
 LABELS = ("left", "right", "still, or not")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from service.errors import PackageError
-from service.packages.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
-from tests.support.tiny_models import TWO_STREAMS, reference, write_package
+from service.packages.manifest import MANIFEST_FILE, Manifest, Scores, read_manifest, write_manifest
+from tests.support.tiny_models import TWO_STREAMS, reference, write_head, write_package
 
 INPUT = {"name": "little", "frames": "even", "size": 32, "scale": 36}
 
@@ -30,11 +30,12 @@ def test_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_optional_and_unknown_fields(tmp_path: Path) -> None:
     folder = write_package(tmp_path)
     document = json.loads((folder / MANIFEST_FILE).read_text())
-    optional = ("stride", "mirror", "gmacs", "graphs", "reference", "parity", "provenance")
+    optional = ("stride", "mirror", "scores", "gmacs", "graphs", "reference", "parity", "provenance")
     required = {name: value for name, value in document.items() if name not in optional}
     (folder / MANIFEST_FILE).write_text(json.dumps(required | {"added_later": 1}))
     manifest = read_manifest(folder)
     assert (manifest.stride, manifest.mirror, manifest.gmacs, manifest.reference) == (1, None, None, None)
+    assert manifest.scores is Scores.SOFTMAX
     assert (manifest.graphs, manifest.parity, manifest.provenance) == ({}, {}, {})
 
 
@@ -49,6 +50,7 @@ def test_optional_and_unknown_fields(tmp_path: Path) -> None:
         ({"version": True}, "version is True: should be a valid integer"),
         ({"frames": 1025}, "frames is 1025: should be less than or equal to 1024"),
         ({"sampling": "sparse"}, "sampling is 'sparse': should be 'uniform' or 'dense'"),
+        ({"scores": "ranks"}, "scores is 'ranks': should be 'softmax' or 'sigmoid'"),
         ({"inputs": []}, "inputs is .*: .* at least 1 item"),
         ({"inputs": [INPUT, INPUT]}, "inputs: two have the same name"),
         ({"inputs": [INPUT | {"size": 0}]}, "inputs: name must not be empty, and 1 <= size <= scale <= 4096"),
@@ -96,3 +98,13 @@ def test_huge_manifest_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
 
 def test_mirror_says_which_label_each_label_becomes(tmp_path: Path) -> None:
     assert read_with(tmp_path, mirror=[1, 0, 2]).mirror == (1, 0, 2)
+
+
+def test_head_with_scores_of_its_base_is_refused(tmp_path: Path) -> None:
+    """A head is fitted with softmax, whatever the scores of its base are."""
+    base = write_package(tmp_path, scores="sigmoid")
+    folder = write_head(tmp_path, base)
+    document = json.loads((folder / MANIFEST_FILE).read_text())
+    (folder / MANIFEST_FILE).write_text(json.dumps(document | {"scores": "sigmoid"}))
+    with pytest.raises(PackageError, match="scores: those of a taught package are softmax"):
+        read_manifest(folder)

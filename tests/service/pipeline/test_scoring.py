@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from service.engines.session import Outputs
-from service.pipeline.scoring import evidence_scores, margins, moment_times, rank, softmax, unmirror
+from service.packages.manifest import Scores
+from service.pipeline.scoring import (
+    evidence_scores,
+    margins,
+    moment_times,
+    rank,
+    sigmoid,
+    softmax,
+    unmirror,
+)
 
 
 def test_probabilities_add_up_to_one() -> None:
@@ -84,3 +93,31 @@ def test_mirrored_views_get_the_labels_of_the_original_clip() -> None:
 def test_views_that_are_not_mirrored_stay_as_they_are(crops: int) -> None:
     outputs = Outputs(np.zeros((2 * crops, 3), np.float32), np.zeros((2 * crops, 4, 3), np.float32))
     assert unmirror(outputs, crops, None) is outputs
+
+
+def test_sigmoids_are_probabilities_of_each_label_and_do_not_overflow() -> None:
+    logits = np.array([0.0, 2.0, -2.0, 1e4, -1e4], np.float32)
+    found = sigmoid(logits)
+    assert found == pytest.approx([0.5, 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2)), 1.0, 0.0])
+
+
+def test_sigmoid_scores_are_those_of_the_mean_logits() -> None:
+    logits = np.array([[3.0, 0.0, -1.0], [1.0, 4.0, -3.0]], np.float32)
+    ranked = rank(logits, 3, Scores.SIGMOID)
+    assert ranked.indices.tolist() == [0, 1, 2]  # means 2, 2 and -2
+    assert ranked.scores == pytest.approx(sigmoid(np.array([2.0, 2.0, -2.0])))
+    assert ranked.scores.sum() > 1
+
+
+def test_sigmoids_of_large_logits_are_ranked_by_their_logits() -> None:
+    ranked = rank(np.array([[50.0, 60.0]], np.float32), 2, Scores.SIGMOID)
+    assert ranked.indices.tolist() == [1, 0]
+
+
+def test_evidence_of_sigmoid_scores_adds_up_to_the_scores_of_the_video() -> None:
+    evidence = np.random.default_rng(3).normal(0, 2, (6, 5, 7)).astype(np.float32)  # 2 clips of 3 crops
+    ranked = rank(evidence.mean(axis=1), 4, Scores.SIGMOID)
+    found = margins(evidence, 2, ranked.indices, runner_up=None)
+    assert found.mean(axis=0) == pytest.approx(np.log(ranked.scores / (1 - ranked.scores)), abs=1e-5)
+    scores = evidence_scores(evidence, 2, ranked.indices, Scores.SIGMOID)
+    assert scores == pytest.approx(sigmoid(found), abs=1e-6)

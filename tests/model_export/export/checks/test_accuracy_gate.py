@@ -53,6 +53,12 @@ def changed(count: int, clips: int) -> Accuracy:
     return judged([0] * clips, [0] * clips, [1] * count + [0] * (clips - count))
 
 
+def test_clip_with_several_labels_is_right_if_the_best_one_is_among_them() -> None:
+    both = [LabelledClip(clip.inputs, 0, (2,)) for clip in clips([0, 0])]
+    accuracy = compare_labels(answering([2, 2]), {"int8": answering([0, 1])}, both, LIMITS)["int8"]
+    assert (accuracy.right_float, accuracy.losses, accuracy.gains) == (2, 1, 0)
+
+
 def test_top1_is_of_the_labelled_clips_and_agreement_of_all() -> None:
     accuracy = judged([0, 1, 2, 0, None], [0, 1, 2, 2, 1], [0, 1, 1, 0, 2])
     assert (accuracy.clips, accuracy.labelled) == (5, 4)

@@ -157,3 +157,22 @@ def test_identity_view_returns_the_pixels() -> None:
     pixels = plain_inputs(noisy(1), INPUTS)[0]
     identity = torch.eye(2, 3)[None]
     torch.testing.assert_close(transform(pixels, identity), pixels, atol=1e-5, rtol=0)
+
+
+def test_all_labels_of_a_clip_follow_it_and_one_without_a_counterpart_keeps_it_as_it_is() -> None:
+    """Labels 0 and 1 are each other's reverse; label 2 has none."""
+    labels = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1]])
+    strength = Augmentation(**{**vars(Augmentation.none()), "reverse": 1.0})
+    batch = Batch(tuple(numbered(3)), labels, torch.arange(3))
+    inputs, changed = augment(batch, INPUTS, SWAP, strength, torch.Generator().manual_seed(0), 3)
+    assert changed.tolist() == [[0, 1, 0], [1, 1, 0], [0, 1, 1]]
+    first_frames = (255 * inputs[0][:, 0, 0, 0, 0]).round().int().tolist()
+    assert first_frames == [7, 7, 0]
+
+
+def test_several_labels_are_mirrored_by_their_own_table() -> None:
+    labels = torch.tensor([[1, 0, 1], [0, 0, 1]])
+    strength = Augmentation(**{**vars(Augmentation.none()), "mirror": 1.0})
+    batch = Batch(tuple(noisy(2)), labels, torch.arange(2))
+    _, changed = augment(batch, INPUTS, SWAP, strength, torch.Generator().manual_seed(0), 2)
+    assert changed.tolist() == [[0, 1, 1], [0, 0, 1]]

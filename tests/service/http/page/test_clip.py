@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.service.http.page.conftest import opened
 from tests.service.http.page.waits import CLIP_DONE, PROBLEM, answer, pause, table, time_of
 from tests.support.browser import Page
-from tests.support.server import RunningServer
+from tests.support.server import RunningServer, running_server
+from tests.support.tiny_models import write_package
 
 NOW = "[...document.querySelectorAll('#strip img')].findIndex((image) => image.classList.contains('now'))"
 VALUE = "document.getElementById('{}').getAttribute('aria-valuetext')"
@@ -138,6 +140,32 @@ def test_player_that_is_paused_and_scrubbed_at_once_moves_the_caption(page: Page
             f" document.getElementById('video').currentTime = {seconds}"
         )
         page.wait_for(f"document.getElementById('caption').textContent === '0:00.{int(10 * seconds)}{name}'")
+
+
+def test_logits_of_each_label_are_drawn_for_sigmoid_scores(
+    chromium: Page, clip: Path, tmp_path: Path
+) -> None:
+    write_package(tmp_path, scores="sigmoid")
+    with running_server(tmp_path, provider="cpu") as several:
+        page = opened(chromium, several.url)
+        page.choose_file("#file", clip)
+        page.wait_for(CLIP_DONE)
+        said = answer(page)
+        predictions, margins = said["predictions"], said["evidence"]["margins"]
+        assert said["evidence"]["runner_up"] is None
+        assert "e to the power of the mean is the score divided by what is left" in page.text(
+            "#evidence-note"
+        )
+        page.click("#evidence-figure summary")
+        head, *moments, mean, _ = table(page, "#evidence-table table")
+        assert head == ["Moment", *(item["label"] for item in predictions)]
+        assert [[number(cell) for cell in row[1:]] for row in moments] == [
+            pytest.approx(row, abs=6e-4) for row in margins
+        ]
+        red = predictions[0]["score"]
+        assert number(mean[1]) == pytest.approx(math.log(red / (1 - red)), abs=2e-3)
+        assert len(page.each("#chart polyline", "1")) == len(predictions)
+        assert page.complaints == []
 
 
 def test_caption_follows_playback(page: Page, clip: Path) -> None:
