@@ -48,6 +48,11 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, holds something else, or cannot be read without running
             code.
     """
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path}: cannot be read, as it is a folder and no model package: give a checkpoint file, "
+            "or the folder NAME or NAME/VERSION of a package"
+        )
     try:
         with path.open("rb") as file:
             is_zip = file.read(len(ZIP_START)) == ZIP_START

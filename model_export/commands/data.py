@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from model_export.datasets import Listing, read_listing
+from model_export.datasets import Listing, check_dataset, read_listing
 from model_export.datasets.files import SPLITS
 from model_export.datasets.reading import Unreadable
 from model_export.evaluation.reading import read_parts
@@ -35,6 +35,7 @@ def data(
     Example: blvnet data check DATA --dataset folder
     """
     del action  # there is one
+    check_dataset(dataset)
     problems = 0
 
     def report(text: str) -> None:

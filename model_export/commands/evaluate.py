@@ -22,7 +22,7 @@ from model_export.evaluation.accuracy import (
     evaluate_multi_label,
     evaluate_predictions,
 )
-from model_export.evaluation.plots import plot_confusion
+from model_export.evaluation.plots import check_picture_name, plot_confusion
 from model_export.evaluation.predictions import (
     BATCH_VIEWS,
     GPU_BATCH_VIEWS,
@@ -90,6 +90,8 @@ def evaluate(
         raise typer.BadParameter("give --checkpoint, or --models and --model, or both for an ensemble")
     if predictions is not None:
         check_predictions_name(predictions)
+    if confusion is not None:
+        check_picture_name(confusion)
     place = select_device(device)
     scorers: list[Scorer] = [CheckpointScorer(path, place) for path in checkpoint or ()]
     if models is not None:

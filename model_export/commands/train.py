@@ -24,6 +24,7 @@ from model_export.training.clips.batches import CachedClips, DecodedClips, Split
 from model_export.training.clips.frame_cache import open_cache
 from model_export.training.config import BatchNorm, ClassWeights, CropMode, Freeze, Offsets, TrainConfig
 from model_export.training.initial_statistics import measure_initial_statistics
+from model_export.training.preparation import check_compiles
 from model_export.training.processes import joined
 from model_export.training.trainer import Trainer, stopping_on_signals
 from service.clip.spec import ClipSpec, Sampling
@@ -112,6 +113,8 @@ def train(
         # Only the main process prints.
         ProgressReporter(None if processes.main else Console(quiet=True)) as reporter,
     ):
+        if training.compile:
+            check_compiles(processes.device)
         train_list = read_split(dataset, data, "train", reporter)
         if hold_out is None:
             validation_list = read_split(dataset, data, "val", reporter)
@@ -175,6 +178,8 @@ def train(
 
 def _check_run(out: Path, *, resume: bool) -> None:
     """Refuse to overwrite a run, or to resume one that does not exist."""
+    if out.exists() and not out.is_dir():
+        raise BlvnetError(f"{out} is not a folder: choose another --out")
     exists = (out / LAST_FILE).exists()
     if resume and not exists:
         raise BlvnetError(f"{out} has no {LAST_FILE} to resume from")

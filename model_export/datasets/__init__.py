@@ -31,6 +31,7 @@ __all__ = [
     "Listing",
     "Reader",
     "Symmetry",
+    "check_dataset",
     "evaluation_split",
     "read_listing",
 ]
@@ -62,12 +63,20 @@ def read_listing(dataset: str, data: Path, split: str) -> Listing:
     Raises:
         BlvnetError: no reader has that name, or the folder does not have the layout.
     """
-    name = ALIASES.get(dataset, dataset)
-    if name not in READERS:
+    check_dataset(dataset)
+    return READERS[ALIASES.get(dataset, dataset)](data, split)
+
+
+def check_dataset(dataset: str) -> None:
+    """Refuse a name that no reader has.
+
+    Raises:
+        BlvnetError: the message lists the names.
+    """
+    if dataset not in READERS and dataset not in ALIASES:
         raise BlvnetError(
             f"unknown data set {dataset!r}; choose one of {', '.join(sorted([*READERS, *ALIASES]))}"
         )
-    return READERS[name](data, split)
 
 
 def evaluation_split(dataset: str) -> str:

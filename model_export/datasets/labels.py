@@ -72,6 +72,8 @@ def read_label_file(path: Path) -> LabelFile:
         return LabelFile(checked(parsed.labels), parsed.first_index)
     except LabelsError as exc:
         raise LabelsError(f"{path}: {exc.message}") from exc
+    except csv.Error as exc:
+        raise LabelsError(f"{path}: the label file cannot be read as text or CSV ({exc})") from exc
 
 
 def checked(labels: Sequence[str]) -> tuple[str, ...]:
@@ -119,7 +121,7 @@ def _parse_json(text: str) -> LabelFile:
     try:
         # Plain `json` keeps the last of two equal keys, which would drop a class silently.
         document = json.loads(text, object_pairs_hook=_unique_keys)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise LabelsError("the label file starts like JSON, but is not") from exc
     if isinstance(document, list):
         if not all(isinstance(label, str) for label in document):

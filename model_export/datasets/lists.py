@@ -31,6 +31,7 @@ from model_export.datasets.labels import read_label_file
 from model_export.datasets.listing import Example, Listing
 from model_export.datasets.symmetry import read_symmetry, unknown_symmetry
 from service.errors import BlvnetError
+from service.packages.manifest import MAX_LABELS
 
 LABEL_FILES = ("labels.txt", "labels.json", "labels.csv")
 # What the authors' tools write beside train.txt and val.txt.
@@ -84,6 +85,10 @@ def _read_labels(data: Path) -> tuple[tuple[str, ...], int, bool]:
     several = any(example.others for example in examples)
     path = look_for(data, LABEL_FILES)
     if path is None:
+        if max(used, default=0) > MAX_LABELS:
+            raise BlvnetError(
+                f"{data}: a list has the label {max(used)}, and a network has at most {MAX_LABELS} labels"
+            )
         first = 1 if min(used, default=0) == 1 else 0
         return tuple(str(number) for number in range(first, max(used, default=-1) + 1)), first, several
     file = read_label_file(path)
@@ -98,10 +103,10 @@ def _read_examples(data: Path, source: Path) -> Iterator[Example]:
             continue
         path, *fields = (field.strip() for field in (line.split(";") if ";" in line else line.split()))
         *frames, last = fields or [""]
-        numbers = [int(label) if label.isdecimal() else -1 for label in last.split(",")]
+        numbers = [_number(label) for label in last.split(",")]
         labels = list(dict.fromkeys(numbers))
         others = tuple(labels[1:])
-        match [int(field) if field.isdecimal() else -1 for field in frames]:
+        match [_number(field) for field in frames]:
             case [] if min(labels) >= 0:
                 yield Example(data / path, labels[0], others=others)
             case [start, end] if min(labels) >= 0 and 1 <= start <= end:
@@ -111,3 +116,8 @@ def _read_examples(data: Path, source: Path) -> Iterator[Example]:
                     f"{source}, line {number}: not path start end label, nor path label, with start from 1 "
                     "and label from 0"
                 )
+
+
+def _number(text: str) -> int:
+    """A number of at most 18 digits, as Python converts no more than some thousand; -1 for other text."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else -1

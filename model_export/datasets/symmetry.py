@@ -88,7 +88,7 @@ def read_symmetry(data: Path, labels: Sequence[str]) -> Symmetry | None:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise BlvnetError(f"{path} cannot be read as JSON") from exc
     if not isinstance(document, dict) or not document.keys() <= set(TRANSFORMS):
         raise BlvnetError(f"{path} must be an object whose keys are {' or '.join(TRANSFORMS)}")
@@ -105,7 +105,7 @@ def read_mirror(path: Path, labels: Sequence[str]) -> tuple[int, ...]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise BlvnetError(f"{path}: the symmetry file cannot be read as JSON") from exc
     table = document.get("mirrored", document) if isinstance(document, dict) else document
     mirrored = _parse_table(path, "mirrored", table, labels)

@@ -9,9 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from model_export.evaluation.accuracy import Evaluation
+from service.errors import BlvnetError
 
 MAX_NAMED_LABELS = 60  # above this, the picture of the confusion matrix has no room for names
 UNNAMED_INCHES = 14.0
+
+
+def check_picture_name(path: Path) -> None:
+    """Refuse a picture with a suffix that matplotlib cannot write.
+
+    Raises:
+        BlvnetError: the suffix is another one.
+    """
+    known = sorted(Figure().canvas.get_supported_filetypes())
+    if path.suffix and path.suffix[1:].lower() not in known:
+        raise BlvnetError(f"{path}: pictures are {', '.join(known)} files; choose one of them, such as .png")
 
 
 def plot_confusion(result: Evaluation, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,35 +113,68 @@ def load_predictions(path: Path) -> Predictions:
         BlvnetError: the file cannot be read, or is not such a file.
     """
     check_predictions_name(path)
+    damaged = f"{path} is not a file of blvnet evaluate --predictions, or is damaged"
     try:
-        if path.suffix == ".npz":
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                return Predictions(
-                    tuple(map(str, file["labels"])),
-                    tuple(map(Path, file["paths"])),
-                    file["targets"],
-                    file["logits"],
-                    groups=tuple(map(str, file["groups"])) if "groups" in file else (),
-                )
-        table = pq.read_table(path)
-        labels = tuple(json.loads((table.schema.metadata or {})[b"labels"]))
-        targets = table["target"].to_pylist()
-        if targets and isinstance(targets[0], list):
-            rows = np.zeros((len(targets), len(labels)), np.int64)
-            for row, own in zip(rows, targets, strict=True):
-                row[own] = 1
-        logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return Predictions(
-            labels,
-            tuple(map(Path, table["path"].to_pylist())),
-            rows if targets and isinstance(targets[0], list) else np.array(targets, np.int64),
-            logits.reshape(-1, len(labels)),
-            groups=tuple(table["group"].to_pylist()) if "group" in table.column_names else (),
-        )
+        predictions = _read_predictions(path)
     except FileNotFoundError as exc:
         raise BlvnetError(f"{path}: there is no such file") from exc
-    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile, pa.ArrowException) as exc:
-        raise BlvnetError(f"{path} is not a file of blvnet evaluate --predictions, or is damaged") from exc
+    except (
+        OSError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,  # a zip file that uses what Python cannot read
+        RuntimeError,  # an encrypted one
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+        pa.ArrowException,
+    ) as exc:
+        raise BlvnetError(damaged) from exc
+    if not _consistent(predictions):
+        raise BlvnetError(damaged)
+    return predictions
+
+
+def _consistent(predictions: Predictions) -> bool:
+    """Whether the arrays belong together."""
+    targets, count, classes = predictions.targets, len(predictions.paths), len(predictions.labels)
+    highest = 1 if predictions.multi_label else classes - 1
+    return (
+        predictions.logits.shape == (count, classes)
+        and targets.shape in ((count,), (count, classes))
+        and np.issubdtype(targets.dtype, np.integer)
+        and (not targets.size or (targets.min() >= 0 and targets.max() <= highest))
+    )
+
+
+def _read_predictions(path: Path) -> Predictions:
+    if path.suffix == ".npz":
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return Predictions(
+                tuple(map(str, file["labels"])),
+                tuple(map(Path, file["paths"])),
+                file["targets"],
+                file["logits"],
+                groups=tuple(map(str, file["groups"])) if "groups" in file else (),
+            )
+    table = pq.read_table(path)
+    labels = tuple(json.loads((table.schema.metadata or {})[b"labels"]))
+    targets = table["target"].to_pylist()
+    if targets and isinstance(targets[0], list):
+        rows = np.zeros((len(targets), len(labels)), np.int64)
+        for row, own in zip(rows, targets, strict=True):
+            row[own] = 1
+    logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return Predictions(
+        labels,
+        tuple(map(Path, table["path"].to_pylist())),
+        rows if targets and isinstance(targets[0], list) else np.array(targets, np.int64),
+        logits.reshape(-1, len(labels)),
+        groups=tuple(table["group"].to_pylist()) if "group" in table.column_names else (),
+    )
 
 
 def predict_listing(

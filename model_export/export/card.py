@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from model_export.metrics import Metric
 from service.errors import BlvnetError
 from service.packages.manifest import Manifest, Scores
@@ -23,11 +25,35 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise BlvnetError(f"{path} cannot be read as JSON: write it with blvnet evaluate --json") from exc
-    if not isinstance(document, dict) or "clips" not in document or not {"top1", "map"} & document.keys():
+    try:
+        shown = _Evaluation.model_validate(document)
+    except ValidationError as exc:
+        raise BlvnetError(f"{path} is not the output of blvnet evaluate --json") from exc
+    if not {"top1", "map"} & shown.model_fields_set:
         raise BlvnetError(f"{path} is not the output of blvnet evaluate --json")
-    return document
+    checked: dict[str, Any] = document
+    return checked
+
+
+class _Group(BaseModel):
+    top1: float
+    clips: int
+
+
+class _Evaluation(BaseModel):
+    """What the card shows of an evaluation."""
+
+    clips: int
+    top1: float = 0
+    map: float = 0
+    top5: float = 0
+    mean_class: float = 0
+    hit1: float = 0
+    top1_interval: tuple[float, float] = (0, 1)
+    per_class: dict[str, float | None] = {}
+    per_group: dict[str, _Group] = {}
 
 
 def model_card(manifest: Manifest, parameters: int, evaluation: dict[str, Any] | None) -> str:

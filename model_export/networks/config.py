@@ -11,6 +11,7 @@ from service.errors import BlvnetError
 
 MAX_FRAMES = 1024
 MAX_SIZE = 4096
+MAX_CLASSES = 100_000  # labels of a package
 MIN_SIZE = 32  # the last stage has a stride of 32 pixels
 MINI = "mini"  # the depth of the networks that are small enough to bundle
 
@@ -86,6 +87,10 @@ class ModelConfig:
         _require(1 <= self.frames <= MAX_FRAMES, f"frames must be 1 to {MAX_FRAMES}, not {self.frames}")
         _require(MIN_SIZE <= self.size <= MAX_SIZE, f"size must be {MIN_SIZE} to {MAX_SIZE}, not {self.size}")
         _require(self.num_classes >= 1, f"a network needs at least one class, not {self.num_classes}")
+        _require(
+            self.num_classes <= MAX_CLASSES,
+            f"a network has at most {MAX_CLASSES} classes, not {self.num_classes}",
+        )
         _require(self.taps >= 1 and self.taps % 2 == 1, f"taps must be an odd number, not {self.taps}")
         _require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and below 1, not {self.dropout}")
         _require(

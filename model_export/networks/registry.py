@@ -113,7 +113,7 @@ def parse_architecture(
         depth=parts.depth,
         frames=frames,
         num_classes=num_classes,
-        size=size or (MINI_SIZE if mini else SIZE),
+        size=(MINI_SIZE if mini else SIZE) if size is None else size,
         taps=_agree(name, "taps", parts.taps, taps, 3),
         stem=_agree(name, "stem", parts.stem, stem, default_stem(parts.family, parts.depth)),
         alpha=parts.alpha or 2,

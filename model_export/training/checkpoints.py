@@ -105,12 +105,13 @@ class RunCheckpoints:
         """
         checkpoint = read_checkpoint(self.folder / LAST_FILE)
         training = checkpoint.training
+        differences = self.config.differences(training.get("options", {}))
         same = {
             "network": checkpoint.config == self.model,
             "clip": training.get("clip") == clip_to_json(self.clip),
             "labels": training.get("labels") == list(self.listing.labels),
             "number of labels per video": training.get("scores", Scores.SOFTMAX) == self.scores,
-            "options": self.config.continues(training.get("options", {})),
+            f"options ({', '.join(differences)})": not differences,
             "number of processes": training.get("processes", 1) == self.processes,
         }
         for what, equal in same.items():
@@ -118,6 +119,14 @@ class RunCheckpoints:
                 raise BlvnetError(
                     f"{checkpoint.path} was written by a run with another {what}; give the same again"
                 )
+        needed = {"optimizer", "step", "elapsed_s", self.metric.best_key}
+        if self.train_step.average is not None:
+            needed.add("average")
+        if missing := sorted(needed - training.keys()):
+            raise BlvnetError(
+                f"{checkpoint.path} has no {missing[0]} to resume from, so no run wrote it as {LAST_FILE}: "
+                "start another run from it with --init"
+            )
         self.train_step.network.load_state_dict(checkpoint.weights)
         self.train_step.load_state_dict(training)
         plateau = Plateau(**training.get("plateau", {}))

@@ -5,6 +5,7 @@ Each field is annotated with a help text and a range, from which `blvnet train` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -119,6 +120,9 @@ def check_ranges(record: TrainConfig | Augmentation) -> None:
     """
     for name, (_, option) in options_of(type(record)).items():
         value = getattr(record, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, float) and not math.isfinite(part):
+                raise BlvnetError(f"{name} must be a finite number, it is {part}")
         if option.above is not None and not value > option.above:
             raise BlvnetError(f"{name} must be more than {option.above:g}, it is {value}")
         if option.low == 0 and not value >= 0:
@@ -227,18 +231,20 @@ class TrainConfig:
             high=0.99999,
         ),
     ] = 0.0
-    phases: Annotated[int, Option("Temporal offsets to choose from with --offsets phases.", low=1)] = 3
+    phases: Annotated[
+        int, Option("Temporal offsets to choose from with --offsets phases.", low=1, high=1000)
+    ] = 3
     offsets: Annotated[Offsets, Option("Temporal offsets of the frames; others need --no-cached.")] = (
         Offsets.PHASES
     )
     crop: Annotated[CropMode, Option("Crops of training clips; multi-scale needs --no-cached.")] = (
         CropMode.FIXED
     )
-    workers: Annotated[int, Option("Decoding processes.", low=0)] = 2
+    workers: Annotated[int, Option("Decoding processes.", low=0, high=1024)] = 2
     amp: Annotated[Amp, Option("Arithmetic of forward and backward passes.")] = Amp.AUTO
     checkpointing: Annotated[bool, Option("Compute activations twice, to save memory.")] = False
     compile: Annotated[bool, Option("Compile the network with torch.compile.")] = False
-    seed: Annotated[int, Option("Determines everything random.", low=0)] = 0
+    seed: Annotated[int, Option("Determines everything random.", low=0, high=2**63 - 1)] = 0
     log_every: Annotated[int, Option("Steps between lines of the log.", low=1)] = 10
     save_every_s: Annotated[float, Option("Seconds between checkpoints.", above=0)] = 180.0
     tensorboard: Annotated[bool, Option("Also write the log for TensorBoard, to OUT/tensorboard.")] = False
@@ -273,11 +279,16 @@ class TrainConfig:
         The options that only affect speed and logging may differ. An option that the run's version did not
         have yet counts as its default.
         """
+        return not self.differences(options)
+
+    def differences(self, options: Mapping[str, Any]) -> list[str]:
+        """The names of the options that keep a run with these options from being resumed."""
         free = {"workers", "log_every", "save_every_s", "tensorboard"}
         defaults, now = TrainConfig().to_dict(), self.to_dict()
         before = defaults | dict(options)
         before["augmentation"] = asdict(Augmentation()) | before["augmentation"]
-        return before.keys() == now.keys() and all(before[name] == now[name] for name in now.keys() - free)
+        names = sorted((now.keys() | before.keys()) - free)
+        return [name for name in names if name not in before or name not in now or before[name] != now[name]]
 
 
 def plain(value: Any) -> Any:

@@ -19,6 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from model_export.networks.residual import BasicBlock, Bottleneck
 from model_export.training.config import BatchNorm, Freeze, TrainConfig
 from model_export.training.processes import Processes
+from service.errors import BlvnetError
+
+NO_MEMORY = "can't allocate memory"  # what torch's allocator says on a CPU
 
 # Modules of each stage, in the order of the stages: the networks with one input have no module for the stem.
 STAGES = {
@@ -51,6 +54,57 @@ def prepare(network: nn.Module, config: TrainConfig, processes: Processes) -> nn
     if processes.count == 1:
         return network
     return DistributedDataParallel(network, [processes.device] if processes.device.type == "cuda" else None)
+
+
+@contextmanager
+def compile_errors(*, enabled: bool) -> Iterator[None]:
+    """Turn a failure of `torch.compile` within the block into a message with the remedy.
+
+    Raises:
+        BlvnetError: this machine cannot compile, as without a C++ compiler.
+    """
+    if not enabled:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException  # takes a second
+
+    try:
+        yield
+    except TorchDynamoException as exc:
+        cause = getattr(exc, "inner_exception", None) or exc
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise BlvnetError(
+            f"torch.compile fails on this machine ({type(cause).__name__}: {reason}): install a C++ compiler "
+            "(apt-get install g++) or name one in CXX, or leave --compile out"
+        ) from exc
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn a lack of memory within the block into a message with the remedies.
+
+    Raises:
+        BlvnetError: the device has too little memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as exc:  # torch raises a RuntimeError on a CPU
+        if not isinstance(exc, MemoryError | torch.OutOfMemoryError) and NO_MEMORY not in str(exc):
+            raise
+        raise BlvnetError(
+            "there is too little memory for a step: use a smaller --batch-size, --accumulate, "
+            "--checkpointing, or a smaller --size"
+        ) from exc
+
+
+def check_compiles(device: torch.device) -> None:
+    """Compile a small function: without a compiler, a run should fail before its videos are decoded.
+
+    Raises:
+        BlvnetError: as `compile_errors`.
+    """
+    with compile_errors(enabled=True):
+        torch.compile(lambda x: (x + 1).relu())(torch.zeros(8, device=device))
 
 
 def train_mode(network: nn.Module, mode: BatchNorm, freeze: Freeze = Freeze.NONE) -> None:

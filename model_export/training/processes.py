@@ -88,11 +88,17 @@ def joined(device: torch.device) -> Iterator[Processes]:
     They communicate by NCCL on GPUs, of which each process gets its own, and by Gloo otherwise.
 
     Raises:
-        BlvnetError: the machine has fewer GPUs than processes, or a GPU number was given.
+        BlvnetError: the machine has fewer GPUs than processes, a GPU number was given, or the environment
+            is not that of torchrun.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Processes(device=device)
         return
+    variables = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if missing := [name for name in variables if name not in os.environ]:
+        raise BlvnetError(
+            f"TORCHELASTIC_RUN_ID is set and {missing[0]} is not: start with torchrun, or unset the first"
+        )
     if device.type == "cuda":
         if str(device) != "cuda":
             raise BlvnetError(

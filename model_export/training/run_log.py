@@ -193,12 +193,19 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def read_log(run: Path) -> list[Line]:
-    """Read the lines of a run's log, without a last line that a crash cut off."""
+    """Read the lines of a run's log, without a last line that a crash cut off.
+
+    Raises:
+        BlvnetError: the log is damaged.
+    """
     path = run / LOG_FILE
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    lines = path.read_bytes().splitlines(keepends=True)
+    try:
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    except ValueError as exc:
+        raise BlvnetError(f"{path} is damaged: remove it, and the run continues with a new log") from exc
 
 
 def plot_curves(run: Path) -> Path:

@@ -35,7 +35,7 @@ from model_export.training.checkpoints import BEST_FILE, LAST_FILE, RunCheckpoin
 from model_export.training.clips.batches import BatchLoader, Draw, SplitData, epoch_draws
 from model_export.training.config import Amp, Schedule, TrainConfig
 from model_export.training.optimizer import learning_rate
-from model_export.training.preparation import train_mode
+from model_export.training.preparation import compile_errors, memory_errors, train_mode
 from model_export.training.processes import Processes
 from model_export.training.run_log import RunLog, RunReport, plot_curves
 from model_export.training.step import ORDER, TrainStep, derived_generator, native_arithmetic
@@ -143,12 +143,13 @@ class Trainer:
         self.saved = time.monotonic()
         self.started = self.saved - self.state.elapsed_s
         last_step = self.config.epochs * self.steps_per_epoch
-        while self.state.step < last_step and not self.processes.any(stop.is_set()):
-            epoch, position = divmod(self.state.step, self.steps_per_epoch)
-            with self.report.epoch(epoch + 1, position):
-                completed = self._train_epoch(epoch, position, stop)
-            if completed:
-                self._validate()
+        with memory_errors(), compile_errors(enabled=self.config.compile):
+            while self.state.step < last_step and not self.processes.any(stop.is_set()):
+                epoch, position = divmod(self.state.step, self.steps_per_epoch)
+                with self.report.epoch(epoch + 1, position):
+                    completed = self._train_epoch(epoch, position, stop)
+                if completed:
+                    self._validate()
         self._save(LAST_FILE)
         self._plot()
         return RunResult(self.state.step >= last_step, self.state.step, self.state.best, self._elapsed())

@@ -39,6 +39,10 @@ def select_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as exc:
         raise BlvnetError(f"unknown device {name!r}; use cpu or cuda") from exc
+    if device.type not in ("cpu", "cuda"):
+        raise BlvnetError(f"unknown device {name!r}; use cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise BlvnetError("no CUDA device is available")
+        raise BlvnetError("no CUDA device is available: use --device cpu")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise BlvnetError(f"there is no {name}: this machine has {torch.cuda.device_count()} GPUs")
     return device

@@ -8,6 +8,7 @@ resumed run continues with the next batch.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.queues
 import os
 import signal
 import threading
@@ -219,7 +220,15 @@ class BatchLoader:
         batches = iter(self._loader)
         for _ in draws:
             start = time.monotonic()
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except RuntimeError as exc:
+                if "DataLoader worker" not in str(exc):
+                    raise
+                raise BlvnetError(
+                    "a decoding process ended, perhaps for memory or because /dev/shm is full: use fewer "
+                    "--workers, 0 for none, a smaller --batch-size, or a container with a larger --shm-size"
+                ) from exc
             self.waited_s += time.monotonic() - start
             yield batch
 
@@ -227,7 +236,13 @@ class BatchLoader:
 def _prepare_worker(_worker: int) -> None:
     """Leave Ctrl-C, which reaches every process of the terminal, to the training process; end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # By default a batch that cannot be sent, as /dev/shm is full, is dropped, and waited for without end.
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
     threading.Thread(target=_end_with_training_process, daemon=True).start()
+
+
+def _end_worker(_error: Exception, _batch: object) -> None:
+    os._exit(1)
 
 
 def _end_with_training_process() -> None:

@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from model_export.commands.data import data
+from tests.model_export.command import blvnet
 from tests.model_export.datasets import layouts
 from tests.support.clips import numbered_clip
 from tests.support.observability import ROOT
@@ -82,3 +83,10 @@ def test_group_in_two_splits_is_a_problem(folder: Path) -> None:
         1,
         ["the group 'x' is in several splits: train, val", "2 train, 2 val videos, 2 labels, 1 problems"],
     )
+
+
+def test_unknown_data_set_is_one_line(tmp_path: Path) -> None:
+    result = blvnet("data", "check", tmp_path, "--dataset", "nope")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr.startswith("blvnet: unknown data set 'nope'; choose one of charades, ")
+    assert result.stderr.count("\n") == 1

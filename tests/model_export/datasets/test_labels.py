@@ -115,3 +115,15 @@ def test_counts_labels_against_classes() -> None:
     check_count(("a", "b"), 2, "x.txt")
     with pytest.raises(LabelsError, match=r"x\.txt has 2 labels, .* 3 classes"):
         check_count(("a", "b"), 3, "x.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("x" * 300_000, "cannot be read as text or CSV"), ("[" * 200_000, "starts like JSON, but is not")],
+    ids=["one long line", "nested brackets"],
+)
+def test_file_of_something_else_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "labels.txt").write_text(text)
+    with pytest.raises(LabelsError, match=message) as caught:
+        read_labels(tmp_path / "labels.txt")
+    assert "\n" not in caught.value.message

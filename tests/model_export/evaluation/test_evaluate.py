@@ -317,3 +317,11 @@ def test_command_refuses_other_numbers_of_crops(data: Path, package: Path) -> No
     done = blvnet("evaluate", *where, "--crops", "4")
     assert done.status == 2
     assert "must be one of 1, 3, 5, 10" in done.stderr
+
+
+def test_picture_in_an_unknown_format_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    split = ("--dataset", "folder", "--data", tmp_path)
+    result = blvnet("evaluate", "--checkpoint", "none.pt", *split, "--confusion", "matrix.xyz")
+    assert result.status == 1
+    assert "matrix.xyz: pictures are " in result.stderr
+    assert "choose one of them, such as .png" in result.stderr

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -166,3 +168,51 @@ def test_command_prints_a_table_or_one_json_document(tmp_path: Path) -> None:
     text = CliRunner().invoke(app, files).stdout
     assert "0 clips only the first labels right, 1 only the second" in text
     assert "+25.0" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logits", np.zeros((3, 7), np.float32)),
+        ("logits", np.zeros((2, 3), np.float32)),
+        ("targets", np.array([0, 1, 3])),
+        ("targets", np.array([0, -1, 2])),
+        ("targets", np.zeros(3)),
+        ("targets", np.full((3, 3), 2)),
+        ("paths", np.array(5)),
+        ("labels", np.array(3)),
+    ],
+    ids=lambda item: item if isinstance(item, str) else str(np.shape(item)),
+)
+def test_arrays_that_do_not_belong_together_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    arrays: dict[str, Any] = {
+        "labels": np.array(LABELS),
+        "paths": np.array(["a", "b", "c"]),
+        "targets": np.array([0, 1, 2]),
+        "logits": np.zeros((3, 3), np.float32),
+        "groups": np.array([], str),
+    }
+    np.savez_compressed(tmp_path / "right.npz", **arrays)
+    assert load_predictions(tmp_path / "right.npz").labels == LABELS
+    np.savez_compressed(tmp_path / "wrong.npz", **(arrays | {name: value}))
+    with pytest.raises(BlvnetError, match=r"wrong\.npz is not a file of blvnet evaluate --predictions"):
+        load_predictions(tmp_path / "wrong.npz")
+
+
+def test_file_with_changed_bytes_is_read_or_refused(tmp_path: Path) -> None:
+    logits = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    np.savez_compressed(
+        tmp_path / "whole.npz",
+        labels=np.array(LABELS),
+        paths=np.arange(500).astype(str),
+        targets=np.zeros(500, np.int64),
+        logits=logits,
+        groups=np.array([], str),
+    )
+    content = (tmp_path / "whole.npz").read_bytes()
+    for place in range(0, len(content), 97):
+        changed = bytearray(content)
+        changed[place : place + 4] = bytes(byte ^ 255 for byte in changed[place : place + 4])
+        (tmp_path / "changed.npz").write_bytes(changed)
+        with suppress(BlvnetError):  # a change may be of a value that has no check
+            load_predictions(tmp_path / "changed.npz")

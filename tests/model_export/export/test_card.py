@@ -69,3 +69,28 @@ def test_other_files_are_no_evaluation(content: str, tmp_path: Path) -> None:
     path.write_text(content)
     with pytest.raises(BlvnetError, match=r"blvnet evaluate --json"):
         read_evaluation(path)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"clips": 1, "top1": "high"},
+        {"clips": 1, "top1": None},
+        {"clips": 1, "top1": 0.5, "per_class": [1]},
+        {"clips": 1, "top1": 0.5, "per_group": {"a": 3}},
+        {"clips": 1, "top1": 0.5, "top1_interval": 3},
+        {"clips": 1},
+        [1],
+    ],
+    ids=json.dumps,
+)
+def test_file_with_other_values_is_not_an_evaluation(tmp_path: Path, document: object) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps(document))
+    with pytest.raises(BlvnetError, match="is not the output of blvnet evaluate --json"):
+        read_evaluation(tmp_path / "evaluation.json")
+
+
+def test_nested_brackets_are_no_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text("[" * 200_000)
+    with pytest.raises(BlvnetError, match="cannot be read as JSON: write it with"):
+        read_evaluation(tmp_path / "evaluation.json")

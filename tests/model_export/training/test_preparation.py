@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,3 +102,41 @@ def test_frozen_norms_keep_their_statistics_and_weights(mode: BatchNorm, frozen:
     assert sum(changed) == len(norms) - expected
     assert sum(norm.weight.grad is not None for norm in norms) == len(norms) - expected
     assert changed[0] == (mode is not BatchNorm.FROZEN)
+
+
+@pytest.mark.parametrize(
+    "compiler", [None, "/bin/false", "/bin/true"], ids=["none", "failing", "no compiler"]
+)
+def test_missing_compiler_is_one_line_before_any_video_is_decoded(
+    tmp_path: Path, compiler: str | None
+) -> None:
+    for split in ("train", "val"):
+        folder = tmp_path / "data" / split / "label"
+        folder.mkdir(parents=True)
+        (folder / "clip.mp4").write_bytes(b"never read")
+    (tmp_path / "empty").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX")}
+    environment |= {"PATH": str(tmp_path / "empty"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    if compiler is not None:
+        environment["CXX"] = compiler
+    command = [Path(sys.executable).with_name("blvnet"), "train", "--compile", "--device", "cpu"]
+    command += [
+        "--dataset",
+        "folder",
+        "--data",
+        tmp_path / "data",
+        "--arch",
+        "tsn-mini",
+        "--out",
+        tmp_path / "run",
+    ]
+    done = subprocess.run(
+        [*map(str, command), "--frames", "4"], capture_output=True, text=True, env=environment, timeout=280
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("blvnet: torch.compile fails on this machine (")
+    assert done.stderr.endswith(
+        "install a C++ compiler (apt-get install g++) or name one in CXX, or leave --compile out\n"
+    )
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
