@@ -15,7 +15,6 @@ export const momentsOf = (answer) => answer.evidence.timestamps_s
 
 export const meanOf = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-/** The label that is furthest ahead at a moment. */
 export function leaderAt(answer, moment) {
   const rank = moment.margins.indexOf(Math.max(...moment.margins));
   return { rank, label: answer.predictions[rank].label };

@@ -48,5 +48,4 @@ export function movesCursor(target, moments, timeOf) {
   });
 }
 
-/** The index of the value that is closest. */
 export const nearest = (values, value) => values.reduce((best, one, index) => Math.abs(one - value) < Math.abs(values[best] - value) ? index : best, 0);

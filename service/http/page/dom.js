@@ -1,9 +1,7 @@
 // Elements, formats and announcements that all modules share.
 
 export const byId = (id) => document.getElementById(id);
-/** Hide an element, or show it. */
 export const hide = (id, hidden) => { byId(id).hidden = hidden; };
-/** Set the text of an element. */
 export const say = (id, text) => { byId(id).textContent = text; };
 
 /** An element with properties and children; `data-*` and `aria-*` are set as attributes. */
@@ -31,7 +29,6 @@ export function svg(name, attributes = {}, style = {}, text) {
   return made;
 }
 
-/** A coloured square or bar. */
 export function swatch(colour, width) {
   const made = element("i", { className: "swatch", "aria-hidden": "true" });
   made.style.background = colour;
@@ -59,7 +56,6 @@ export function clock(seconds, always = false) {
 
 export const span = (part) => `${clock(part.start_s)} to ${clock(part.end_s)}`;
 
-/** Let screen readers read a text out. */
 export const announce = (text) => say("news", text);
 
 /** A text with a capital letter, unless it begins with the name of a parameter. */
@@ -77,7 +73,6 @@ export function table(caption, head, rows, className = "") {
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells(row, false)))));
 }
 
-/** Save text as a file of the user. */
 export function download(name, content, type) {
   const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
   const link = element("a", { href: address, download: name });

@@ -32,7 +32,6 @@ function optionsOf(run) {
   return [run.answer?.model.name ?? model, MODES[run.mode], ...options, labels !== DEFAULTS.top_k && many(labels, "label")].filter(Boolean).join(", ");
 }
 
-/** What `shares` are. */
 const MEASURES = { clip: "score", timeline: "share of the time" };
 
 export function showHistory(shown) {
@@ -66,7 +65,6 @@ function rowOf(run) {
   return element("li", { className: run === current ? "now" : "" }, open, side);
 }
 
-/** Both results in one table, a row for each label of either. */
 function showComparison() {
   const shown = current && other && hasResult(current) && hasResult(other);
   hide("comparison", !shown);

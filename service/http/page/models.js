@@ -41,7 +41,6 @@ export function askForKey() {
   say("knowledge", "Enter your API key to begin.");
 }
 
-/** What the selected model knows. */
 export function showKnowledge() {
   const model = ready().find((one) => one.name === byId("model").value);
   if (!model) { say("knowledge", ""); return; }

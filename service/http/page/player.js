@@ -12,7 +12,6 @@ cursor.playerPauses(() => {
   return () => { video.play().catch(() => {}); };
 });
 
-/** Play a file, muted and in a loop. */
 export function play(file) {
   if (shown === file) return;
   shown = file;

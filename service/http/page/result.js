@@ -86,7 +86,6 @@ function bringIntoView() {
   if (byId("video").readyState === 0) byId("video").addEventListener("loadedmetadata", bringIntoView, { once: true });
 }
 
-/** A label with its score as a number and as a bar. */
 export function bar(prediction, colour, note = "") {
   const track = element("div", { className: "track", "aria-hidden": "true" }, swatch(colour, `${100 * prediction.score}%`));
   const row = element("div", { className: "row" }, element("span", { className: "name" }, prediction.label),
@@ -138,7 +137,6 @@ function showTimeline(run) {
   showFacts(run, `The network saw ${many(run.expected, "window")}.`);
 }
 
-/** How many segments there are, and of how many labels. */
 export const segmentsOf = (run) => `${many(run.segments.length, "segment")}, ${many(new Set(run.segments.map((part) => part.index)).size, "label")}`;
 
 /** The labels of a timeline with their shares of the time as `score`, the longest first. */
