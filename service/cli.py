@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
@@ -210,6 +211,9 @@ def main() -> None:
         _discard_output()
     if status == INTERRUPTED:
         # A model may still be loading in a thread of its engine, whose destructors then abort the process.
+        if sys.stdout is not None:
+            with suppress(OSError):
+                sys.stdout.flush()
         os._exit(status)
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -24,10 +24,13 @@ def rows(page: Page) -> list[str]:
     return [" ".join(text.split()) for text in texts]
 
 
-def bars(page: Page) -> list[int]:
-    """How many windows have each lane's label as the best one."""
-    paths = page.each("#lanes path[data-best=true]", "one.getAttribute('d')")
-    return [path.count("M") for path in paths]
+def wait_for_bars(page: Page, *windows: int) -> None:
+    """Wait until so many windows of each lane have its label as the best one; lanes are drawn with a frame."""
+    counts = "[...document.querySelectorAll('#lanes path[data-best=true]')].map(count)"
+    page.wait_for(
+        "(() => { const count = (path) => path.getAttribute('d').split('M').length - 1;"
+        f" return JSON.stringify({counts}) === JSON.stringify({list(windows)}); }})()"
+    )
 
 
 def use_timeline(page: Page, **options: float) -> None:
@@ -42,7 +45,7 @@ def test_long_video_becomes_a_timeline_and_both_results_are_kept(page: Page, vid
     page.wait_for(TIMELINE_DONE)
     assert page.evaluate("document.getElementById('mode-timeline').checked")
     assert rows(page) == ["0:00 to 0:08 red 100 %", "0:08 to 0:16 green 100 %", "0:16 to 0:24 red 100 %"]
-    assert bars(page) == [4, 2]
+    wait_for_bars(page, 4, 2)
     said = answer(page)
     assert [line["predictions"][0]["label"] for line in said["windows"]] == [
         "red",
@@ -103,12 +106,12 @@ def test_lanes_can_be_zoomed_and_segments_searched_with_one_tab_stop_each(page: 
     for _ in range(2):
         page.press("+", 187, "+")
     page.wait_for("[...document.querySelectorAll('#lanes-chart text')].at(-1).textContent === '0:06'")
-    assert bars(page) == [2, 0]
+    wait_for_bars(page, 2, 0)
     page.press("End", 35)  # what is zoomed follows the cursor
     page.wait_for("[...document.querySelectorAll('#lanes-chart text')].at(-1).textContent === '0:23'")
     page.click("#zoom-all")
     page.wait_for("document.getElementById('zoom-all').disabled")
-    assert bars(page) == [4, 2]
+    wait_for_bars(page, 4, 2)
     page.enter("#search", "GRE")
     assert rows(page) == ["0:08 to 0:16 green 100 %"]
     assert page.text("#search-count") == "1 of 3 segments"
