@@ -143,6 +143,14 @@ def test_folder_example_continues_its_table(folder: Path, server: RunningServer)
     assert rows == {"bad.mp4": "", "0.mp4": label, "1.mp4": label}
 
 
+def test_int8_example_makes_a_package_that_is_used(folder: Path, server: RunningServer) -> None:
+    # A limit that so few videos can prove; the example's own needs a thousand.
+    small = {"CLIPS": "66", "MAX_DROP": "20"}
+    printed = run("sh examples/int8.sh small", "sh", folder, server, **small)
+    assert re.search(r"mini-int8 .*\bint8\b", printed), printed
+    assert "Moving something from left to right" in printed.rpartition("mini-int8")[2]
+
+
 def test_page_of_another_origin_labels_a_clip(
     tmp_path: Path, server: RunningServer, other_origin: str
 ) -> None:
