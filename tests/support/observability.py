@@ -82,12 +82,17 @@ class Prometheus:
 
 @contextmanager
 def prometheus_process(
-    target: str, port: int, folder: Path, *, rules: Path | None = None, alertmanager: str | None = None
+    target: str | dict[str, Any],
+    port: int,
+    folder: Path,
+    *,
+    rules: Path | None = None,
+    alertmanager: str | None = None,
 ) -> Iterator[Prometheus]:
     """Prometheus with the project's configuration, except for fixed targets and shorter intervals.
 
     Args:
-        target: address of the service.
+        target: address of the service, or a scrape configuration.
         port: port of Prometheus.
         folder: for its data.
         rules: other rules than the project's.
@@ -98,9 +103,13 @@ def prometheus_process(
     config["rule_files"] = [str(rules or PROMETHEUS_FOLDER / "rules.yml")]
     targets = [] if alertmanager is None else [alertmanager]
     config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = targets
-    config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] == "blvnet"]
-    del config["scrape_configs"][0]["dns_sd_configs"]
-    config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
+    if isinstance(target, str):
+        [scrape] = (job for job in config["scrape_configs"] if job["job_name"] == "blvnet")
+        del scrape["dns_sd_configs"]
+        scrape["static_configs"] = [{"targets": [target]}]
+    else:
+        scrape = target
+    config["scrape_configs"] = [scrape]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     command = [
         "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
