@@ -24,6 +24,7 @@ from service.installation import install_command
 from service.pipeline.core_config import BYTES_PER_MB, CoreConfig
 
 PREFIX = "BLVNET_"
+CLIENT_KEY = "BLVNET_API_KEY"  # of the command line, not a setting of the service
 ORIGIN = re.compile(r"\*|https?://[^/\s?#@,]+")
 SECRET = ("api_keys", "admin_key", "redis_url", "jobs_redis_url", "webhook_secret")
 # The range that the Standard Webhooks specification recommends.
@@ -353,6 +354,8 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
         if "KEY" in name.upper():
             close = get_close_matches(name.upper(), [item for item in known if "KEY" in item], n=1)
             suggestion = f"; did you mean {close[0]}?" if close else ""
+            if name == CLIENT_KEY:
+                suggestion += f" Only clients read {name}; for them, set it in their environment alone"
             raise BadSetting(f"{name} is set but is not a setting of the service{suggestion}")
     return unknown
 

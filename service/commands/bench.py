@@ -56,13 +56,14 @@ def bench(
     cores = usable_cores()
     thread_counts = _numbers("--threads", threads, cores) if threads else sorted({1, cores})
     from service.bench.measurement import Plan
-    from service.bench.package import measure_package
+    from service.bench.package import find_package, measure_package
     from service.bench.progress import show_steps
 
+    folder = find_package(package)  # before there is a bar
     chosen = () if provider is None or Provider.AUTO in provider else tuple(provider)
     with show_steps(Console(stderr=True)) as on_step:
         document = measure_package(
-            package, chosen, thread_counts, batch_sizes, Plan(rounds, turn, loads), on_step
+            folder, chosen, thread_counts, batch_sizes, Plan(rounds, turn, loads), on_step
         )
     if as_json:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

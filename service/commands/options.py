@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.settings import CLIENT_KEY
+
 ServerOption = Annotated[
     str | None, typer.Option("--server", metavar="URL", help="Use this server. Default: run in this process.")
 ]
@@ -20,7 +22,7 @@ ModelsOption = Annotated[
 ModelOption = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Name of the model.")]
 ApiKeyOption = Annotated[
     str | None,
-    typer.Option("--api-key", metavar="KEY", envvar="BLVNET_API_KEY", help="API key for the server."),
+    typer.Option("--api-key", metavar="KEY", envvar=CLIENT_KEY, help="API key for the server."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

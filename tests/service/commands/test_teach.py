@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -244,3 +245,28 @@ def test_errors_of_the_command_line_are_one_line(data: Path, models: Path, tmp_p
     done = blvnet("teach", str(tmp_path / "missing"), "--name", "moves")
     assert done.returncode == 2
     assert "there is no such folder of labels" in done.stderr
+
+
+def test_a_full_disk_ends_the_command_in_one_line_and_leaves_nothing(
+    data: Path, models: Path, tmp_path: Path
+) -> None:
+    """The package goes to a file system of one page; what fits of it is removed."""
+    out = tmp_path / "small"
+    out.mkdir()
+    program = Path(sys.executable).with_name("blvnet")
+    in_namespace = 'mount -t tmpfs -o size=4k tmpfs "$0" && "$@"; status=$?; ls -A "$0"; exit $status'
+    command = ["unshare", "-m", "sh", "-c", in_namespace, out, program]
+    if os.geteuid():
+        command[1:1] = ["-r"]
+    options = ("teach", data, "--name", "moves", "--models", models, "--out", out, "--json")
+    done = subprocess.run(
+        [*map(str, command), *map(str, options)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=server_environment({}),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    last_line = done.stderr.splitlines()[-1]
+    assert last_line.endswith("moves: the package cannot be written (No space left on device)")
+    assert "Traceback" not in done.stderr
