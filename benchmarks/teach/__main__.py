@@ -42,8 +42,8 @@ def main(
     data: Annotated[Path | None, typer.Argument(help="Folder with train/LABEL and val/LABEL.")] = None,
     rows: Annotated[list[Row] | None, typer.Option("--row", help="Measure only this row.")] = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of each number of clips.")] = 10,
-    clips: Annotated[int, typer.Option(min=110, help="Clips of `blvnet synth`.")] = 2200,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the training of the base.")] = 20,
+    clips: Annotated[int, typer.Option(min=110, help="Clips of `blvnet synth`.")] = 6600,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the training of the base.")] = 40,
     quick: Annotated[bool, typer.Option("--quick", help="660 clips and 4 epochs.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = report.RESULTS,
 ) -> None:
