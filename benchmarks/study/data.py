@@ -31,6 +31,8 @@ from service.clip.sampling import uniform_indices
 from service.clip.spec import ClipSpec
 from service.packages.atomic import atomic_write
 
+# Eight orders of each look in a batch: with one, no network is better than chance after 600 steps.
+TOGETHER = 8
 FRAMES = 32  # of a rendered clip; every T of the study divides it
 SEED = 5_301_912  # not used by any other command of the project
 Pixels = npt.NDArray[np.uint8]
@@ -65,6 +67,7 @@ class RenderedClips:
         self.pixels = pixels
         self.amount = amount
         self.phases = amount.takes
+        self.together = TOGETHER if task is Task.EVENTS else 1
         self.clip = clip
         self.chosen = np.array(uniform_indices(FRAMES, clip.frames))
 
@@ -87,8 +90,11 @@ def split_data(task: Task, split: Split, amount: Amount, clip: ClipSpec, folder:
     """Open the clips of a split, and render those that the folder does not have."""
     side = max(item.size for item in clip.inputs)
     spec = TASKS[task]
+    rounds = -(-amount.examples // len(spec.labels))
+    labels = [label for number in range(rounds) for label in _label_order(task, len(spec.labels), number)]
     examples = tuple(
-        Example(Path(f"{task}-{split}-{index}"), index % len(spec.labels)) for index in range(amount.examples)
+        Example(Path(f"{task}-{split}-{index}"), label)
+        for index, label in enumerate(labels[: amount.examples])
     )
     symmetry = Symmetry(label_indices(spec.labels, spec.mirrored), label_indices(spec.labels, spec.reversed))
     # A digest of one clip is in the name, so that a change of the renderer makes new files.
@@ -101,6 +107,13 @@ def split_data(task: Task, split: Split, amount: Amount, clip: ClipSpec, folder:
             np.save(file, clips)
     pixels = np.load(path, mmap_mode="r")
     return SplitData(Listing(spec.labels, examples, symmetry), RenderedClips(task, pixels, amount, clip))
+
+
+def _label_order(task: Task, count: int, look: int) -> list[int]:
+    """Shuffled for events, so that each look puts other orders side by side in a batch."""
+    if task is not Task.EVENTS:
+        return list(range(count))
+    return [int(label) for label in np.random.default_rng((SEED, look)).permutation(count)]
 
 
 def render_clips(task: Task, split: Split, amount: Amount, side: int) -> Pixels:

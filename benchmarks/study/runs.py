@@ -28,6 +28,7 @@ from model_export.networks.registry import build, parse_architecture
 from model_export.networks.residual import VideoClassifier
 from model_export.profile import profile_network
 from model_export.progress import ProgressReporter
+from model_export.synthetic.tasks.names import Task
 from model_export.training.augmentation.augment import plain_inputs
 from model_export.training.checkpoints import LAST_FILE
 from model_export.training.clips.batches import BatchLoader, SplitData, plain_draws
@@ -42,8 +43,15 @@ from service.errors import BlvnetError
 Change = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 LATENCY_PASSES = 15
-# Generated data vary in place and colour already, and zoom, shift and cutout would hide small objects.
-ON_GENERATED, ON_REAL = Augmentation(geometry=0.0, cutout=0.0), Augmentation()
+# Generated data vary in place and colour already, and zoom, shift and cutout would hide small objects. Orders
+# of the same events share a batch: what is drawn for each clip alone would hide their only difference.
+ON_GENERATED = Augmentation(geometry=0.0, cutout=0.0)
+AUGMENTATIONS: dict[Task | None, Augmentation] = {
+    Task.EVENTS: Augmentation.none(),
+    Task.MOTIONS: ON_GENERATED,
+    Task.APPEARANCE: ON_GENERATED,
+    None: Augmentation(),  # real footage
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Budget:
     batch: int
 
 
-FULL = Budget(Amount(2400, takes=4), Amount(480), Amount(960), batch=32)
+FULL = Budget(Amount(2400, takes=4), Amount(480), Amount(960), batch=48)
 QUICK = Budget(Amount(32), Amount(24), Amount(48), batch=16)
 
 
@@ -189,7 +197,7 @@ def train_options(row: Row, key: RunKey, budget: Budget, phases: int) -> TrainCo
         workers=0,
         seed=key.seed,
         amp=Amp.OFF,  # slower than float32 on CPUs without instructions for bfloat16
-        augmentation=ON_REAL if row.task is None else ON_GENERATED,
+        augmentation=AUGMENTATIONS[row.task],
     )
 
 

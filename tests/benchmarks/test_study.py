@@ -41,7 +41,7 @@ from model_export.progress import ProgressReporter
 from model_export.synthetic.tasks.events import ORDERS
 from model_export.synthetic.tasks.names import Task
 from model_export.synthetic.tasks.registry import TASKS
-from model_export.training.clips.batches import Draw, SplitData
+from model_export.training.clips.batches import Draw, SplitData, epoch_draws
 from service.errors import BlvnetError
 from tests.support.clips import numbered_clip
 
@@ -101,6 +101,16 @@ def test_clip_of_events_has_the_parts_in_the_order_of_its_label(frames: int) -> 
     step = FRAMES // frames
     parts = [FRAMES + 8 * kind + at for kind in ORDERS[5] for at in range(step // 2, 8, step)]
     assert little[:, 0, 0, 0].tolist() == big[:, 0, 0, 0].tolist() == parts
+
+
+def test_eight_orders_of_a_look_share_a_batch_and_looks_differ_in_which(tmp_path: Path) -> None:
+    clip = parse_architecture("tsn-mini", num_classes=24, frames=4, size=32).clip_spec()
+    data = split_data(Task.EVENTS, "val", Amount(48, takes=2), clip, tmp_path)
+    labels = [example.label for example in data.listing.examples]
+    assert [sorted(labels[look : look + 24]) for look in (0, 24)] == [list(range(24))] * 2
+    assert labels[:24] != labels[24:]
+    for batch in epoch_draws(data.source, 8, torch.Generator().manual_seed(0)):
+        assert len({draw.index // 24 for draw in batch}) == len({draw.phase for draw in batch}) == 1
 
 
 def test_clips_are_rendered_once_and_belong_to_their_labels(tmp_path: Path) -> None:

@@ -75,10 +75,15 @@ class Batch:
 
 
 class ClipSource(Protocol):
-    """Loads the clips of a split; a `Draw` may have any of `phases` offsets and `crops` crops."""
+    """Loads the clips of a split; a `Draw` may have any of `phases` offsets and `crops` crops.
+
+    `together` consecutive examples share a batch and a phase. It is 1, except for generated clips that differ
+    in nothing but the order of their frames: side by side, all that they share cancels in the gradient.
+    """
 
     phases: int
     crops: int
+    together: int
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -102,6 +107,7 @@ class CachedClips:
     """
 
     crops = 1
+    together = 1
 
     def __init__(self, cache: FrameCache, rows: Sequence[int]) -> None:
         self.arrays = cache.arrays
@@ -127,6 +133,8 @@ class DecodedClips:
         offsets: any other than `PHASES` replaces the phases.
         crop: any other than `FIXED` replaces the crops.
     """
+
+    together = 1
 
     def __init__(
         self,
@@ -165,9 +173,12 @@ class SplitData:
 
 def epoch_draws(source: ClipSource, batch_size: int, generator: torch.Generator) -> list[list[Draw]]:
     """Draw the full batches of one epoch: every example at most once, in random order."""
-    count = len(source)
-    order = torch.randperm(count, generator=generator).tolist()
-    phases = torch.randint(source.phases, (count,), generator=generator).tolist()
+    count, together = len(source), source.together
+    blocks = torch.randperm(-(-count // together), generator=generator).tolist()
+    block_phases = torch.randint(source.phases, (len(blocks),), generator=generator).tolist()
+    members = [range(block * together, min((block + 1) * together, count)) for block in blocks]
+    order = [index for block in members for index in block]
+    phases = [phase for phase, block in zip(block_phases, members, strict=True) for _ in block]
     crops = torch.randint(source.crops, (count,), generator=generator).tolist()
     seeds = torch.randint(torch.iinfo(torch.int64).max, (count,), generator=generator).tolist()
     draws = [Draw(*values) for values in zip(order, phases, crops, seeds, strict=True)]

@@ -53,6 +53,7 @@ class ColouredClips:
     """Red clips for examples 0, 3, ...; green ones for 1, 4, ...; and ones of both colours."""
 
     phases = 1
+    together = 1
     crops = 1
 
     def __len__(self) -> int:

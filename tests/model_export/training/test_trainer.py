@@ -60,6 +60,7 @@ class MadeClips:
     """Noise around 60 for examples with even indices and around 200 for odd ones, without files."""
 
     phases = 1
+    together = 1
     crops = 1
 
     def __len__(self) -> int:

@@ -64,6 +64,25 @@ def test_epochs_differ_and_repeat_with_their_generator(listing: Listing) -> None
     assert epochs[0] != epochs[2] or epochs[0] != epochs[3]
 
 
+def test_examples_that_belong_together_share_a_batch_and_a_phase() -> None:
+    class Pairs(DecodedClips):
+        together = 2
+
+    source = Pairs(9, SPEC, phases=100, crops=1)
+    batches = epoch_draws(source, 4, generator(0))
+    assert [len(batch) for batch in batches] == [4, 4]
+    drawn = [draw for batch in epoch_draws(source, 1, generator(0)) for draw in batch]
+    assert sorted(draw.index for draw in drawn) == list(range(9))
+    phases = [{draw.phase for draw in drawn if draw.index // 2 == pair} for pair in range(5)]
+    assert all(len(found) == 1 for found in phases)
+    assert len(set.union(*phases)) > 1
+    order = [draw.index for draw in drawn]
+    assert all(order[at + 1] == index + 1 for at, index in enumerate(order) if index % 2 == 0 and index < 8)
+    assert [order.index(pair) for pair in (0, 2, 4, 6, 8)] != sorted(
+        order.index(pair) for pair in (0, 2, 4, 6, 8)
+    )
+
+
 def test_plain_draws_have_every_example_in_order_at_its_middle(listing: Listing) -> None:
     draws = plain_draws(decoded(listing, phases=3, crops=3), 2)
     assert draws == [[Draw(0, 1, 1), Draw(1, 1, 1)], [Draw(2, 1, 1)]]
