@@ -105,9 +105,9 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], deadline: floa
             time.sleep(POLL_S)
 
 
-def ready(http: httpx.Client) -> bool:
-    """Whether the service is ready."""
+def ready(http: httpx.Client, path: str = "/readyz") -> bool:
+    """Whether the service, or another one with a route for it, is ready."""
     try:
-        return http.get("/readyz").status_code == httpx.codes.OK
+        return http.get(path).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False  # not listening yet

@@ -22,6 +22,7 @@ import pytest
 
 from benchmarks.common.service_process import classify, free_port, ready
 from tests.support.containers import (
+    ALERTMANAGER_IMAGE,
     HAPROXY_IMAGE,
     PROMETHEUS_IMAGE,
     PYTHON_IMAGE,
@@ -48,23 +49,22 @@ RED = colour_clip((255, 0, 0))
 JOBS_DIR = "/var/lib/blvnet/jobs"
 LARGE_BYTES = 90_000_000
 MEMORY = "450m"
+WEBHOOK = "http://receiver.example/alerts"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A running compose project with the service and Prometheus."""
+    """A running compose project with the service, Prometheus and, if it was started, Alertmanager."""
 
     podman: Podman
     container: str
     http: httpx.Client
     prometheus: Prometheus
+    alertmanager: httpx.Client
 
     def wait_until_ready(self) -> None:
         """Wait until `/readyz` is 200; fail with the service's log."""
-        deadline = time.monotonic() + STARTED_WITHIN_S
-        while not ready(self.http):
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.2)
+        wait_until(lambda: ready(self.http), self.log)
 
     def log(self) -> str:
         """The log of the service so far."""
@@ -98,21 +98,22 @@ def start(podman: Podman, models: Path) -> Iterator[Callable[..., Stack]]:
     with ExitStack() as running:
 
         def start(project: str, *files: str, **options: Any) -> Stack:
-            ports = {"PORT": str(free_port()), "PROMETHEUS_PORT": str(free_port())}
+            ports = {name: str(free_port()) for name in ("PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT")}
             variables = {
                 "TAG": RUN,
                 "MODELS": str(models),
                 "PROMETHEUS_IMAGE": podman.base_image(PROMETHEUS_IMAGE),
+                "ALERTMANAGER_IMAGE": podman.base_image(ALERTMANAGER_IMAGE),
                 **ports,
             }
             running.enter_context(
                 podman.compose(project, "docker/compose.models.yml", *files, **variables, **options)
             )
-            http, prometheus = (
+            http, prometheus, alertmanager = (
                 running.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60))
                 for port in ports.values()
             )
-            stack = Stack(podman, f"{project}_service_1", http, Prometheus(prometheus))
+            stack = Stack(podman, f"{project}_service_1", http, Prometheus(prometheus), alertmanager)
             stack.wait_until_ready()
             return stack
 
@@ -121,8 +122,8 @@ def start(podman: Podman, models: Path) -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture(scope="module")
 def stack(start: Callable[..., Stack]) -> Stack:
-    """The service and Prometheus."""
-    return start(PROJECT)
+    """The service, Prometheus and Alertmanager; Grafana is the only one that has no stand-in."""
+    return start(PROJECT, services=("service", "prometheus", "alertmanager"), ALERT_WEBHOOK=WEBHOOK)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,14 @@ def replicas(start: Callable[..., Stack], podman: Podman) -> Stack:
         BLVNET_KEY_REQUESTS_PER_MINUTE=str(KEY_LIMIT),
         BLVNET_JOBS_DIR=JOBS_DIR,
     )
+
+
+def wait_until(is_so: Callable[[], bool], explain: Callable[[], str] = str) -> None:
+    """Ask until the answer is yes; fail with an explanation."""
+    deadline = time.monotonic() + STARTED_WITHIN_S
+    while not is_so():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.2)
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -181,6 +190,20 @@ def test_prometheus_counts_posted_clips(stack: Stack) -> None:
     assert sample is not None
     count = f'blvnet_requests_total{{job="blvnet",route="/v1/classify",code="200"}} == {sample[1]}'
     assert stack.prometheus.wait_for(count)
+
+
+def test_prometheus_reaches_alertmanager_which_knows_the_receiver(stack: Stack) -> None:
+    [address] = stack.prometheus.alertmanagers()
+    name, _, port = address.removeprefix("http://").removesuffix("/api/v2/alerts").partition(":")
+    assert port == "9093"
+    look_up = f"getent hosts {name} || nslookup {name}"  # of Debian, or of the real image
+    found = stack.podman.run("podman", "exec", f"{PROJECT}_prometheus_1", "sh", "-c", look_up)
+    networks = stack.podman.inspect(f"{PROJECT}_alertmanager_1")["NetworkSettings"]["Networks"]
+    assert {network["IPAddress"] for network in networks.values()} & set(found.split())
+    wait_until(lambda: ready(stack.alertmanager, "/-/ready"))
+    status = stack.alertmanager.get("/api/v2/status").json()
+    # Addresses of receivers are secrets to newer versions.
+    assert re.search(rf"url: (<secret>|{WEBHOOK})", status["config"]["original"])
 
 
 def test_models_can_be_taught_on_the_volume(stack: Stack) -> None:
@@ -229,7 +252,7 @@ def test_decoding_that_needs_more_memory_than_there_is_does_not_end_the_service(
     podman.run("podman", "run", "--detach", f"--name={name}", "--init", *options, published, IMAGE)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-            Stack(podman, name, http, Prometheus(http)).wait_until_ready()
+            wait_until(lambda: ready(http), lambda: podman.attempt("podman", "logs", name).stderr)
             before = podman.inspect(name)["State"]
             with ThreadPoolExecutor(4) as pool:
                 large = [pool.submit(http.post, "/v1/classify", content=long_clip(50)) for _ in range(8)]

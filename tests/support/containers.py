@@ -17,14 +17,17 @@ from tests.support.observability import ROOT
 
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
 PROMETHEUS_IMAGE = "docker.io/prom/prometheus:v3.5.0"
+ALERTMANAGER_IMAGE = "docker.io/prom/alertmanager:v0.28.1"
 HAPROXY_IMAGE = "docker.io/library/haproxy:3.2-alpine"
 REDIS_IMAGE = "docker.io/valkey/valkey:8.1-alpine"
 PROXY_STAND_IN = ("proxy", "localhost/blvnet-stand-in/proxy:bookworm")  # has both
+MONITORING_STAND_IN = ("monitoring", "localhost/blvnet-stand-in/monitoring:bookworm")  # likewise
 STAND_INS = {
     HAPROXY_IMAGE: PROXY_STAND_IN,
     REDIS_IMAGE: PROXY_STAND_IN,
     PYTHON_IMAGE: ("python", "localhost/blvnet-stand-in/python:bookworm"),
-    PROMETHEUS_IMAGE: ("prometheus", "localhost/blvnet-stand-in/prometheus:bookworm"),
+    PROMETHEUS_IMAGE: MONITORING_STAND_IN,
+    ALERTMANAGER_IMAGE: MONITORING_STAND_IN,
 }
 # Without systemd, podman can neither create control groups nor raise limits.
 PLAIN_CONFIGURATION = """\

@@ -74,6 +74,11 @@ class Prometheus:
             time.sleep(0.2)
         raise AssertionError(f"after {PATIENCE_S:.0f} s Prometheus still has no sample of {expression}")
 
+    def alertmanagers(self) -> list[str]:
+        """The addresses of the Alertmanagers that get the alerts."""
+        found = self._http.get("/api/v1/alertmanagers").json()["data"]["activeAlertmanagers"]
+        return [alertmanager["url"] for alertmanager in found]
+
     def value(self, expression: str) -> float:
         """Wait until an expression has a sample and return its only sample."""
         [sample] = self.wait_for(expression)
