@@ -67,7 +67,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(data: Path, tmp_path: Path) -> None:
-    exact = ("--amp", "off", "--dropout", "0", "--noise", "0", "--lr", "0.001", "--no-cached", "--ema", "0.5")
+    exact = ["--amp", "off", "--dropout", "0", "--noise", "0", "--lr", "0.001", "--no-cached", "--ema", "0.5"]
+    exact += ["--workers", "0"]  # to start them takes longer than the training
     one, two = tmp_path / "one", tmp_path / "two"
     alone = run_blvnet(options=arguments(data, one, *exact, "--batch-size", "4", "--batch-norm", "batch"))
     assert alone.returncode == 0, alone.stderr
