@@ -1,4 +1,4 @@
-"""What networks are judged by: top-1, and mean average precision for videos with several labels."""
+"""The metrics of networks: top-1, and mean average precision for videos with several labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Metric(StrEnum):
 
     @property
     def shown(self) -> str:
-        """The name for people."""
+        """The name in messages."""
         return "mAP" if self is Metric.MAP else "top-1"
 
     @property

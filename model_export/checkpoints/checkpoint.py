@@ -44,12 +44,12 @@ class Checkpoint:
     Attributes:
         path: the file.
         naming: how the file names the weights.
-        weights: tensors, by the names in the file.
+        weights: tensors by their names in the file.
         config: the network of our own files; None for published ones, which do not record it.
-        detected: what the tensors of a published file show about the network; None for our own.
+        detected: what the tensors of a published file reveal about the network; None for our own.
         training: everything else in the file (optimiser, epoch, ...), as plain values and tensors.
         folded: whether the weights come from a graph without batch normalisations, so that their statistics
-            have to be measured before the network is trained.
+            must be measured before the network is trained.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class Checkpoint:
 
     @property
     def taps(self) -> int | None:
-        """The taps of the TAMs; None where there are none."""
+        """Number of taps of a TAM; None for a network without TAMs."""
         if self.config is not None:
             return self.config.taps
         return None if self.detected is None else self.detected.taps
@@ -75,7 +75,7 @@ class Checkpoint:
         return self.detected.describe()
 
     def tensor(self, names: Sequence[str]) -> Tensor:
-        """One of our tensors, from its names in the file; the taps (r, C) of a TAM may be r tensors there."""
+        """One of our tensors, by its names in the file, where the taps (r, C) of a TAM may be r tensors."""
         tensors = [self.weights[name] for name in names]
         is_tap = "tam." in names[0] and tensors[0].dim() == 4
         return torch.stack([tensor.flatten() for tensor in tensors]) if is_tap else tensors[0]
@@ -84,13 +84,13 @@ class Checkpoint:
 def save_checkpoint(
     path: Path, config: ModelConfig, weights: Mapping[str, Tensor], training: Mapping[str, Any] | None = None
 ) -> None:
-    """Write our own format; a reader sees the old file or the new one.
+    """Write our own format atomically: a reader sees either the old file or the new one.
 
     Args:
-        path: the file; `.safetensors` for that format, which has no state of the optimiser.
+        path: the file; the suffix `.safetensors` selects that format, which has no optimiser state.
         config: the network's configuration.
-        weights: its `state_dict()`.
-        training: plain values, containers and tensors only, as reading runs no code.
+        weights: the network's `state_dict()`.
+        training: plain values, containers and tensors only, because reading runs no code.
 
     Raises:
         CheckpointError: the file cannot be written; an existing one is unchanged.
@@ -109,7 +109,7 @@ def save_checkpoint(
         with atomic_write(path) as file:
             torch.save(document, file)
     except (OSError, RuntimeError) as exc:
-        # On a full disk torch's writer raises a RuntimeError of its own while it handles the OSError.
+        # On a full disk torch's writer raises its own RuntimeError while it handles the OSError.
         cause = exc if isinstance(exc, OSError) else exc.__context__
         if not isinstance(cause, OSError):
             raise
@@ -185,13 +185,13 @@ def configure(
     size: int | None = None,
     stem: Stem | None = None,
 ) -> ModelConfig:
-    """The configuration of a checkpoint's network, checked against the options of a command line.
+    """The configuration of a checkpoint's network, checked against command-line options.
 
     Args:
         checkpoint: the file.
         architecture: an architecture name; needed for published files.
-        frames: T, where the name does not have it.
-        taps: of the TAMs; None takes those of the file.
+        frames: T, if the name does not contain it.
+        taps: number of taps of a TAM; None takes the file's.
         size: S; None takes the file's, or 224.
         stem: None takes the file's.
 
@@ -266,7 +266,7 @@ def load_network(
     """`read_checkpoint`, `configure` and `restore` in one call.
 
     Raises:
-        CheckpointError: as those do.
+        CheckpointError: one of them fails.
     """
     checkpoint = read_checkpoint(path)
     config = configure(checkpoint, architecture, frames=frames, taps=taps, size=size, stem=stem)
@@ -274,6 +274,6 @@ def load_network(
 
 
 def listed(items: list[str]) -> str:
-    """The first few items, and how many more there are."""
+    """The first few items, and the number of the others."""
     more = len(items) - NAMES_SHOWN
     return ", ".join(items[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -39,10 +39,10 @@ def open_container(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def translate(weights: Mapping[str, Value]) -> dict[str, Value]:
-    """The tensors under the names of torchvision, as far as this module knows theirs; the others as they are.
+    """Rename the tensors to torchvision's names; tensors with unknown names keep theirs.
 
     Raises:
-        CheckpointError: they are of a timm network with a deep stem, which our networks do not have.
+        CheckpointError: they belong to a timm network with a deep stem, which our networks do not have.
     """
     names = list(weights)
     for prefix in PREFIXES:

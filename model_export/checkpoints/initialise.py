@@ -36,7 +36,7 @@ class InitReport:
     folded: bool = False
 
     def lines(self) -> list[str]:
-        """The report for people, a line for each kind of outcome."""
+        """The report as text, one line for each kind of outcome."""
         lines = [f"initialised from {self.source}: {len(self.copied)} tensors copied"]
         for title, tensors in (("adapted", self.adapted), ("not loaded", self.fresh)):
             for reason in dict.fromkeys(tensors.values()):
@@ -62,10 +62,10 @@ def initialise_from(
 ) -> InitReport:
     """Fill a fresh network from another's checkpoint, in place.
 
-    The classifier is copied only where the file records the same `labels` in the same order; otherwise
-    its outputs stand for other classes. Taps that the file does not have stay as they are. Kernels are
-    adapted to other input channels (`fit_channels`) and to 3D (`inflate`). The big input of the dual stem
-    starts as a copy of the shared one's.
+    The classifier is copied only if the file records the same `labels` in the same order; otherwise its
+    outputs stand for other classes. Taps that are not in the file keep their values. Kernels are adapted to
+    other input channels (`fit_channels`) and to 3D (`inflate`). Weights for the big input of the dual stem
+    that the file lacks are copied from those for the little input.
 
     Raises:
         CheckpointError: the file holds a network with other blocks or channels.
@@ -140,7 +140,7 @@ def inflate(kernel: Tensor, frames: int) -> Tensor:
 
 
 def _fit(source: Tensor, target: Tensor) -> tuple[Tensor | None, str | None]:
-    """`source` in the shape of `target` and how it was adapted; None where it does not fit."""
+    """`source` in the shape of `target` and how it was adapted; None if it does not fit."""
     if source.shape == target.shape:
         return source, None
     steps = []

@@ -1,4 +1,4 @@
-"""Layouts of published checkpoints: their tensor names, and what names and shapes show about the network.
+"""Layouts of published checkpoints: their tensor names, and what names and shapes reveal about the network.
 
     blvnet-tam  IBM/bLVNet-TAM: names start with `baseline_model.`; the classifier is `new_fc` after dropout,
                 `baseline_model.fc` without; taps are `tam.{prev,curr,next}.weight` for three taps,
@@ -8,7 +8,7 @@
                 are `tam.{prev_se,curr_se,next_se}.fc1.weight` or `tam.blending_layers.J.fc1.weight`
 
 Every name may start with `module.` (trained in parallel), and the tensors may lie under `state_dict` (a
-training checkpoint). Frames, input size, dropout probability and temporal pooling do not show in the tensors.
+training checkpoint). The tensors do not reveal frames, input size, dropout probability and temporal pooling.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Naming:
     dropout_head: bool = False
 
     def names(self, key: str, taps: int) -> list[str]:
-        """The file's names of one of our tensors: one, or one per tap of a TAM."""
+        """The file's names for one of our tensors: a single name, or one per tap of a TAM."""
         if self.layout is Layout.OWN:
             return [key]
         key = key.removeprefix("stem.")
@@ -77,10 +77,10 @@ class DetectedNetwork:
         families: the families with these tensors (those of TSN and TSM are the same).
         depth: "18" .. "152".
         classes: outputs of the classifier.
-        taps: of the TAMs; None where there are none.
-        alpha: of a big-little network, else None.
-        betas: those up to `MAX_RATIO` with these little branches (at depth 50, the same for all from 3 on).
-        dropout_head: whether the classifier was trained after dropout, where the layout shows it.
+        taps: number of taps of a TAM; None for a network without TAMs.
+        alpha: alpha of a big-little network, else None.
+        betas: values up to `MAX_RATIO` that give these little branches (at depth 50, all from 3 on do).
+        dropout_head: whether the classifier was trained after dropout, if the layout shows it.
     """
 
     families: tuple[Family, ...]
@@ -101,7 +101,7 @@ class DetectedNetwork:
         return ", ".join((*parts, f"{self.classes} classes"))
 
     def beta_range(self) -> str | None:
-        """`4`, or `3 to 64` where several betas give the same network; None without a little branch."""
+        """`4`, or `3 to 64` if several betas give the same network; None without a little branch."""
         if not self.betas:
             return None
         return f"{self.betas[0]}" if len(self.betas) == 1 else f"{self.betas[0]} to {self.betas[-1]}"
@@ -117,7 +117,7 @@ class DetectedNetwork:
         return [f"{family}-{self.depth}{options}" for family in self.families]
 
     def contradictions(self, config: ModelConfig) -> list[str]:
-        """Where `config` differs, as `depth 101, not 50`: the file's value first."""
+        """The differences from `config`, such as `depth 101, not 50`, with the file's value first."""
         different = []
         if config.family not in self.families:
             different.append(f"{' or '.join(self.families)}, not {config.family}")
@@ -228,7 +228,7 @@ def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
 
 
 def _taps(shapes: Shapes) -> int | None:
-    """Taps of the TAMs: the most of any, so that one with a missing tensor is reported as incomplete."""
+    """The largest number of taps of any TAM, so that one with a missing tensor is reported as incomplete."""
     if _any_name(shapes, r"(.*\.)?tam\.(prev|curr|next)"):
         return len(TAP_NAMES)
     return _count(shapes, r"(?:.*\.)?tam\.blending_layers\.(\d+)\.") or None

@@ -1,9 +1,9 @@
 """The weights of a model package, restored from its graph: to fine-tune a network, or to export it again.
 
 An exported graph has no batch normalisations: they are folded into the convolutions before them. Here each
-convolution gets the folded kernel, and its normalisation the folded bias and neither mean nor variance of its
-own, so that the restored network computes the same in evaluation mode. Before it is trained, its
-normalisations need statistics: `model_export.networks.batch_norms.measure_statistics`.
+convolution gets the folded kernel, and its normalisation the folded bias with mean 0 and variance 1, so that
+the restored network gives the same results in evaluation mode. Before it is trained, its normalisations need
+statistics: `model_export.networks.batch_norms.measure_statistics`.
 
 Taps that the export folded for merged frames are the solution of its linear equations
 (`model_export.networks.temporal.fold_matrix`). The restored network is compared with the graph on the probe
@@ -34,8 +34,8 @@ from service.packages.folders import parse_version
 from service.packages.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest, read_manifest, verify_graph
 from service.packages.probe_clips import probe_clips
 
-MAX_DIFFERENCE = 1e-3  # of the logits on the probe clips, relative to the largest
-WRAPPERS = re.compile(r"(network\.)+")  # what the export puts in front of a network's own names
+MAX_DIFFERENCE = 1e-3  # between the logits on the probe clips, relative to the largest
+WRAPPERS = re.compile(r"(network\.)+")  # prefixes that the export adds to a network's names
 
 
 def package_folder(path: Path) -> Path | None:
@@ -55,7 +55,7 @@ def restore_package(folder: Path) -> tuple[VideoClassifier, ModelConfig, Manifes
 
     Raises:
         BlvnetError: the package is damaged, is not in fp32, was not written by `blvnet export`, or the
-            restored network does not compute what the graph does.
+            results of the restored network differ from those of the graph.
     """
     manifest = read_manifest(folder)
     verify_graph(manifest, folder)
@@ -89,7 +89,7 @@ class FoldedGraph:
     """The constant tensors of a package's graph, by their names in the network.
 
     Args:
-        folder: of the package.
+        folder: the package's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -199,7 +199,7 @@ def _expect(graph: FoldedGraph, name: str, rows: int) -> Tensor:
 
 
 def _compare(network: nn.Module, manifest: Manifest, folder: Path) -> None:
-    """Check that the restored network computes what the graph does.
+    """Check that the restored network gives the results of the graph.
 
     Raises:
         CheckpointError: it does not.

@@ -1,7 +1,7 @@
 """Weights as safetensors: tensors by name, and this project's configuration as metadata.
 
-Our own files have the metadata `format` and `version` of our checkpoints, and as JSON `config` and `training`
-(labels, mirror images, clip). Files of other projects have tensors only.
+The metadata of our own files are `format` and `version`, as in our checkpoints, and as JSON `config` and
+`training` (labels, mirror images, clip). Files of other projects have tensors only.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from model_export.progress import ProgressReporter
 from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.errors import BlvnetError
 
-CLIP = ClipSpec(16, (InputSpec("frames", Frames.ALL, 32, 32),))  # what is decoded of each video
-NAMED_LABELS = 5  # labels that one line lists
+CLIP = ClipSpec(16, (InputSpec("frames", Frames.ALL, 32, 32),))  # the frames to decode of each video
+NAMED_LABELS = 5  # at most, in one line
 
 
 def data(

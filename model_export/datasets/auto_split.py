@@ -1,8 +1,8 @@
 """Splits a folder that has none: 70 % of the videos to train on, 15 % to validate, 15 % to test.
 
 The split is the same on every machine and in every run. With a groups file, whole groups are assigned, so
-that no group is in two splits. Without one, each label is split by itself, in the order of a hash of the
-files' names; a video that is added later moves few of the others.
+that no group is in two splits. Without one, each label is split separately, in the order of a hash of the
+files' names, so adding a video moves few of the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def assign_splits(examples: Sequence[Example]) -> dict[str, tuple[Example, ...]]
 
 
 def _by_label(examples: Sequence[Example]) -> list[str]:
-    """At least one video of a label validates where there are two, and one tests where there are three."""
+    """Put at least one video of a label into `val` if it has two, and one into `test` if it has three."""
     by_label: dict[int, list[int]] = defaultdict(list)
     for position, example in enumerate(examples):
         by_label[example.label].append(position)
@@ -61,7 +61,7 @@ def _by_label(examples: Sequence[Example]) -> list[str]:
 
 
 def _by_group(examples: Sequence[Example]) -> list[str]:
-    """Large groups first, each to the split that lacks most of what it should have, label by label."""
+    """Assign large groups first, each to the split that it brings closest to its share of the labels."""
     labels: dict[str, Counter[int]] = defaultdict(Counter)
     for example in examples:
         labels[example.group or ""][example.label] += 1
@@ -77,7 +77,7 @@ def _by_group(examples: Sequence[Example]) -> list[str]:
         candidates = empty if left <= len(empty) else list(shares)
 
         def gain(split: str, group: str = group) -> float:
-            """How much nearer the split comes to its share of each label."""
+            """How much closer the group brings the split to its share of the labels."""
             wanted = lacking[split]
             return sum(
                 wanted[label] ** 2 - (wanted[label] - count) ** 2 for label, count in labels[group].items()

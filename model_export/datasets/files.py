@@ -1,7 +1,7 @@
 """Find annotation files and videos on disk.
 
-Each folder is listed once and no video is looked up by itself: that lists 800,000 videos in seconds, where a
-lookup for each takes minutes on a network file system.
+Each folder is listed once, without a lookup for each video. Listing 800,000 videos on a network file system
+then takes seconds instead of minutes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def look_for(data: Path, names: Sequence[str]) -> Path | None:
 
 
 def find_file(data: Path, names: Sequence[str]) -> Path:
-    """Return what `look_for` returns.
+    """Return the file that `look_for` finds.
 
     Raises:
         BlvnetError: none of the files exists.
@@ -102,7 +102,7 @@ def read_rows(path: Path, delimiter: str) -> Iterator[Row]:
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """List a folder by name, without hidden entries.
+    """List a folder in order of names, without hidden entries.
 
     `.ipynb_checkpoints`, `.DS_Store` and the `._NAME.mp4` that macOS writes are not data.
 
@@ -123,7 +123,7 @@ def is_video(name: str) -> bool:
 
 
 def videos_by_stem(*folders: Path) -> dict[str, Path]:
-    """Videos in these folders and one level below, by name without suffix; the last of one name wins.
+    """Videos in these folders and one level below, by name without suffix; the last of equal names wins.
 
     Folders that do not exist are skipped.
     """
@@ -144,7 +144,7 @@ def videos_by_id(folder: Path) -> dict[str, Path]:
 
 
 class PathIndex:
-    """Answers whether paths exist; lists each folder once, on its first use."""
+    """Tells whether paths exist; lists each folder once, on first use."""
 
     def __init__(self) -> None:
         self._names: dict[Path, frozenset[str]] = {}
@@ -170,8 +170,8 @@ def make_listing(
     Args:
         source: the annotation file, for messages.
         labels: names of the classes.
-        symmetry: of the labels.
-        annotated: for each annotated video its expected path, and its example, or None if it is missing.
+        symmetry: symmetry of the labels.
+        annotated: the expected path of each annotated video, and its example, or None if it is missing.
         multi_label: whether a video may have several labels.
 
     Raises:

@@ -54,7 +54,7 @@ def _walk(data: Path, split: str) -> tuple[tuple[str, ...], tuple[Example, ...],
 
 
 def _walk_flat(data: Path, split: str) -> tuple[tuple[str, ...], tuple[Example, ...], tuple[str, ...]]:
-    """A split of a folder that has none of its own."""
+    """A split of a folder that is not divided into splits."""
     (split,) = set(split_names(split)) & set(SHARES)
     labels, examples, notes = _walk_folder(data, data, split)
     examples = with_groups(data, examples)
@@ -98,7 +98,7 @@ def _walk_folder(
 def _read_labels(data: Path, root: Path) -> tuple[tuple[str, ...], str]:
     """The labels, and where they come from: `labels.json`, or the folders of the training split.
 
-    Every split has the labels of the training split, so that a label may be absent from another one.
+    All splits have the labels of the training split, so another split may lack examples of a label.
     """
     file = data / LABELS_FILE
     if not file.exists():

@@ -2,8 +2,8 @@
 
     DATA/groups.csv     file,group, or with a header that names the columns `file` and `group`
 
-A file is named by its path below DATA or by its name. Videos of one group are alike, so an accuracy on a
-group that was trained on says little about new ones: see `auto_split` and `blvnet train --hold-out`.
+A file is named by its path below DATA or by its name. Videos of one group are alike, so the accuracy on a
+group that was used in training says little about new ones: see `auto_split` and `blvnet train --hold-out`.
 """
 
 from __future__ import annotations

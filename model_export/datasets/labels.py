@@ -2,11 +2,11 @@
 
 The format is recognised by content, not by the file's name:
 
-- text with one label a line, quoted or not: Something-Something V1 (`something-something-v1-labels.csv`,
+- text with one label per line, quoted or not: Something-Something V1 (`something-something-v1-labels.csv`,
   whose labels contain commas), Kinetics label maps (which quote labels with an apostrophe);
-- text with a label and its index a line, in either order, separated by a comma, tab, semicolon or space, with
-  or without a header: Moments in Time (`moments_categories.txt`), Kinetics CSVs (`id,name`), UCF101
-  (`classInd.txt`, counted from 1);
+- text with a label and its index on each line, in either order, separated by a comma, tab, semicolon or
+  space, with or without a header: Moments in Time (`moments_categories.txt`), Kinetics CSVs (`id,name`),
+  UCF101 (`classInd.txt`, counted from 1);
 - a JSON list of labels: `blvnet synth`;
 - a JSON object `{"label": "0", ...}`, as Something-Something V2 ships it, or `{"0": "label", ...}`.
 
@@ -56,7 +56,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def read_label_file(path: Path) -> LabelFile:
-    """Read a label file together with the way it counts.
+    """Read a label file, and whether it counts from 0 or 1.
 
     Raises:
         LabelsError: the file cannot be read, is empty, repeats a label, or its indices have gaps.
@@ -77,7 +77,7 @@ def read_label_file(path: Path) -> LabelFile:
 
 
 def checked(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels if a package can have them.
+    """Return the labels if they are valid for a package.
 
     Raises:
         LabelsError: there are none or too many, or one is empty or repeated.
@@ -170,7 +170,7 @@ def _parse_text(text: str) -> LabelFile:
 
 
 def _numbered(rows: Sequence[tuple[str, str]]) -> list[Numbered] | None:
-    """Read rows of an index and a label; None where they are not. The first row may be a header."""
+    """Read rows of an index and a label; None if a row has another form. The first row may be a header."""
 
     def is_numbered(row: tuple[str, str]) -> bool:
         return INDEX.fullmatch(row[0].strip()) is not None and bool(row[1].strip())

@@ -18,7 +18,7 @@ class Example:
         label: index of its label.
         span: first and last picture of the folder that belong to the video, counted from 1; None for all.
         others: further labels, in a multi-label data set.
-        group: of videos that belong together, such as a person's; None if unknown.
+        group: its group of videos that belong together, such as those of one person; None if unknown.
     """
 
     path: Path
@@ -41,8 +41,8 @@ class Listing:
         labels: names of the classes.
         examples: the videos that are on disk.
         symmetry: what mirroring and reversing do to each label.
-        missing: how many annotated videos are not on disk.
-        notes: what else the user should know about the split, a line each.
+        missing: number of annotated videos that are not on disk.
+        notes: other remarks about the split for the user, one line each.
         multi_label: whether a video may have several labels.
     """
 

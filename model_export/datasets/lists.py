@@ -8,7 +8,7 @@
 
 Fields are separated by spaces, or by semicolons where paths contain spaces. Paths are relative to DATA. With
 `start` and `end`, the numbers of the first and last picture, the path is a folder of JPEG pictures; without
-them a video or such a folder. Labels count from 0, or from 1 as in the lists of UCF101.
+them, it is a video or such a folder. Labels count from 0, or from 1 as in the lists of UCF101.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from service.errors import BlvnetError
 from service.packages.manifest import MAX_LABELS
 
 LABEL_FILES = ("labels.txt", "labels.json", "labels.csv")
-# What the authors' tools write beside train.txt and val.txt.
+# Names that the authors' tools write in addition to train.txt and val.txt.
 ENDINGS = (".txt", "_256.txt")
 
 
@@ -76,8 +76,8 @@ def _list_names(split: str) -> list[str]:
 def _read_labels(data: Path) -> tuple[tuple[str, ...], int, bool]:
     """The labels, the number that the lists give to the first, 0 or 1, and whether videos may have several.
 
-    All splits decide together: a validation list may happen to lack the first label, or to have one label
-    in each line.
+    The lists of all splits are considered, because a validation list may happen to lack the first label, or
+    to have one label on each line.
     """
     lists = [path for split in SPLITS if (path := look_for(data, _list_names(split))) is not None]
     examples = [example for path in lists for example in _read_examples(data, path)]
@@ -119,5 +119,5 @@ def _read_examples(data: Path, source: Path) -> Iterator[Example]:
 
 
 def _number(text: str) -> int:
-    """A number of at most 18 digits, as Python converts no more than some thousand; -1 for other text."""
+    """A number of at most 18 digits, because Python converts a few thousand at most; -1 for other text."""
     return int(text) if text.isdecimal() and len(text) <= 18 else -1

@@ -1,6 +1,6 @@
 """Pixels of an example, for training and evaluation: decoded from its video, or read from JPEG pictures.
 
-Pictures differ from videos in the decoder alone. Sampling, scaling and cropping are the same code, so a
+Pictures differ from videos only in the decoder. Sampling, scaling and cropping are the same code, so a
 folder gives the same bytes as a Motion JPEG video of its pictures.
 """
 
@@ -24,7 +24,7 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg"})
 LIMITS = DecodeLimits()
 
 # Ends every JPEG file and cannot occur within its data. FFmpeg fills in the rest of a picture that lacks it
-# without reporting an error. Some writers append up to a few kilobytes of their own.
+# without reporting an error. Some writers append up to a few kilobytes of other data.
 END_OF_IMAGE = b"\xff\xd9"
 MAX_TRAILER_BYTES = 4096
 
@@ -57,7 +57,7 @@ def read_views(
         clips: temporal positions.
         crops: 1, 3, 5 or 10.
         only: the index of the one clip to read; None for all.
-        plan: chooses frames and crops in place of the three.
+        plan: chooses frames and crops instead of `clips`, `crops` and `only`.
 
     Returns:
         V = clips * crops views, or V = crops with `only`, clip by clip.

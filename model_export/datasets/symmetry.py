@@ -96,9 +96,9 @@ def read_symmetry(data: Path, labels: Sequence[str]) -> Symmetry | None:
 
 
 def read_mirror(path: Path, labels: Sequence[str]) -> tuple[int, ...]:
-    """For each label the index of its mirror image, from a file that has it for all labels.
+    """For each label the index of its mirror image, from a file that covers all labels.
 
-    The file maps labels to labels, by itself or as the table `mirrored` of a `symmetry.json`.
+    The file maps labels to labels, either directly or in the table `mirrored` of a `symmetry.json`.
 
     Raises:
         BlvnetError: the file cannot be read, lacks a label, names an unknown one, or is not its own inverse.
@@ -130,7 +130,7 @@ def _parse_table(path: Path, name: str, table: Any, labels: Sequence[str]) -> tu
         raise BlvnetError(f'{path}: the only entry for the other labels in "{name}" is "*": "*"')
     counterparts = named | {label: label for label in rest}
     for label, other in counterparts.items():
-        # Without this, a video transformed twice would end with another label than it began with.
+        # Without this, a video transformed twice would end up with a different label.
         if other is not None and counterparts.get(other) != label:
             raise BlvnetError(f'{path}: "{name}" maps {label!r} to {other!r}, but not {other!r} back to it')
     return label_indices(labels, counterparts)

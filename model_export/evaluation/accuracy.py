@@ -26,10 +26,10 @@ class Evaluation:
     Attributes:
         labels: names of the classes.
         confusion: int64 `(C, C)`, examples of the row's class that were given the column's.
-        ranks: int64 `(C,)`, examples whose label was the best, the second best, and so on.
+        ranks: int64 `(C,)`, number of examples whose label had rank 1, 2, ..., C.
         pairs: pairs of reversed labels, as indices.
         unreadable: examples that could not be read; they are not counted.
-        groups: for each group its examples that were given their label, and all its examples.
+        groups: for each group the number of its correctly labelled examples, and of all its examples.
     """
 
     labels: tuple[str, ...]

@@ -20,7 +20,7 @@ from service.errors import BlvnetError
 
 @dataclass(frozen=True)
 class Measure:
-    """One accuracy of both networks, and the interval of the second less the first."""
+    """One accuracy of both networks, and the interval of the second minus the first."""
 
     name: str
     first: float
@@ -42,13 +42,13 @@ class Comparison:
     """Two networks on the same clips.
 
     Attributes:
-        clips: that both files have.
-        only_in_first: clips that only the first file has.
-        only_in_second: clips that only the second file has.
+        clips: number of clips that both files have.
+        only_in_first: number of clips that only the first file has.
+        only_in_second: number of clips that only the second file has.
         measures: the accuracies.
-        losses: clips that only the first network labels right; None for videos with several labels.
-        gains: clips that only the second network labels right; None for videos with several labels.
-        p_value: of McNemar's exact test; None for videos with several labels.
+        losses: number of clips that only the first network labels right; None for videos with several labels.
+        gains: number of clips that only the second network labels right; None for videos with several labels.
+        p_value: p-value of McNemar's exact test; None for videos with several labels.
         agreement: share of the clips with the same best label.
     """
 
@@ -78,10 +78,10 @@ class Comparison:
 def compare(first: Predictions, second: Predictions) -> Comparison:
     """Compare two networks, clip by clip.
 
-    Clips are paired by path, or by folder and name where no path is in both files.
+    Clips are paired by path, or by folder and name if no path is in both files.
 
     Raises:
-        BlvnetError: the labels differ, no clip is in both files, or a clip has another label in each.
+        BlvnetError: the labels differ, no clip is in both files, or a clip has different labels in them.
     """
     check_same(first.labels, second.labels)
     rows = _pair(first.paths, second.paths)

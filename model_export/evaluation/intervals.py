@@ -26,7 +26,7 @@ def wilson(right: int, total: int) -> Interval:
 
 
 def paired_difference(only_first: int, only_second: int, total: int) -> Interval:
-    """Interval of the second accuracy less the first, of the same clips (score interval of Tango, 1998).
+    """Interval of the second accuracy minus the first on the same clips (score interval of Tango, 1998).
 
     Args:
         only_first: clips that only the first network labels right.
@@ -52,7 +52,7 @@ def bootstrap(statistic: Callable[[npt.NDArray[np.int64]], float], total: int, s
     Args:
         statistic: takes indices `(total,)` of clips, drawn with replacement; NaN results are left out.
         total: number of clips.
-        seed: of the resampling; the same seed gives the same interval.
+        seed: seed of the resampling; the same seed gives the same interval.
     """
     generator = np.random.default_rng(seed)
     values = [statistic(generator.integers(total, size=total)) for _ in range(RESAMPLES)]

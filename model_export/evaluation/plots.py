@@ -19,7 +19,7 @@ def check_picture_name(path: Path) -> None:
     """Refuse a picture with a suffix that matplotlib cannot write.
 
     Raises:
-        BlvnetError: the suffix is another one.
+        BlvnetError: matplotlib cannot write it.
     """
     known = sorted(Figure().canvas.get_supported_filetypes())
     if path.suffix and path.suffix[1:].lower() not in known:

@@ -24,7 +24,7 @@ from service.clip.geometry import crop_boxes
 from service.errors import BlvnetError
 from service.packages.atomic import atomic_write
 
-BATCH_VIEWS = 4  # on a CPU more are not faster; a view of an I3D-50 of 32 frames at 256 pixels takes 0.6 GB
+BATCH_VIEWS = 4  # on a CPU larger batches are not faster; a view of an I3D-50 of 32 frames at 256 pixels takes 0.6 GB
 GPU_BATCH_VIEWS = 32
 SUFFIXES = (".parquet", ".npz")
 
@@ -40,8 +40,8 @@ class Predictions:
         paths: the n examples.
         targets: int64 `(n,)`, their labels; or `(n, C)` of zeros and ones for videos with several labels.
         logits: float32 `(n, C)`, averaged over views.
-        unreadable: the other examples.
-        groups: of the examples, or empty.
+        unreadable: the examples that could not be read.
+        groups: the groups of the examples, or empty.
     """
 
     labels: tuple[str, ...]
@@ -97,7 +97,7 @@ class Predictions:
 
 
 def check_predictions_name(path: Path) -> None:
-    """Refuse a file of predictions with another suffix.
+    """Refuse a file of predictions with an unsupported suffix.
 
     Raises:
         BlvnetError: the suffix is not one of `SUFFIXES`.
@@ -125,7 +125,7 @@ def load_predictions(path: Path) -> Predictions:
         ValueError,
         TypeError,
         AttributeError,
-        NotImplementedError,  # a zip file that uses what Python cannot read
+        NotImplementedError,  # a zip file with features that Python cannot read
         RuntimeError,  # an encrypted one
         MemoryError,
         zipfile.BadZipFile,
@@ -196,7 +196,7 @@ def predict_listing(
         crops: crops to average over.
         jobs: threads that decode ahead.
         advance: called with 1 after each example.
-        batch_views: views that the network gets at a time, of one example or of several.
+        batch_views: number of views in a batch, of one example or of several.
 
     Raises:
         BlvnetError: the labels differ, no example can be read, or `crops` mirrors views and the mirrored
@@ -246,7 +246,7 @@ def combine(members: Sequence[Predictions]) -> Predictions:
     one network could not read is left out.
 
     Raises:
-        BlvnetError: the networks have other labels.
+        BlvnetError: the networks have different labels.
     """
     first, *others = members
     for other in others:

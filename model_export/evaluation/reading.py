@@ -1,6 +1,6 @@
 """Views of many examples, decoded ahead in threads, in batches that mix examples; memory is bounded.
 
-An example with many large views is read clip by clip, and fewer are read ahead the larger they are.
+An example with many large views is read clip by clip. The larger the examples, the fewer are read ahead.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from model_export.datasets.reading import Inputs, Unreadable, read_views
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
-PART_BYTES = 256_000_000  # an example whose views take more is read clip by clip
-AHEAD_BYTES = 512_000_000  # of the parts that are read ahead
+PART_BYTES = 256_000_000  # an example with larger views is read clip by clip
+AHEAD_BYTES = 512_000_000  # size of the parts that are read ahead
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Part:
     """Views of one example: all of them, or those of one of its clips.
 
     Attributes:
-        index: of the example.
+        index: index of the example.
         first: number of the first view among those of the example.
-        inputs: input name -> uint8 `(V, T_branch, size, size, 3)`, or why there are none.
+        inputs: input name -> uint8 `(V, T_branch, size, size, 3)`, or the reason why they could not be read.
         last: whether no further part of the example follows.
     """
 
@@ -58,7 +58,7 @@ class ViewBatch:
 def read_parts(
     examples: Sequence[Example], spec: ClipSpec, *, clips: int, crops: int, jobs: int
 ) -> Iterator[Part]:
-    """Read examples in order, a few ahead in threads: decoding mostly runs without the interpreter lock."""
+    """Read examples in order, a few ahead in threads: decoding mostly releases the interpreter lock."""
     clip_bytes = crops * sum(math.prod(item.shape(spec.frames)) for item in spec.inputs)
     by_clip = clips > 1 and clips * clip_bytes > PART_BYTES
     ahead = max(1, min(2 * jobs, AHEAD_BYTES // (clip_bytes if by_clip else clips * clip_bytes)))

@@ -27,7 +27,7 @@ Mirror = Sequence[int | None]
 
 
 class Scorer(Protocol):
-    """Computes logits, whose order is that of `labels`; `mirror` is None if the network's file has none."""
+    """Computes logits in the order of `labels`; `mirror` is None if the network's file has none."""
 
     labels: tuple[str, ...]
     clip: ClipSpec
@@ -81,8 +81,8 @@ class PackageScorer:
 
     Args:
         models: folder of packages.
-        name: of the package. A taught one has its base in the same folder, or it is the bundled model.
-        device: cpu, or cuda with the GPU build of onnxruntime.
+        name: name of the package. The base of a taught one is in the same folder, or is the bundled model.
+        device: `cpu`, or `cuda` with the GPU build of onnxruntime.
 
     Raises:
         BlvnetError: there is no such package, it is damaged, or onnxruntime has no such device.

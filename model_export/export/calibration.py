@@ -32,11 +32,11 @@ class ExampleSet:
     """Videos on disk.
 
     Attributes:
-        name: for messages.
-        examples: in an order that is the same on every machine; a `label` is an index of the network's
+        name: name for messages.
+        examples: the videos, in the same order on every machine; a `label` is an index of the network's
             labels, or `UNLABELLED`.
-        skip_unreadable: report and leave out a video that cannot be read, as large data sets have some;
-            otherwise it is an error.
+        skip_unreadable: report and skip videos that cannot be read, because large data sets contain some;
+            otherwise they are an error.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ExampleSet:
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A decoded clip, the index of its class, None where that is unknown, and of further labels."""
+    """A decoded clip, the index of its class (None if unknown), and the indices of further labels."""
 
     inputs: Clip
     label: int | None
@@ -63,10 +63,10 @@ class ExportClips:
     """The clips of one export.
 
     Attributes:
-        parity: for the comparison with PyTorch.
-        source: what those clips are.
-        calibration: for the ranges of int8.
-        validation: for the accuracy gate; None without a gate.
+        parity: clips for the comparison with PyTorch.
+        source: description of those clips.
+        calibration: clips for the ranges of int8.
+        validation: videos for the accuracy gate; None without a gate.
     """
 
     parity: Sequence[Clip]
@@ -126,7 +126,7 @@ def examples_in_folder(folder: Path, labels: Sequence[str] = ()) -> ExampleSet:
 def examples_of_dataset(
     dataset: str, data: Path, split: str, labels: Sequence[str] | None, progress: ProgressReporter
 ) -> ExampleSet:
-    """A split of a data set in its own layout, whose labels must be `labels`; None where they do not matter.
+    """A split of a data set in its own layout, whose labels must be `labels`; None if they do not matter.
 
     Raises:
         BlvnetError: as `read_listing`, or the labels differ.
@@ -145,10 +145,10 @@ def read_clips(
 ) -> list[Clip]:
     """Decode `count` of the videos, at equal distances in their order.
 
-    Where there are fewer than `count`, they are repeated, or each is taken once with `repeat` False.
+    If there are fewer than `count`, they are repeated, or each is taken once with `repeat` False.
 
     Raises:
-        BlvnetError: a video cannot be decoded; where such are skipped, none can.
+        BlvnetError: a video cannot be decoded, or none can if unreadable videos are skipped.
     """
     wanted = count if repeat else min(count, len(source.examples))
     positions = (len(source.examples) * (2 * k + 1) // (2 * wanted) for k in range(wanted))

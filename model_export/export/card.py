@@ -21,7 +21,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """Read the output of `blvnet evaluate --json`.
 
     Raises:
-        BlvnetError: the file cannot be read, or is something else.
+        BlvnetError: the file cannot be read, or has other contents.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ class _Group(BaseModel):
 
 
 class _Evaluation(BaseModel):
-    """What the card shows of an evaluation."""
+    """The figures of an evaluation that the card shows."""
 
     clips: int
     top1: float = 0
@@ -137,5 +137,5 @@ def _labels(manifest: Manifest) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text without what Markdown reads as structure."""
+    """Text without characters that end a table cell or start HTML."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -28,7 +28,7 @@ from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 from service.packages.manifest import EVIDENCE, FEATURES, LOGITS
 
-OPSET = 18  # the exporter's own, so nothing is converted
+OPSET = 18  # the exporter's default, so nothing is converted
 OUTPUTS = (LOGITS, EVIDENCE, FEATURES)
 BATCH = "N"
 EXAMPLES = 7

@@ -41,21 +41,21 @@ class ExportRequest:
         models: folder of all packages.
         architecture: an architecture name.
         frames: T.
-        taps: r, of the TAMs.
+        taps: r, the number of taps of a TAM.
         size: S in pixels.
-        stem: of a big-little network.
+        stem: stem of a big-little network.
         labels: a label file.
         symmetry: a JSON file with the label that each label becomes in a mirrored clip.
-        name: of the model; default its architecture.
-        version: of the package; default the next one.
+        name: name of the model; default its architecture.
+        version: version of the package; default the next one.
         precision: of the graphs.
-        calibration: folder of videos to compare the graphs with PyTorch on, and to calibrate int8 with;
+        calibration: folder of videos on which to compare the graphs with PyTorch and calibrate int8;
             default synthetic clips.
         calibration_dataset: the data set in that folder, in its own layout. Then its training split
             calibrates, and its validation split is for the accuracy gate.
-        calibration_clips: most clips to calibrate with.
+        calibration_clips: maximum number of clips to calibrate with.
         validation: folder of videos for the accuracy gate of int8; default that of the calibration.
-        limits: of the accuracy gate.
+        limits: limits of the accuracy gate.
         sampling: how frames are spread over a clip; default as trained, else uniform.
         stride: distance of frames with dense sampling.
         scale: shorter side in pixels before the crop to `size`; default as trained, else `size`.
@@ -99,17 +99,17 @@ class ExportPlan:
     """All decisions of an export.
 
     Attributes:
-        network: with the checkpoint's weights.
+        network: the network with the checkpoint's weights.
         config: its configuration.
         checkpoint: where the weights come from.
         clip: the clips that the network takes.
-        labels: of its classes.
-        mirror: for each label the index of its mirror image; None where unknown.
-        name: of the model.
-        version: of the package.
+        labels: labels of its classes.
+        mirror: for each label the index of its mirror image; None if unknown.
+        name: name of the model.
+        version: version of the package.
         precision: of the graphs.
-        scores: how logits become scores.
-        graphs: to write, `model.onnx` first.
+        scores: function that turns logits into scores.
+        graphs: graphs to write, `model.onnx` first.
     """
 
     network: VideoClassifier
@@ -196,7 +196,7 @@ def plan_export(request: ExportRequest, progress: ProgressReporter) -> ExportPla
 
 
 def _scores(checkpoint: Checkpoint) -> Scores:
-    """How the network was trained to be read; published checkpoints have one label for each video."""
+    """How logits become scores, as in training; published checkpoints have one label per video."""
     value = checkpoint.training.get("scores", Scores.SOFTMAX)
     if value not in list(Scores):
         raise ExportError(

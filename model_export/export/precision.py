@@ -19,8 +19,8 @@ class Bounds:
     """Largest differences from the PyTorch network in float32, relative to the output's largest magnitude.
 
     Attributes:
-        logits: of the logits; servers hold the graphs that they load to it too.
-        moments: of the evidence and features of single moments, which no average smooths.
+        logits: bound for the logits, which servers also apply to the graphs that they load.
+        moments: bound for the evidence and features of single moments, which are not averaged.
     """
 
     logits: float
@@ -33,7 +33,7 @@ class AccuracyLimits:
 
     Attributes:
         max_drop: points of top-1 that it may lose.
-        min_agreement: percent of clips whose label must be the float graph's.
+        min_agreement: percentage of clips that must have the float graph's label.
     """
 
     max_drop: float = 0.5
@@ -55,5 +55,5 @@ BOUNDS = {
     Precision.INT8: Bounds(0.1, 0.2),
 }
 
-CALIBRATION_CLIPS = 64  # most clips whose activations set the ranges of int8
+CALIBRATION_CLIPS = 64  # at most, whose activations set the ranges of int8
 LIMITS = AccuracyLimits()

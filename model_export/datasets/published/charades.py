@@ -4,9 +4,9 @@
     DATA/Charades_v1_train.csv, Charades_v1_test.csv    columns id, actions: "c092 11.90 21.20;c147 0 12.60"
     DATA/Charades_v1_480/ID.mp4, Charades_v1/ID.mp4, or the frames Charades_v1_rgb/ID/ID-000001.jpg
 
-Annotations may be in DATA/Charades, as their archive unpacks. The testing videos are both `val` and `test`.
-The labels of a video are those of all its actions, whenever they occur. Videos without an action are left
-out: the authors' evaluation ranks them last, where they change no average precision.
+Annotations may be in DATA/Charades, where their archive unpacks them. The testing videos are both `val` and
+`test`. The labels of a video are those of all its actions, whenever they occur. Videos without an action are
+left out: the authors' evaluation ranks them last, where they change no average precision.
 """
 
 from __future__ import annotations

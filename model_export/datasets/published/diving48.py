@@ -5,7 +5,7 @@
                                                     [{"vid_name", "label", "start_frame", "end_frame"}, ...]
     DATA/rgb/NAME.mp4
 
-The testing videos are both `val` and `test`. A dive is the same dive in a mirror.
+The testing videos are both `val` and `test`. A mirrored dive keeps its label.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Jester: 27 hand gestures before a laptop's camera, shipped as frames.
+"""Jester: 27 hand gestures in front of a laptop's camera, shipped as frames.
 
-    DATA/jester-v1-labels.csv               a label a line
+    DATA/jester-v1-labels.csv               one label per line
     DATA/jester-v1-{train,validation}.csv   lines of "id;label"
     DATA/20bn-jester-v1/ID/00001.jpg
 

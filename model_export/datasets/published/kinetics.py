@@ -1,12 +1,12 @@
-"""Kinetics-400, of whose videos some have vanished from YouTube by the time of a download.
+"""Kinetics-400; a download lacks the videos that have been removed from YouTube.
 
     DATA/train.csv, DATA/val.csv, DATA/test.csv     label,youtube_id,time_start,time_end,split[,is_cc]
     DATA/train/LABEL/ID_000123_000133.mp4           as crawlers write them, or
     DATA/train/ID_000123_000133.mp4                 as the CVDF's archives unpack
 
 Annotations may be in DATA/annotations, and their names may begin with kinetics_ or kinetics-400_. A video is
-found by its name, in whatever folder of the split it is. Labels are in alphabetical order, with their spaces.
-A video in DATA/replacement/replacement_for_corrupted_k400 replaces the one of the same name.
+found by its name, in any folder of the split. Labels are in alphabetical order, with their spaces. A video in
+DATA/replacement/replacement_for_corrupted_k400 replaces the one of the same name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Annotation:
 
 
 def read_kinetics(data: Path, split: str) -> Listing:
-    """Read Kinetics-400, or another data set of its layout.
+    """Read Kinetics-400, or another data set with the same layout.
 
     Raises:
         BlvnetError: the annotations are missing or unreadable, or no annotated video exists.
@@ -50,7 +50,7 @@ def read_kinetics(data: Path, split: str) -> Listing:
     if not annotations:
         raise BlvnetError(f"{source} names no videos")
     names = {annotation.label for annotation in annotations}
-    # A small validation split may lack a label, which the network has an output for all the same.
+    # A small validation split may lack a label for which the network still has an output.
     train = look_for(data, _annotation_names("train"))
     if train is not None and train != source:
         names |= {annotation.label for annotation in _read_annotations(train)}

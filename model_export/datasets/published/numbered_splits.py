@@ -42,7 +42,7 @@ SPLITS = (1, 2, 3)
 
 
 def numbered_readers() -> dict[str, Reader]:
-    """The readers by data set: `ucf101`, `ucf101-1` to `-3`, `hmdb51` and so on."""
+    """The readers by data set: `ucf101`, `ucf101-1` to `-3`, and the same for `hmdb51`."""
     readers: dict[str, Reader] = {}
     for name, read in (("ucf101", read_ucf101), ("hmdb51", read_hmdb51)):
         readers[name] = partial(read, number=1)
@@ -112,7 +112,7 @@ def read_hmdb51(data: Path, split: str, *, number: int) -> Listing:
 
 
 def _part(split: str) -> str:
-    """`train` or `test`: there is no validation split besides."""
+    """`train` or `test`; these data sets have no separate validation split."""
     return "train" if "train" in split_names(split) else "test"
 
 

@@ -2,7 +2,7 @@
 
 V1 ships frames, V2 videos:
 
-    DATA/something-something-v1-labels.csv          a label a line
+    DATA/something-something-v1-labels.csv          one label per line
     DATA/something-something-v1-{train,validation}.csv      lines of "id;label"
     DATA/20bn-something-something-v1/ID/00001.jpg   frames at 12 a second, 100 pixels high
 

@@ -3,10 +3,10 @@
 Both graphs label every clip, so the comparison is paired: with b clips that only the float graph labels
 right and c that only the rounded one does, the top-1 of n clips drops by (b - c) / n. The gate passes a graph
 whose drop is below the limit with 95 % confidence (the one-sided score test of Tango, Statistics in Medicine
-17, 1998), so chance passes a graph that loses more in one of twenty exports. That needs a least number of
-clips, even where none changes: 539 for half a point. A clip with several labels is labelled right if the best
-label is one of them. The agreement of the labels is held to a limit of its
-own in every case; without labelled clips it is all that can be measured.
+17, 1998), so chance passes a graph that loses more in one of twenty exports. Passing takes a minimum number
+of clips even if no label changes: 539 for half a point. A clip with several labels is labelled right if the
+best label is one of them. The agreement of the labels always has its own limit; without labelled clips, only
+the agreement can be measured.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class AccuracyError(BlvnetError):
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A comparison of the float graph and a rounded one, in clips.
+    """A comparison of the float graph and a rounded one, in numbers of clips.
 
     Attributes:
         clips: all clips.
-        agreeing: those with the same label from both graphs.
-        labelled: those of known class.
+        agreeing: clips with the same label from both graphs.
+        labelled: clips of known class.
         right_float: labelled clips that the float graph labels right.
         losses: labelled clips that only the float graph labels right.
         gains: labelled clips that only the rounded graph labels right.
-        limits: what the comparison is held to.
+        limits: the limits for the comparison.
     """
 
     clips: int
@@ -111,7 +111,7 @@ class Accuracy:
             )
 
     def described(self) -> str:
-        """One line for people."""
+        """The comparison in one line of text."""
         top1 = ""
         if self.labelled:
             top1 = (
@@ -142,7 +142,7 @@ def judge_accuracy(
     limits: AccuracyLimits,
     progress: ProgressReporter,
 ) -> dict[str, Accuracy]:
-    """Hold rounded graphs to the limits, on all examples; the result is by file name.
+    """Check rounded graphs against the limits on all examples; the result is keyed by file name.
 
     Raises:
         AccuracyError: a graph may lose more than the limits.
@@ -177,7 +177,7 @@ def compare_labels(
     clips: Iterable[LabelledClip],
     limits: AccuracyLimits,
 ) -> dict[str, Accuracy]:
-    """Run all graphs on all clips; the result is by the names of `rounded`."""
+    """Run all graphs on all clips; the result is keyed by the names of `rounded`."""
     functions = {"": float_graph, **rounded}
     truths: list[tuple[int, ...]] = []
     labels: dict[str, list[int]] = {name: [] for name in functions}
@@ -223,7 +223,7 @@ def drop_bound(losses: int, gains: int, clips: int, z: float = Z) -> float:
 
 
 def clips_needed(limit: float) -> int:
-    """The least number of clips that can show a rate below `limit`: with none of them changed."""
+    """The smallest number of clips that can show a rate below `limit`, which it does if none changes."""
     return max(1, math.ceil(Z * Z * (1 - limit) / limit)) if limit > 0 else 1_000_000_000
 
 

@@ -37,8 +37,8 @@ class Parity:
     """Largest differences of a graph's outputs, each relative to the largest magnitude of that output.
 
     Attributes:
-        source: what the clips are.
-        clips: how many there are.
+        source: description of the clips.
+        clips: number of clips.
         logits: difference of the logits.
         evidence: difference of the evidence.
         features: difference of the features.
@@ -84,7 +84,7 @@ def check_parity(
     source: str,
     precision: Precision,
 ) -> dict[str, Parity]:
-    """Compare graphs with the network on the same `CLIPS` clips, in batches of `BATCHES`, by file name.
+    """Compare graphs with the network on `CLIPS` clips in batches of `BATCHES`; the result is keyed by file name.
 
     Raises:
         ParityError: a graph differs by more than the precision's bound.
@@ -139,7 +139,7 @@ def open_graph(graph: Path | bytes) -> onnxruntime.InferenceSession:
 
 
 def _joined(batches: Sequence[Outputs]) -> Outputs:
-    """The outputs of several batches as those of one."""
+    """The outputs of several batches, concatenated."""
     return tuple(np.concatenate(output) for output in zip(*batches, strict=True))
 
 

@@ -1,8 +1,8 @@
 """The last check of a package before it is published: each graph is loaded and run as the service does.
 
 The comparison with PyTorch (`parity`) runs both graphs in onnxruntime. A server may load them on another
-engine, and it refuses a package whose answers to the probe clips are not PyTorch's. So the same code decides
-here: signature, a black clip, and the probe clips, on every engine for processors that is installed.
+engine, and it refuses a package whose answers to the probe clips are not PyTorch's. So the service's own
+checks run here: signature, a black clip and the probe clips, on every installed CPU engine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROVIDERS = ("cpu", "openvino")
 
 
 def check_serving(folder: Path, progress: ProgressReporter) -> None:
-    """Load every graph of a package in onnxruntime, and in OpenVINO the one that it has for it.
+    """Load every graph of a package in onnxruntime, and OpenVINO's graph in OpenVINO.
 
     Raises:
         PackageError: the manifest is not valid, or a graph fails a check of the service.
@@ -38,7 +38,7 @@ def check_serving(folder: Path, progress: ProgressReporter) -> None:
                 try:
                     session = open_session(folder / graph.file, provider, threads=1, arithmetic=arithmetic)
                 except ProviderUnavailable:
-                    continue  # this processor does not have the arithmetic
+                    continue  # this processor does not support the arithmetic
                 try:
                     check_session(session, manifest, clips)
                 except PackageError as exc:

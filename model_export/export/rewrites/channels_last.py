@@ -2,8 +2,8 @@
 
 onnxruntime's integer kernels do, and so do tensor cores. Then (N * T, H, W, C) and (N, T, H * W, C) are the
 same memory: a TAM over all frames of a clip is one depthwise convolution on a view and rounds once, where
-frames that are tensors of their own would round after each tap and after each sum. The graph expresses the
-views as transpositions, which cancel against the kernels' own.
+frames in separate tensors would round after each tap and after each sum. The graph expresses the views as
+transpositions, which cancel against those of the kernels.
 
 Two operators are replaced, because onnxruntime has no fast integer kernel for them (together they took more
 than a quarter of the time of bLVNet-TAM-50):
@@ -34,8 +34,8 @@ class ChannelsLastFilter(TimeFilter):
         _, channels, height, width = x.shape
         y = x.permute(0, 2, 3, 1).reshape(-1, self.frames, height * width, channels)
         y = self.filter(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # [N, T', H * W, C]
-        # The memory layout of a convolution's result depends on the number of threads, and the exporter would
-        # take a reshape for a view of it. Of a copy it can be one; in the graph there is nothing to copy.
+        # The memory layout of a convolution's result depends on the number of threads, but the exporter would
+        # treat a reshape of it as a view. The reshape of a copy is always a view; the graph contains no copy.
         y = y.clone(memory_format=torch.contiguous_format)
         return y.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
@@ -71,7 +71,7 @@ class EnlargeByCopy(EnlargeLike):
 
 
 class ChannelsLastBLVNet(nn.Module):
-    """bLVNet on uint8 inputs (N, T/2, H, W, 3) with replaced modules; takes `network` apart."""
+    """bLVNet on uint8 inputs (N, T/2, H, W, 3) with replaced modules; reuses the modules of `network`."""
 
     def __init__(self, network: BLVNet, stem: nn.Module) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class ChannelsLastResNet(nn.Module):
     """TSN-, TSM- or TAM-ResNet on uint8 frames (N, T, H, W, 3) with replaced modules.
 
     Args:
-        network: is taken apart.
+        network: the network, whose modules are reused.
         first: the first convolution, with the result (N * T, C, H / 2, W / 2).
     """
 

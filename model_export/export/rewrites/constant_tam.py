@@ -1,10 +1,10 @@
 """Temporal modules of a trained network as depthwise convolutions with constant weights.
 
 Training keeps frames channels last, so that the (N, C, T, H * W) image of a convolution over time is a view;
-in a graph, which is channels first, it is one transposition away. All r taps are one r x 1 kernel instead of
+in a graph, which is channels first, it takes one transposition. All r taps are one r x 1 kernel instead of
 r convolutions of 1 x 1: a runtime then passes over memory once, and integer arithmetic rounds once.
 
-Each graph variant gets to that image in its own way: by a subclass of `TimeFilter`.
+Each graph variant obtains that image with its own subclass of `TimeFilter`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class TimeFilter(nn.Module):
         taps: (2h + 1, C); rows of zeros at the ends, which folding leaves, are cut off.
         frames: T.
         relu: whether a ReLU follows.
-        stride: distance of two results in frames.
+        stride: distance between two results in frames.
         start: the first frame with a result.
     """
 

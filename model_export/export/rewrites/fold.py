@@ -28,7 +28,7 @@ Convolution = TypeVar("Convolution", nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Fold all batch normalisations of a network but those after the conv1 of a big-little stem."""
+    """Fold all batch normalisations of a network except those after the conv1 of a big-little stem."""
     for module in network.modules():
         for convolution, norm in convolutions_with_norm(module):
             folded = fold(getattr(module, convolution), getattr(module, norm))

@@ -1,14 +1,14 @@
 """The stem of a big-little network in the graph variants.
 
-In `FramewiseStem`, every frame is a tensor of its own up to the first merge. Feature maps are largest there
+In `FramewiseStem`, every frame is a separate tensor up to the first merge. Feature maps are largest there
 (S / 2 squared, for all T frames) and arithmetic is light, so moving memory costs more than convolving.
 Runtimes keep convolutions in a blocked layout, but a tensor with all frames in its batch axis has to leave
-that layout for the TAM and come back: six passes over all maps. Frames that are tensors of their own never
-leave it: each tap is a 1 x 1 depthwise convolution of one frame, which the runtime adds to the next tap's as
-it goes, and a frame's maps are still in the cache when they are needed again.
+that layout for the TAM and come back: six passes over all maps. Frames in separate tensors never leave it:
+each tap is a 1 x 1 depthwise convolution of one frame, to which the runtime adds the next tap's, and a
+frame's maps are still in the cache when they are needed again.
 
 After the merge, maps are 8 times smaller, and convolutions are faster on more frames at a time. Kernels that
-keep channels last, or time as an axis, are so from the start: for those there is `BatchedStem`.
+keep channels last, or time as an axis, do so from the first layer and use `BatchedStem`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ REPLACED = ("conv1", "bn1", "big_bn1", "tam", "big_tam")
 class FramewiseStem(nn.Module):
     """A stem on uint8 inputs (N, T/2, 3, H, W) -> merged features (N * T/2, C, h, w), frame by frame.
 
-    Takes `stem` apart. The normalisations after conv1 are folded here, as the frames share its weights.
+    Removes modules from `stem`. The normalisations after conv1 are folded here, as the frames share its
+    weights.
     """
 
     def __init__(self, stem: SharedStem | DualStem) -> None:
@@ -61,9 +62,9 @@ class BatchedStem(nn.Module):
     """A stem on all frames of an input at once, with other first convolutions.
 
     Args:
-        stem: gives its temporal modules and what follows them, in the variant's form.
+        stem: its temporal modules and the layers after them, in the variant's form.
         little_conv: the first convolution of the little input, on uint8 (N, T/2, H, W, 3).
-        big_conv: the one of the big input.
+        big_conv: the first convolution of the big input.
     """
 
     def __init__(self, stem: SharedStem | DualStem, little_conv: nn.Module, big_conv: nn.Module) -> None:
@@ -83,7 +84,7 @@ class BatchedStem(nn.Module):
 
 
 class FrameTaps(nn.Module):
-    """A temporal module over frames that are tensors of their own."""
+    """A temporal module over frames in separate tensors."""
 
     def __init__(self, module: TemporalModule) -> None:
         super().__init__()

@@ -4,9 +4,9 @@
 |---|---|---|---|
 | `BLOCKED` | onnxruntime in float32, whose layout is blocked | in the stem, a tensor per frame | pixels |
 | `CHANNELS_LAST` | onnxruntime in int8, GPUs in float16 | a view of channels-last frames | 2 x 2 blocks |
-| `CONV3D` | OpenVINO in every precision | an axis of its own, 3D convolutions | 2 x 2 blocks |
+| `CONV3D` | OpenVINO in every precision | a separate axis, 3D convolutions | 2 x 2 blocks |
 
-3D networks have time as an axis in every variant; `BLOCKED` differs in the first convolution alone.
+3D networks have time as an axis in every variant; `BLOCKED` differs only in the first convolution.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _batched_stem(network: BLVNet, *, conv3d: bool) -> BatchedStem:
 
 
 def _replace_modules(module: nn.Module, filter_type: type[TimeFilter]) -> None:
-    """Replace what the variant writes differently, at any depth."""
+    """Replace the modules that the variant writes differently, at any depth."""
     blocked = filter_type is TimeFilter
     for name, child in module.named_children():
         match child:
