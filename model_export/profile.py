@@ -1,14 +1,14 @@
 """The costs of a network: parameters, multiply-accumulates and activation memory, stage by stage.
 
-The network is not run, but called on torch's `meta` device, where tensors have shapes and no values. A meter
+The network is called on torch's `meta` device, where tensors have shapes but no values. A meter
 around every operation adds up the multiply-accumulates of convolutions and matrix products, and follows the
 bytes of all live tensors. So the figures are those of the training code, in eager PyTorch and float32,
 without the workspaces inside an operation, the parameters and their gradients.
 
 - One multiply-accumulate counts once. The taps of a TAM count as convolutions, in their folded form.
 - `activation_bytes`: the most bytes alive at once in a forward pass without gradients, the input included.
-- `training_activation_bytes`: the same in a training step, forward and backward. The share of a stage is what
-  it keeps for the backward pass.
+- `training_activation_bytes`: the same in a training step, forward and backward. The share of a stage is the
+  memory that it keeps for the backward pass.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Costs:
     """The costs of a network, or of one of its stages, for one clip.
 
     Attributes:
-        parameters: trained numbers.
+        parameters: number of trained values.
         gmacs: 10^9 multiply-accumulates of a forward pass, the sum of the following three.
-        convolution_gmacs: of convolutions other than TAM's.
-        tam_gmacs: of TAM's taps.
-        rest_gmacs: of the fully connected layer.
+        convolution_gmacs: those of convolutions other than TAMs.
+        tam_gmacs: those of the taps of TAMs.
+        rest_gmacs: those of the fully connected layer.
         activation_bytes: see the module docstring.
         training_activation_bytes: see the module docstring.
     """

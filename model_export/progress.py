@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.status import Status
 
-PLAIN_LINES = 20  # lines that one counted task prints where there is no terminal
+PLAIN_LINES = 20  # lines that one counted task prints without a terminal
 
 
 class ProgressReporter:
@@ -43,7 +43,7 @@ class ProgressReporter:
         self._stop_spinner()
 
     def step(self, text: str) -> None:
-        """Show what the command does now."""
+        """Show the command's current step."""
         if not self.console.is_terminal:
             self.message(text)
         elif self._spinner is None:
@@ -64,9 +64,9 @@ class ProgressReporter:
 
         Args:
             description: what is counted, such as `decoding clips`.
-            total: how many items there are.
-            completed: how many are done already.
-            lines: about how many lines the whole task prints where there is no terminal; 0 prints none.
+            total: number of items.
+            completed: number of items that are done already.
+            lines: approximate number of lines that the whole task prints without a terminal; 0 prints none.
         """
         if not self.console.is_terminal:
             yield PlainCounter(self, description, total, completed, lines)

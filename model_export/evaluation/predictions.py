@@ -24,7 +24,7 @@ from service.clip.geometry import crop_boxes
 from service.errors import BlvnetError
 from service.packages.atomic import atomic_write
 
-BATCH_VIEWS = 4  # on a CPU larger batches are not faster; a view of an I3D-50 of 32 frames at 256 pixels takes 0.6 GB
+BATCH_VIEWS = 4  # on a CPU more are not faster; a view of an I3D-50 with 32 frames of 256 pixels takes 0.6 GB
 GPU_BATCH_VIEWS = 32
 SUFFIXES = (".parquet", ".npz")
 

@@ -108,7 +108,7 @@ class ExportPlan:
         name: name of the model.
         version: version of the package.
         precision: of the graphs.
-        scores: function that turns logits into scores.
+        scores: how logits become scores.
         graphs: graphs to write, `model.onnx` first.
     """
 

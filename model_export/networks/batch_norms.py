@@ -1,8 +1,8 @@
 """Which batch normalisation follows which convolution, and statistics for those that have none.
 
-In evaluation mode a batch normalisation is an affine map per channel. Its four tensors describe the map more
-than once: `with_statistics` chooses the ones whose mean and variance are those of real activations, which
-training mode needs, and leaves the map as it is.
+In evaluation mode a batch normalisation is an affine map per channel. Many values of its four tensors
+describe the same map. `set_statistics` sets the mean and variance of real activations, which training mode
+needs, without changing the map.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from model_export.networks.resnet import FrameResNet, I3DResNet
 
 BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
 
-# Modules whose `bn1` follows `conv1`, and so on. In a big-little stem, two may follow one convolution.
+# Modules in which `bnN` follows `convN`. In a big-little stem, two may follow one convolution.
 NUMBERED = (BasicBlock, Bottleneck, FrameResNet, I3DResNet)
 # Convolutions of a big-little stem after the first temporal module, and their normalisations.
 STEM_BRANCHES = {
@@ -77,10 +77,10 @@ def set_statistics(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
 
 
 def measure_statistics(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
-    """Give every batch normalisation the statistics of these batches; what the network computes stays.
+    """Give every batch normalisation the statistics of these batches, without changing the network's results.
 
     Args:
-        network: in evaluation mode during the call; its mode is restored.
+        network: the network, in evaluation mode during the call; its mode is restored.
         batches: the network's inputs, batch by batch.
     """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm)]

@@ -8,7 +8,7 @@ IBM/bLVNet-TAM.
                                 stem ─> layer1 ─> layer2 ─> layer3 ─> layer4 ─> fc ─> evidence
     big frames    1, 3, 5 ..  ──┘
 
-Every stage but layer4 splits into the two branches and merges them again. Its output are the merged features
+Every stage but layer4 splits into the two branches and merges them again. Its output is the merged features
 b[i] of frame pair i, (N * T/2, C, H, W). The authors copy them to both frames of the pair for the next TAM;
 here that copy is folded into the taps (`temporal`). Layer4 takes the merged features only.
 
@@ -134,7 +134,7 @@ class SharedStem(BigLittleStem):
 
 
 class DualStem(BigLittleStem):
-    """Little input at S x S, big input at half of that; each with statistics and a TAM of its own."""
+    """Little input at S x S, big input at half of that; each with its own statistics and TAM."""
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__(config, channels, big_stride=1)
@@ -202,7 +202,7 @@ class EnlargeLike(nn.Module):
 
 
 def _branch(inputs: int, stage: StageSpec, stride: int, last_relu: bool) -> nn.Sequential:
-    """Bottlenecks in a row; the first has the stride, the last may leave its ReLU to the caller."""
+    """Bottlenecks in sequence; the first has the stride, the last may leave its ReLU to the caller."""
     first = _bottleneck(inputs, stage, stride)
     rest = (
         _bottleneck(stage.outputs, stage, 1, last_relu=last_relu or index < stage.blocks - 1)
@@ -214,7 +214,7 @@ def _branch(inputs: int, stage: StageSpec, stride: int, last_relu: bool) -> nn.S
 def _bottleneck(
     inputs: int, stage: StageSpec, stride: int, *, last_relu: bool = True, temporal: nn.Module | None = None
 ) -> Bottleneck:
-    """A block whose shortcut pools where it has a stride, and projects where the channels change."""
+    """A block whose shortcut pools if it has a stride, and projects if the channels change."""
     shortcut: list[nn.Module] = []
     if stride != 1:
         shortcut.append(nn.AvgPool2d(3, stride=stride, padding=1))

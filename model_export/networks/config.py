@@ -11,7 +11,7 @@ from service.errors import BlvnetError
 
 MAX_FRAMES = 1024
 MAX_SIZE = 4096
-MAX_CLASSES = 100_000  # labels of a package
+MAX_CLASSES = 100_000  # as many labels as a package may have
 MIN_SIZE = 32  # the last stage has a stride of 32 pixels
 MINI = "mini"  # the depth of the networks that are small enough to bundle
 
@@ -64,9 +64,9 @@ class ModelConfig:
         depth: "18", "34", "50", "101", "152" or "mini"; `registry.NETWORKS` has those of each family.
         frames: T, the frames of a clip; even for big-little networks.
         num_classes: C, the length of the logits.
-        size: S, the side of the square input in pixels; of the little input where there are two.
+        size: S, the side of the square input in pixels; of the little input if there are two.
         taps: r, the taps of a TAM; odd.
-        stem: of a big-little network.
+        stem: stem of a big-little network.
         alpha: the little branch has 1/alpha of the big branch's channels (alpha in the paper).
         beta: the little branch has about 1/beta of the big branch's blocks (beta in the paper).
         dropout: probability before the classifier, in training.

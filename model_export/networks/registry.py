@@ -94,7 +94,7 @@ def parse_architecture(
 ) -> ModelConfig:
     """The network of an architecture name and command-line options.
 
-    An option that is None comes from the name, and otherwise has the published value. A name without a stem
+    An option that is None comes from the name, or else has the published value. A name without a stem
     is the published network, with the shared stem; mini networks have the dual stem.
 
     Raises:
@@ -172,7 +172,7 @@ def _read_option(name: str, text: str, family: Family, depth: str) -> tuple[str,
 
 
 def _agree(name: str, option: str, in_name: Value | None, argument: Value | None, default: Value) -> Value:
-    """The value from the name or the argument, which must not contradict each other."""
+    """The value from the name or the argument, which must agree if both are given."""
     if in_name is not None and argument is not None and in_name != argument:
         raise ConfigError(f"{name} has {option} {in_name}, which contradicts {option} {argument}")
     if in_name is not None:

@@ -52,7 +52,7 @@ def resnet_spec(blocks: tuple[int, int, int, int], expansion: int = 4) -> Backbo
     return BackboneSpec(stem=64, stages=(one, two, three, four))
 
 
-# Small enough to bundle. The bottlenecks have half of the outputs' channels: a quarter of so few would leave
+# Small enough to bundle. The bottlenecks have half of the outputs' channels, because a quarter would leave
 # vector units idle.
 MINI_SPEC = BackboneSpec(
     stem=32,
@@ -117,7 +117,7 @@ class Bottleneck(nn.Module):
         inputs: input channels.
         width: channels of the 3 x 3 convolution.
         outputs: output channels.
-        stride: of the 3 x 3 convolution, in space.
+        stride: spatial stride of the 3 x 3 convolution.
         shortcut: the projection; None adds the block's input.
         temporal: the temporal module before the first convolution.
         aggregated_shortcut: whether the projection takes the temporal module's output (module docstring).

@@ -27,7 +27,7 @@ Layout
 Frames are in the batch axis, (N * T, C, H, W), with channels last. The same memory is a channels-last
 (N, C, T, H * W) image, so a TAM is one depthwise convolution with an r x 1 kernel on a view: no shifted
 copies, no padding, and a third to half of the time of weighted sums of slices (both directions, float32 and
-bfloat16, on a CPU). 3D networks have (N, C, T, H, W), of which (N, C, T, H * W) is a view as well.
+bfloat16, on a CPU). 3D networks have (N, C, T, H, W), and (N, C, T, H * W) is a view of that too.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ class TemporalShift(nn.Module):
     """TSM (Lin et al., ICCV 2019, arXiv 1811.08383), bidirectional: shift an eighth of the channels each way.
 
     The first C // 8 channels come from the next frame, the following C // 8 from the previous one, the others
-    stay; zeros come in at the ends. No parameters. Its methods take and return what those of
-    `TemporalAggregation` do.
+    stay; zeros come in at the ends. It has no parameters. Its methods take and return the same as those of
+    `TemporalAggregation`.
     """
 
     def __init__(self, channels: int, frames: int) -> None:
@@ -202,7 +202,7 @@ def shift_taps(channels: int) -> Tensor:
 
 
 def initial_taps(channels: int, taps: int) -> Tensor:
-    """Taps (r, C) near a temporal shift, with noise on every tap; near the identity where r is 1.
+    """Taps (r, C) near a temporal shift, with noise on every tap; near the identity if r is 1.
 
     The authors' taps (`TamInit.PAPER`) suit a network that starts from ImageNet weights. From scratch they
     would mix frames at random and shrink the features before the first step, and a pure identity would hide
@@ -217,7 +217,7 @@ def initial_taps(channels: int, taps: int) -> Tensor:
 
 
 def initialise_taps(network: nn.Module, init: TamInit) -> None:
-    """Set the taps of a fresh network, which has those of `TamInit.SHIFT`."""
+    """Set the taps of a fresh network, which start as in `TamInit.SHIFT`."""
     if init is TamInit.PAPER:
         for module in network.modules():
             if isinstance(module, TemporalAggregation):

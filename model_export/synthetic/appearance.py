@@ -1,4 +1,4 @@
-"""The looks of a video: what its split may show, and backgrounds and sprites whose colours stand out.
+"""The appearance of a video: the bank of its split, and backgrounds and sprites whose colours stand out.
 
 Each split has a bank of shapes, texture fields, colours and hands. Banks depend on the split alone, not on a
 seed, and share nothing but plain colour as a texture: a test video shows nothing that training has seen.
@@ -53,7 +53,7 @@ class Hand:
 
 @dataclass(frozen=True)
 class Bank:
-    """What the videos of a split may show. `palette` is float32 `(colours, 3)`, RGB 0..255."""
+    """The content that the videos of a split may show. `palette` is float32 `(colours, 3)`, RGB 0..255."""
 
     split: Split
     shapes: tuple[Shape, ...]
@@ -144,7 +144,7 @@ class SpriteFactory:
         return colour
 
     def shape(self, fits: Callable[[Shape], bool] = lambda _: True) -> Shape:
-        """Draw a shape from the bank; a quarter of them are blobs, which are more than that in the bank."""
+        """Draw a shape from the bank; at most a quarter are blobs, which have a larger share of the bank."""
         shapes = [shape for shape in self.bank.shapes if fits(shape)]
         named = [shape for shape in shapes if not shape.name.startswith("blob")]
         pool = named if named and self.rng.random() < 0.75 else shapes
@@ -183,7 +183,7 @@ class SpriteFactory:
         return sprite(_rimmed(image, mask, colour * np.float32(0.55), 0.012), mask)
 
     def marked(self, look: Shape, size: float) -> Sprite:
-        """Make an object with a bold mark off its centre, which shows its rotation whatever its outline."""
+        """Make an object with a bold mark off its centre, which shows its rotation for any outline."""
         pixels = self._pixels(size)
         mask = fill_mask(list(look.outline), pixels, union=_is_cells(look))
         image = self._texture(self.colour(), mask.shape[0], mask.shape[0], soft=True)

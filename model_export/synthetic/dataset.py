@@ -27,7 +27,7 @@ from service.errors import BlvnetError
 LABELS_FILE: Final = "labels.json"
 SYMMETRY_FILE: Final = "symmetry.json"
 DEFAULT_SHARES: Final[dict[Split, float]] = {"train": 0.88, "val": 0.04, "test": 0.08}
-_CHUNK: Final = 4  # videos that a worker takes at a time
+_CHUNK: Final = 4  # number of videos that a worker takes at a time
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PlannedVideo:
 def plan(
     clips: int, seed: int, shares: Mapping[Split, float] = DEFAULT_SHARES, task: Task = Task.SIMPLE
 ) -> list[PlannedVideo]:
-    """Plan `clips` videos in all, split by `shares` and spread evenly over the task's labels."""
+    """Plan `clips` videos in total, split by `shares` and spread evenly over the task's labels."""
     labels = TASKS[task].labels
     return [
         PlannedVideo(split, labels[position % len(labels)], position // len(labels), seed, task)
@@ -104,7 +104,7 @@ def _make_in_processes(out: Path, plans: list[PlannedVideo], jobs: int) -> Itera
 
 def make_video(out: Path, planned: PlannedVideo) -> Path:
     """Render and write one video; the same plan always gives the same bytes."""
-    cv2.setNumThreads(1)  # the processes share the cores already
+    cv2.setNumThreads(1)  # the processes already use all cores
     video = render_video(planned.label, planned.split, planned.seed, planned.index, task=planned.task)
     name = f"{planned.seed}-{planned.index:05d}{SUFFIX[video.encoding.codec]}"
     path = out / planned.split / planned.label / name

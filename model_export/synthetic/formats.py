@@ -13,7 +13,7 @@ from model_export.synthetic.drawing.painting import FrameSize
 from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.encode import Encoding
 
-# (longer side, shorter side) and weight. Most are small, which render and encode fastest.
+# (longer side, shorter side) and weight. Most are small, because small videos render and encode fastest.
 _SIZES: Final = (
     ((96, 96), 2), ((128, 96), 9), ((160, 120), 20), ((176, 144), 11), ((192, 144), 8), ((160, 160), 3),
     ((224, 128), 7), ((256, 144), 8), ((240, 180), 5), ((320, 180), 5), ((320, 240), 5), ((426, 240), 2),

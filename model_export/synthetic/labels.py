@@ -16,7 +16,7 @@ SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 HOLDING: Final = "Holding something still"
 SHAKING: Final = "Shaking something"
 
-# Each row is a motion and its reverse. The first is drawn; the second is the first played backwards.
+# Each row is a motion and its reverse. The first is drawn; the second is the first in reverse.
 PAIRS: Final[tuple[tuple[str, str], ...]] = (
     ("Moving something from left to right", "Moving something from right to left"),
     ("Moving something up", "Moving something down"),

@@ -46,7 +46,7 @@ class RunCheckpoints:
         listing: the training split, for labels and their symmetry.
         config: the run's options.
         origin: data set and folder, as plain values.
-        processes: how many train together.
+        processes: number of processes that train together.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class RunCheckpoints:
 
     @property
     def metric(self) -> Metric:
-        """What chooses the best weights."""
+        """The metric that the best weights are chosen by."""
         return Metric.of(multi_label=self.listing.multi_label)
 
     @property
@@ -100,7 +100,7 @@ class RunCheckpoints:
         """Load `last.pt` into the network, the optimiser and the average.
 
         Raises:
-            BlvnetError: there is none, or it is of another run: other options, labels, clip, network or
+            BlvnetError: there is none, or it belongs to another run: other options, labels, clip, network or
                 number of processes.
         """
         checkpoint = read_checkpoint(self.folder / LAST_FILE)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from service.errors import BlvnetError
 
-DEFAULT_STEPS = (0.3, 0.6, 0.9)  # parts of a run after which the step schedule divides the rate, as published
+DEFAULT_STEPS = (0.3, 0.6, 0.9)  # fractions of a run after which the step schedule divides the rate, as published
 
 
 class Amp(StrEnum):
@@ -50,14 +50,14 @@ class Decay(StrEnum):
 class BatchNorm(StrEnum):
     """The statistics that batch norm uses in training."""
 
-    BATCH = "batch"  # of the clips of a part of the batch, in one process
-    FROZEN = "frozen"  # the running ones, which stay as they are, as do scales and shifts
+    BATCH = "batch"  # those of the clips of a part of the batch, in one process
+    FROZEN = "frozen"  # the running ones; they, scales and shifts do not change
     PARTIAL = "partial"  # frozen, except in the first layer (Wang et al., arXiv 1608.00859)
-    SYNC = "sync"  # of the clips of all processes
+    SYNC = "sync"  # those of the clips of all processes
 
 
 class Freeze(StrEnum):
-    """The last of the stages whose weights and statistics stay as they are."""
+    """The last of the stages whose weights and statistics do not change."""
 
     NONE = "none"
     STEM = "stem"
@@ -91,13 +91,13 @@ class CropMode(StrEnum):
 
 @dataclass(frozen=True)
 class Option:
-    """What annotates a field: its help text and its range.
+    """The annotation of a field: its help text and its range.
 
     Attributes:
         help: one or two sentences.
         low: the smallest value.
         high: the largest value.
-        above: a value that is too small.
+        above: a lower bound, exclusive.
     """
 
     help: str
@@ -276,8 +276,8 @@ class TrainConfig:
     def continues(self, options: Mapping[str, Any]) -> bool:
         """Whether a run with these options (a `to_dict`) can be resumed with this configuration.
 
-        The options that only affect speed and logging may differ. An option that the run's version did not
-        have yet counts as its default.
+        The options that only affect speed and logging may differ. An option that did not exist in the run's
+        version counts as its default.
         """
         return not self.differences(options)
 
@@ -292,7 +292,7 @@ class TrainConfig:
 
 
 def plain(value: Any) -> Any:
-    """A field's value as JSON and YAML have it."""
+    """A field's value as it is written in JSON and YAML."""
     if isinstance(value, tuple):
         return list(value)
     return value.value if isinstance(value, StrEnum) else value

@@ -1,4 +1,4 @@
-"""Statistics of batch norm for weights that come from a graph, measured on the clips to train on."""
+"""Batch norm statistics for weights that come from a graph, measured on training clips."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BATCH = 16
 def measure_initial_statistics(
     network: nn.Module, data: SplitData, clip: ClipSpec, device: torch.device
 ) -> None:
-    """Give a network the statistics of up to 512 training clips; what it computes stays.
+    """Give a network the statistics of up to 512 training clips, without changing its results.
 
     Args:
-        network: on `device`.
+        network: the network, on `device`.
         data: the training split.
         clip: the clip that the network gets.
-        device: of the network.
+        device: device of the network.
     """
 
     def batches() -> Iterator[list[Tensor]]:

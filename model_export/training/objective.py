@@ -79,7 +79,7 @@ class CrossEntropy:
 
 
 class BinaryCrossEntropy:
-    """Binary cross-entropy of every label on its own; its mean is that over clips and labels.
+    """Binary cross-entropy of each label separately, averaged over clips and labels.
 
     Label smoothing moves each target towards one half. Balanced weights multiply the loss of a label where
     it is present by the number of training clips without it for each clip with it.

@@ -10,8 +10,8 @@ from torch import nn
 
 from model_export.training.config import Decay, OptimizerName, Schedule, TrainConfig
 
-FACTOR = 0.1  # of the step and plateau schedules
-MIN_IMPROVEMENT = 1e-4  # of the validation loss, as a fraction, as in torch's ReduceLROnPlateau
+FACTOR = 0.1  # by which the step and plateau schedules multiply the learning rate
+MIN_IMPROVEMENT = 1e-4  # relative decrease of the validation loss, as in torch's ReduceLROnPlateau
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -42,9 +42,9 @@ class Plateau:
     """The factor of the plateau schedule, and what determines it.
 
     Attributes:
-        factor: of the learning rate.
+        factor: factor of the learning rate.
         best_loss: lowest validation loss so far.
-        waited: epochs since the last that lowered it.
+        waited: number of epochs since it was last lowered.
     """
 
     factor: float = 1.0

@@ -1,6 +1,6 @@
 """Prepare a network for training: memory layout, batch norm, checkpointing, compilation, processes.
 
-None of it changes the names of the network's parameters.
+The names of the network's parameters do not change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model_export.training.config import BatchNorm, Freeze, TrainConfig
 from model_export.training.processes import Processes
 from service.errors import BlvnetError
 
-NO_MEMORY = "can't allocate memory"  # what torch's allocator says on a CPU
+NO_MEMORY = "can't allocate memory"  # in the message of torch's allocator on a CPU
 
 # Modules of each stage, in the order of the stages: the networks with one input have no module for the stem.
 STAGES = {
@@ -37,13 +37,14 @@ def prepare(network: nn.Module, config: TrainConfig, processes: Processes) -> nn
     """Prepare a network on its device, in place.
 
     Returns:
-        The module to call in training: the network, or what exchanges its gradients between the processes.
+        The module to call in training: the network, or a wrapper that exchanges its gradients between the
+        processes.
     """
     for module in [*frozen_norms(network, config.batch_norm), *frozen_stages(network, config.freeze)]:
         module.requires_grad_(False)
     if config.batch_norm is BatchNorm.SYNC and processes.count > 1:
         if processes.device.type == "cuda":
-            # In place, as no network is a norm itself.
+            # This works in place, because no network is itself a norm.
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         else:
             synchronise_norms(network)
@@ -61,7 +62,7 @@ def compile_errors(*, enabled: bool) -> Iterator[None]:
     """Turn a failure of `torch.compile` within the block into a message with the remedy.
 
     Raises:
-        BlvnetError: this machine cannot compile, as without a C++ compiler.
+        BlvnetError: this machine cannot compile, for example without a C++ compiler.
     """
     if not enabled:
         yield
@@ -108,7 +109,7 @@ def check_compiles(device: torch.device) -> None:
 
 
 def train_mode(network: nn.Module, mode: BatchNorm, freeze: Freeze = Freeze.NONE) -> None:
-    """Set the network to training, and frozen norms and stages to evaluation."""
+    """Put the network into training mode, and frozen norms and stages into evaluation mode."""
     network.train()
     for module in [*frozen_norms(network, mode), *frozen_stages(network, freeze)]:
         module.eval()
@@ -164,7 +165,7 @@ def _checkpointed(forward: Any, norms: list[_BatchNorm], x: Tensor) -> Any:
 
 @contextmanager
 def _without_tracking(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Leave the running statistics as they are: the first pass has counted the batch."""
+    """Keep the running statistics unchanged: the first pass has counted the batch."""
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -177,10 +178,10 @@ def _without_tracking(norms: list[_BatchNorm]) -> Iterator[None]:
 
 
 class SynchronisedNorm(_BatchNorm):
-    """Batch norm over the clips of all processes, on CPUs; `torch.nn.SyncBatchNorm` works on GPUs alone."""
+    """Batch norm over the clips of all processes, on CPUs; `torch.nn.SyncBatchNorm` works only on GPUs."""
 
     def _check_input_dim(self, x: Tensor) -> None:
-        """Any shape (N, C, ...)."""
+        """Accept any shape (N, C, ...)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) -> the same shape."""
@@ -213,7 +214,7 @@ def synchronise_norms(network: nn.Module) -> None:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes; its gradient is the sum of theirs, as each of them uses it."""
+    """The sum over the processes; its gradient is the sum of their gradients, as each process uses it."""
 
     @staticmethod
     def forward(_ctx: Any, values: Tensor) -> Tensor:

@@ -20,12 +20,12 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run; every process must call the methods in the same order.
+    """This process and the others of the run; every process must call the methods in the same order.
 
     Attributes:
         rank: the number of this process, from 0.
-        count: how many processes there are.
-        device: where it trains, and where values must be that `sum` and `minimum` take.
+        count: number of processes.
+        device: device that it trains on, which also holds the arguments of `sum` and `minimum`.
     """
 
     rank: int = 0
@@ -60,7 +60,7 @@ class Processes:
         return [item for part in gathered for item in part]
 
     def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors by those of the main process."""
+        """Overwrite tensors with those of the main process."""
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
@@ -85,7 +85,7 @@ class Processes:
 def joined(device: torch.device) -> Iterator[Processes]:
     """Join the processes that `torchrun` has started, until the block ends.
 
-    They communicate by NCCL on GPUs, of which each process gets its own, and by Gloo otherwise.
+    They communicate by NCCL on GPUs, one for each process, and by Gloo otherwise.
 
     Raises:
         BlvnetError: the machine has fewer GPUs than processes, a GPU number was given, or the environment

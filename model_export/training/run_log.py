@@ -1,11 +1,10 @@
-"""What a run reports: `RUN/log.jsonl`, `RUN/curves.png` drawn from it, and its progress on the terminal.
+"""Reports of a run: `RUN/log.jsonl`, `RUN/curves.png` drawn from it, and progress on the terminal.
 
-The log has one JSON object a line. `kind` is `start` (the whole configuration), `step` (`step`, `epoch`,
+The log has one JSON object per line. `kind` is `start` (the whole configuration), `step` (`step`, `epoch`,
 `loss`, `lr`, `clips_per_s`, and `waiting`, the share of the time spent waiting for data), `epoch` (`step`,
 `epoch`, `validation_loss`, `validation_top1` or, for videos with several
-labels, `validation_map`, `training_s` and `waiting_s`, the seconds that the epoch's
-steps took and those of them that were spent waiting for data, `elapsed_s`), `unreadable` (`path`, `reason`)
-or `resume` (as `start`).
+labels, `validation_map`, `training_s`, the seconds that the epoch's steps took, `waiting_s`, the part that
+was spent waiting for data, `elapsed_s`), `unreadable` (`path`, `reason`) or `resume` (as `start`).
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class RunLog:
     Args:
         run: the run's folder.
         resume_at: keep the lines up to this step, as the later steps will run again; None starts a new log.
-        enabled: False to write nothing, in all processes but the main one.
+        enabled: False to write nothing, as in all processes except the main one.
 
     Raises:
         BlvnetError: the log cannot be written.
@@ -71,9 +70,9 @@ class RunReport:
     Args:
         log: the run's log.
         reporter: the terminal.
-        config: of the run.
+        config: options of the run.
         steps_per_epoch: steps of one epoch.
-        metric: what is validated.
+        metric: metric of the validation.
     """
 
     def __init__(

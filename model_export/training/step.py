@@ -26,7 +26,7 @@ from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
 ORDER, AUGMENTATION, DROPOUT = range(3)  # purposes of derived generators
-SMALLEST_SCALE = 1.0  # of a loss in fp16; below it gradients overflow whatever they are multiplied by
+SMALLEST_SCALE = 1.0  # of a loss in fp16; gradients that still overflow here are infinite
 
 
 class TrainStep:
@@ -37,7 +37,7 @@ class TrainStep:
         listing: the training split, for labels and their symmetry.
         clip: the clip that the network gets.
         config: the options of the optimisation.
-        processes: those that train together; each gets a part of the step's clips.
+        processes: the processes that train together; each gets a part of the step's clips.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class TrainStep:
 
     @property
     def averaged(self) -> nn.Module:
-        """The network to validate and to keep: the moving average of the weights if there is one."""
+        """The network to validate and save: the moving average of the weights if there is one."""
         return self.network if self.average is None else self.average.module
 
     def _augmented(self, batch: Batch, step: int) -> tuple[list[Tensor], Tensor]:
@@ -132,7 +132,7 @@ class TrainStep:
         torch.manual_seed(derived_seed(self.config.seed, DROPOUT, step, self.processes.rank))
         weight = self.processes.sum(self._objective.weight(targets))
         loss = torch.zeros((), device=self.processes.device)
-        # As many parts in every process: each norm that is synchronised waits for the others.
+        # All processes have the same number of parts, because each synchronised norm waits for the others.
         parts = min(self.config.accumulate, fewest)
         split = zip(*(x.tensor_split(parts) for x in inputs), targets.tensor_split(parts), strict=True)
         for index, (*part, part_targets) in enumerate(split):

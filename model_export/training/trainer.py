@@ -46,7 +46,7 @@ from service.errors import BlvnetError
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended; `finished` is False if it was asked to stop. `best` is that of the metric."""
+    """The end of a run; `finished` is False if it was asked to stop, `best` is the metric's best value."""
 
     finished: bool
     step: int
@@ -62,12 +62,13 @@ class Trainer:
         model: its configuration, which goes into every checkpoint.
         train: the split to learn from.
         validation: the split to choose `best.pt` by.
-        config: the options of the optimisation; the attribute of this name says which arithmetic `auto` is.
+        config: the options of the optimisation; in the attribute of this name, the arithmetic `auto` is
+            resolved.
         run: the folder to write to.
         clip: the clip that the network gets; None for the published one.
         origin: data set and folder (plain values), for checkpoints and the log.
         reporter: shows progress.
-        processes: those that train together; None for this one alone.
+        processes: the processes that train together; None for this one alone.
 
     Raises:
         BlvnetError: the training split has fewer examples than one batch.
@@ -166,7 +167,7 @@ class Trainer:
             trained += len(batch.labels)
             lr = learning_rate(self.state.step, self.steps_per_epoch, self.config, self.state.plateau)
             loss = self.train_step(batch, self.state.step, lr)
-            self.state.step += 1  # also without a readable clip, as the step is the position in the epoch
+            self.state.step += 1  # even without a readable clip, because the step is the position in the epoch
             waited_s, waited_before_s = self.train_loader.waited_s, waited_s
             self.report.step(
                 self.state.step,
@@ -181,7 +182,7 @@ class Trainer:
             if not ended and time.monotonic() - self.saved > self.config.save_every_s:
                 self._save(LAST_FILE)
         self._report_unreadable(unreadable := self.processes.gather(unreadable))
-        # The rest of a resumed epoch may be a single bad batch of a run that has learnt from others.
+        # The rest of a resumed epoch may be a single bad batch, although the run has learnt from others.
         if self.processes.any(not trained) and (position == 0 or not self.train_step.optimizer.state):
             first = unreadable[0]
             raise BlvnetError(

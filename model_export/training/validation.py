@@ -22,14 +22,14 @@ from service.errors import BlvnetError
 
 
 class Validation:
-    """Measures a network on a split, whose examples the processes divide among themselves.
+    """Measures a network on a split, whose examples are divided among the processes.
 
     Args:
         loader: the split.
-        metric: what to measure besides the loss.
+        metric: the metric to measure in addition to the loss.
         clip: the clip that the network gets.
         config: batch size and arithmetic.
-        processes: those that train together.
+        processes: the processes that train together.
     """
 
     def __init__(

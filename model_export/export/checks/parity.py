@@ -84,7 +84,7 @@ def check_parity(
     source: str,
     precision: Precision,
 ) -> dict[str, Parity]:
-    """Compare graphs with the network on `CLIPS` clips in batches of `BATCHES`; the result is keyed by file name.
+    """Compare graphs with the network on `CLIPS` clips, in batches of `BATCHES`; keyed by file name.
 
     Raises:
         ParityError: a graph differs by more than the precision's bound.

@@ -1,8 +1,8 @@
 """The graph variant with time as a separate axis: every convolution is 3D, 1 x k x k.
 
 A TAM is then a depthwise r x 1 x 1 convolution directly on the previous result: no reshape, no transposition
-and no change of layout anywhere in the graph. OpenVINO's kernels run 2D and 3D at the same speed, and it
-saves the copies between layouts, which otherwise take a third of the time or more. onnxruntime's 3D
+and no change of layout anywhere in the graph. OpenVINO's kernels run 2D and 3D at the same speed, and the
+copies between layouts are saved, which otherwise take a third of the time or more. onnxruntime's 3D
 convolutions are slow, so it has other variants.
 """
 

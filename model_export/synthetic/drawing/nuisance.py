@@ -25,7 +25,7 @@ _NOISE_SIDE: Final = 640  # pixels of the noise bank; larger than any frame
 
 @dataclass(frozen=True)
 class Nuisance:
-    """Everything in a video but its action.
+    """Everything in a video except its action.
 
     `camera` is float64 `(frames, 2)` in units, `gain` float64 `(frames,)`. `noise` and `blur` are standard
     deviations in grey levels and in pixels, 0 for none. `behind` and `before` paint at a time in 0..1.
@@ -149,6 +149,6 @@ def _bar(rng: Rng, sprites: SpriteFactory) -> Callable[[Painter, float], None]:
 
 @cache
 def _noise_bank() -> npt.NDArray[np.float32]:
-    """White noise that frames take theirs from: to draw it for every frame would take most of the time."""
+    """White noise from which frames take parts, because drawing it for each frame takes most of the time."""
     rng = np.random.default_rng(65537)
     return rng.standard_normal((_NOISE_SIDE, _NOISE_SIDE, 3), dtype=np.float32)

@@ -33,9 +33,9 @@ def render_video(
 
     Args:
         label: one of the task's labels.
-        split: which shapes, textures, colours and hands may be shown.
+        split: determines which shapes, textures, colours and hands may be shown.
         seed: determines the video.
-        task: what the label says.
+        task: the task that the label belongs to.
         layout: the video's format; None draws one.
     """
     rng = np.random.default_rng(seed_of(task, label, split, seed))

@@ -22,7 +22,7 @@ ROUND: Final = 99  # order of shapes that look the same at any angle
 
 @dataclass(frozen=True)
 class Shape:
-    """A named outline; `order` is its rotational symmetry, the times it looks the same in a full turn."""
+    """A named outline; `order` is its rotational symmetry: how often it looks the same in a full turn."""
 
     name: str
     order: int

@@ -1,8 +1,8 @@
-"""What a small object is, whatever it does: the control, where relating moments should add nothing.
+"""Classify a small object regardless of its motion: the control task, in which relating moments adds nothing.
 
 The object has one of twelve outlines, which are stretched a little at random. All splits have the same
 outlines; textures, colours and backgrounds are those of the split's bank. The object travels, turns and
-changes its size a little at random, with the nuisance of every other task.
+changes its size a little at random, with the same nuisance as in the other tasks.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The order of four short events, which only a network that relates distant moments can tell.
 
-A video has four parts of equal length. In each the same object does one thing and returns to its place, low
-in the middle of the frame: it rises, slides aside, swells or vanishes. The label is the order of the four, so
-there are 24.
+A video has four parts of equal length. In each part the same object rises, slides aside, swells or vanishes,
+and returns to its place, low in the middle of the frame. The label is the order of the four, so there are 24
+labels.
 
 For a seed the four parts are the same frames for every label, in another order. Each part starts and ends at
-rest: what moves besides the object (camera, light, other objects) goes out and back within the part, alike in
-all four. So nothing but the order differs between labels:
+rest: everything else that changes (camera, light, other objects) also returns within the part, in the same
+    way in all four. So only the order differs between labels:
 
 - the frames that a network samples uniformly are the same set for every label, where T is a multiple of 4;
 - the pairs of frames that bLVNet fuses are the same set, where T is a multiple of 8;
@@ -42,19 +42,19 @@ LABELS: Final = tuple(", ".join(KINDS[kind] for kind in order) for order in ORDE
 MIRRORED: Final = {label: label for label in LABELS}
 REVERSED: Final = {label: ", ".join(reversed(label.split(", "))) for label in LABELS}
 
-_REST: Final = 0.06  # of a part, at least, at each of its ends
+_REST: Final = 0.06  # least share of a part that is at rest, at each end
 _REACH: Final = 0.34  # how far the object rises or slides, in units
 _SWOLLEN: Final = 2.0
 
 
 def render_events(rng: Rng, label: str, split: Split, layout: VideoFormat) -> Frames:
-    """Render the four events of a seed in the order of a label; frames that 4 does not divide are dropped."""
+    """Render the four events of a seed in the order of a label; frames beyond a multiple of 4 are dropped."""
     parts = render_parts(rng, split, layout)
     return np.concatenate([parts[kind] for kind in ORDERS[LABELS.index(label)]])
 
 
 def format_of_events(layout: VideoFormat) -> VideoFormat:
-    """The format with a keyframe at the start of each part, so that the codec carries nothing across."""
+    """The format with a keyframe at the start of each part, so that the codec carries nothing over."""
     length = layout.frames // PARTS
     return replace(layout, frames=length * PARTS, encoding=replace(layout.encoding, gop=length, b_frames=0))
 
@@ -94,7 +94,7 @@ def render_parts(rng: Rng, split: Split, layout: VideoFormat) -> Frames:
 
 @dataclass(frozen=True)
 class _Thing:
-    """An object and where it rests."""
+    """An object and its resting place."""
 
     look: Sprite
     size: float
@@ -113,7 +113,7 @@ def course(rng: Rng, time: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def event(kind: str, thing: _Thing, side: float) -> Paint:
-    """What the object does in a part; its phase is how far it has gone, and `side` is where it slides to."""
+    """The object's event in a part; its phase is how far it has gone, and `side` is where it slides to."""
 
     def paint(painter: Painter, far: float) -> None:
         x = thing.x + (side * _REACH * far if kind == "slide" else 0.0)

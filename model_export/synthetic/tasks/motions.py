@@ -1,8 +1,8 @@
 """The motions of `labels`, in the first data set (`render_simple`) and in a harder one (`render_hard`).
 
 Harder means: the motion takes as little as half of the video, objects are smaller, the camera travels, other
-objects cross the frame, the light changes or flashes, and in a third of the videos a hand takes the place of
-the object.
+objects cross the frame, the light changes or flashes, and in a third of the videos a hand replaces the
+object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from model_export.synthetic.timing import MotionTiming, draw_timing
 
 _FARTHEST: Final = 0.16  # largest displacement of the travelling camera, in units
 _HAND: Final = 0.35  # share of objects that are hands
-_SHORTEST: Final = 0.5  # of the video, that a motion takes
+_SHORTEST: Final = 0.5  # smallest share of the video that a motion takes
 
 
 def render_simple(rng: Rng, label: str, split: Split, layout: VideoFormat) -> Frames:
@@ -62,12 +62,12 @@ def _directed(rng: Rng, label: str, frames: Frames) -> Frames:
 
 
 class _SpritesAndHands(SpriteFactory):
-    """Sprites of which some are hands, which reach in from any side; half of these point."""
+    """Sprites, some of them hands that reach in from any side; half of the hands point."""
 
     def thing(self, size: float, shape: Shape | None = None, colour: Colour | None = None) -> Sprite:
         if shape is not None or self.rng.random() >= _HAND:
             return super().thing(size, shape, colour)
-        larger = self.rng.uniform(1.0, 2.2)  # with its arm, of which only a part is in the frame
+        larger = self.rng.uniform(1.0, 2.2)  # with its arm, which is only partly in the frame
         hand = self.hand(size * larger, pointing=self.rng.random() < 0.5)
         return replace(hand, side=hand.side / larger)
 
@@ -105,7 +105,7 @@ def with_hard_nuisance(rng: Rng, sprites: SpriteFactory, nuisance: Nuisance) -> 
 def draw_crossing(
     rng: Rng, sprites: SpriteFactory
 ) -> tuple[Sprite, float, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """A small object with its size, and where it starts and stops: half of the frame apart, or nearer."""
+    """A small object with its size, and where it starts and stops, at most half of the frame apart."""
     size = rng.uniform(0.06, 0.14)
     look = sprites.thing(size, sprites.shape(), sprites.colour(keep=False))
     start = rng.uniform(-0.6, 0.6, size=2)

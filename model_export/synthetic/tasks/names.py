@@ -1,4 +1,4 @@
-"""The names of the tasks, which need neither OpenCV nor numpy."""
+"""The names of the tasks, importable without OpenCV and numpy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Task(StrEnum):
-    """What the label of a generated video says."""
+    """The task that a generated video belongs to, which defines its label."""
 
     SIMPLE = "simple"  # which of 22 motions, under easy conditions
     MOTIONS = "motions"  # the same motions, under hard conditions

@@ -25,8 +25,8 @@ class TaskSpec:
         mirrored: the label of a video of each label with its frames flipped left to right.
         reversed: the label of a video of each label with its frames in reverse order.
         render: renders a video of a label, from a generator, for a split and a format.
-        fit: changes a drawn format to one that the task can fill.
-        look: the label whose seed a video uses; labels with the same one show the same things for a seed.
+        fit: adapts a drawn format to the task.
+        look: the label whose seed a video uses; labels with the same `look` show the same scene for a seed.
     """
 
     labels: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What the renderers of all tasks share: frames painted one by one, and flips that keep the label."""
+"""Parts that the renderers of all tasks share: painting frame by frame, and flips that keep the label."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def paint_frames(
 def flipped_at_random(
     rng: Rng, label: str, frames: Frames, mirrored: Mapping[str, str], backwards: Mapping[str, str]
 ) -> Frames:
-    """Reverse and mirror the frames at random, as far as that does not change the label.
+    """Reverse and mirror the frames at random, where that does not change the label.
 
-    This makes the tables of mirrored and reversed labels exact in distribution, whatever a motion draws.
+    This makes the tables of mirrored and reversed labels exact in distribution for any motion.
     """
     flips = [(reverse, mirror) for reverse in (False, True) for mirror in (False, True)]
 

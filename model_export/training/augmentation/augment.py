@@ -1,8 +1,8 @@
 """Random augmentation of whole batches in torch: one draw for each clip, the same for its frames and inputs.
 
-Spatial changes are computed in coordinates from -1 to 1, so a small and a large input of a clip change alike.
-A clip is reversed before its inputs take their even and odd frames: frame k becomes frame T-1-k, so the input
-of the even frames then shows frames that had odd positions.
+Spatial changes are computed in coordinates from -1 to 1, so a small and a large input of a clip change in the
+same way. A clip is reversed before its inputs take their even and odd frames: frame k becomes frame T-1-k, so
+the input of the even frames then shows frames that had odd positions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def augment(
         batch: all T frames of n clips for each input, and `rows`, which of the clips of the step they are.
         inputs: which of the T frames each input takes.
         symmetry: the labels of mirrored and reversed clips.
-        strength: how much to change.
+        strength: strengths of the changes.
         generator: on the CPU; its state determines every draw.
         count: the clips of the step. Draws are made for all of them, so a clip is changed in the same way
             whichever process it is in, and whether or not others can be read; only noise depends on that.
@@ -79,7 +79,7 @@ def augment(
 
 
 def plain_inputs(frames: Sequence[Tensor], inputs: Sequence[InputSpec]) -> list[Tensor]:
-    """Return what `augment` returns, but unchanged: for validation."""
+    """Return inputs and labels in the form of `augment`, but unchanged, for validation."""
     total = frames[0].shape[1]
     return [to_pixels(clips[:, spec.of(total)]) for clips, spec in zip(frames, inputs, strict=True)]
 
@@ -145,7 +145,7 @@ def _choose(labels: Tensor, table: tuple[int | None, ...], drawn: Tensor) -> tup
 def _draw_affine(count: int, strength: Augmentation, generator: torch.Generator) -> Tensor:
     """Draw affine maps `(N, 2, 3)`: zoom and shift for some clips, the identity for the others.
 
-    Resampling blurs a little. The clips that stay as they are keep the network used to frames as served.
+    Resampling blurs a little. The unchanged clips keep the network used to frames as served.
     """
     moved = (torch.rand(count, generator=generator) < strength.geometry).float()
     zoom = 1 + moved * strength.zoom * _uniform(count, generator)

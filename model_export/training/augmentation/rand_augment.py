@@ -36,7 +36,7 @@ def rand_augment(
         inputs: for each input float32 `(n, T_branch, 3, S, S)` in 0..1.
         rows: which of the clips of the step these are, int64 `(n,)`.
         count: the clips of the step, for which operations are drawn.
-        operations: how many for each clip.
+        operations: number of operations for each clip.
         magnitude: 0 to `MAX_MAGNITUDE`.
         generator: on the CPU.
     """

@@ -36,10 +36,10 @@ class Draw:
     """One clip of an example.
 
     Attributes:
-        index: of the example.
-        phase: the temporal offset, of those that the source has.
-        crop: the crop, of those that the source has.
-        seed: of any other random choice.
+        index: index of the example.
+        phase: number of the temporal offset, among those of the source.
+        crop: number of the crop, among those of the source.
+        seed: seed of all other random choices.
     """
 
     index: int
@@ -56,7 +56,7 @@ class Batch:
         frames: for each input uint8 `(N, T, size, size, 3)`.
         labels: int64 `(N,)`; or `(N, C)` of zeros and ones for videos with several labels.
         rows: int64 `(N,)`, the positions of the clips among the draws of the batch.
-        unreadable: examples that were drawn and could not be read; the batch is without them.
+        unreadable: examples that were drawn and could not be read; they are not in the batch.
     """
 
     frames: tuple[Tensor, ...]
@@ -78,7 +78,7 @@ class ClipSource(Protocol):
     """Loads the clips of a split; a `Draw` may have any of `phases` offsets and `crops` crops.
 
     `together` consecutive examples share a batch and a phase. It is 1, except for generated clips that differ
-    in nothing but the order of their frames: side by side, all that they share cancels in the gradient.
+    only in the order of their frames: in one batch, everything that they share cancels in the gradient.
     """
 
     phases: int
@@ -193,7 +193,7 @@ def plain_draws(source: ClipSource, batch_size: int) -> list[list[Draw]]:
 
 
 class BatchLoader:
-    """Loads batches of a split in worker processes, which live as long as the loader.
+    """Loads batches of a split in worker processes, which run until the loader is discarded.
 
     Args:
         data: the split.
@@ -201,7 +201,7 @@ class BatchLoader:
         pinned: whether batches are in pinned memory, for a GPU.
 
     Attributes:
-        source: of the clips.
+        source: source of the clips.
         waited_s: seconds that callers have waited for batches.
     """
 
@@ -218,7 +218,7 @@ class BatchLoader:
             persistent_workers=workers > 0,
             pin_memory=pinned,
             collate_fn=_collate,
-            # Without a generator of its own it draws from the global one, and a resumed run differs.
+            # Without its own generator it draws from the global one, and a resumed run differs.
             generator=torch.Generator().manual_seed(0),
             worker_init_fn=_prepare_worker,
             multiprocessing_context="forkserver" if workers else None,
@@ -247,7 +247,7 @@ class BatchLoader:
 def _prepare_worker(_worker: int) -> None:
     """Leave Ctrl-C, which reaches every process of the terminal, to the training process; end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # By default a batch that cannot be sent, as /dev/shm is full, is dropped, and waited for without end.
+    # By default a batch that cannot be sent because /dev/shm is full is dropped, and waited for forever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
     threading.Thread(target=_end_with_training_process, daemon=True).start()
 
@@ -259,7 +259,8 @@ def _end_worker(_error: Exception, _batch: object) -> None:
 def _end_with_training_process() -> None:
     """Exit when the training process has been killed.
 
-    torch watches the parent process for that, which is the fork server here: it lives as long as its workers.
+    torch watches the parent process for that, but here it is the fork server, which runs as long as its
+    workers.
     """
     training_process = multiprocessing.parent_process()
     assert training_process is not None

@@ -5,8 +5,8 @@
 
 DIGEST covers the list of files, their sizes and modification times, and the clip specification, so the cache
 of other data or other sizes is never used. For a folder of pictures the folder's own modification time
-counts, which changes when a picture is added or removed. A cache is built in a folder beside its own and
-renamed.
+counts, which changes when a picture is added or removed. A cache is built in a folder next to its final one,
+which is then renamed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class FrameCache:
 
 
 def all_frames(spec: ClipSpec) -> ClipSpec:
-    """Return `spec` with all T frames for every input, which playing a clip backwards needs."""
+    """Return `spec` with all T frames for every input, which are needed to play a clip backwards."""
     return replace(spec, inputs=tuple(replace(item, frames=Frames.ALL) for item in spec.inputs))
 
 

@@ -28,7 +28,7 @@ SIZES = tuple((x, y) for i, x in enumerate(SCALES) for j, y in enumerate(SCALES)
 POSITIONS = tuple((x, y) for x in (0, 2, 4) for y in (0, 2, 4)) + tuple(
     (x, y) for x in (1, 3) for y in (1, 3)
 )
-FRAMES, CROP = range(2)  # purposes of the generators of a seed
+FRAMES, CROP = range(2)  # purposes of the generators derived from a seed
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class RandomViewPlan(ViewPlan):
     """Chooses the frames or the crop of one clip, or both; the rest is as in `ViewPlan`.
 
     Attributes:
-        offsets: how frames are chosen.
-        crop: how the crop is chosen.
+        offsets: method of choosing frames.
+        crop: method of choosing the crop.
         seed: determines both for a video.
     """
 
