@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME...]`: run the named benchmarks, or all of them, one after the other.
+"""`python -m benchmarks [NAME...]`: run the named benchmarks, or all of them, in turn.
 
 `python -m benchmarks.NAME --help` lists the options of one. Each runs in its own process, so that no
 benchmark warms up or slows down the next.
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent
 GPU_ONLY = {"inference_gpu"}
 HOURS = {"study"}  # runs only if it is named
 NEEDS_DATA = {"teach"}  # `python -m benchmarks.teach DATA`
-NEEDS_IMAGE = {"memory_limit"}  # of the service, which `make up` builds
+NEEDS_IMAGE = {"memory_limit"}  # the service's image, which `make up` builds
 
 
 def names() -> list[str]:
@@ -32,7 +32,7 @@ def names() -> list[str]:
 
 
 def _possible() -> set[str]:
-    """Those that run when none is named."""
+    """The benchmarks that run if none is named."""
     return (
         set(names()) - HOURS - NEEDS_DATA - NEEDS_IMAGE - (set() if shutil.which("nvidia-smi") else GPU_ONLY)
     )

@@ -38,7 +38,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = report.RESULTS,
 ) -> None:
     """Classify a bucket with two kills, and count the rows."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise it logs a line for each request
     server = ThreadedMotoServer(port=0)
     server.start()
     try:
@@ -103,7 +103,7 @@ def watched(driver: subprocess.Popen[bytes]) -> list[int]:
                 root = psutil.Process(driver.pid)
                 family = [root, *root.children(recursive=True)]
                 sizes.append(sum(process.memory_full_info().pss for process in family))
-            except psutil.Error:  # a process has ended in between
+            except psutil.Error:  # a process has ended in the meantime
                 continue
             time.sleep(0.2)
 

@@ -1,11 +1,11 @@
-"""Exhausts one resource of a running service after another and measures how it recovers.
+"""Exhausts the resources of a running service in turn and measures how it recovers.
 
     python -m benchmarks.chaos
 
-Clients post valid videos to a real service all the time. One after the other, file descriptors, memory, the
-disk for temporary files, and decode processes become unavailable for some seconds. During a fault the service
-may reject requests. After it, the same process must be ready and answer valid videos again within ten
-seconds, and hold the same resources as before. The exit status is 1 if it does not.
+Clients post valid videos to a real service continuously. In turn, file descriptors, memory, the disk for
+temporary files and decode processes become unavailable for some seconds. During a fault the service may
+reject requests. After it, the same process must be ready and answer valid videos again within ten seconds,
+and hold the same resources as before. Otherwise the exit status is 1.
 """
 
 from __future__ import annotations
@@ -55,9 +55,11 @@ class FaultOutcome:
 
     Attributes:
         fault: the exhausted resource.
-        during: answers during the fault, by status and problem code.
-        ready_s: seconds from its end until `/readyz` returned 200; None if it did not within the limit.
-        recovered_s: seconds from its end until several valid videos in a row were answered; None as above.
+        during: number of answers during the fault, by status and problem code.
+        ready_s: seconds from the end of the fault until `/readyz` returned 200; None if it did not within the
+            limit.
+        recovered_s: seconds from the end of the fault until several valid videos in a row were answered; None
+            as above.
         before: resources of the idle service before the fault.
         after: resources of the idle service after recovery.
     """
@@ -133,7 +135,7 @@ async def run(
     disk: Path,
     rate: float,
 ) -> list[FaultOutcome]:
-    """Inject the faults one after the other; the load runs during each of them."""
+    """Inject the faults in turn; the load runs during each fault."""
     outcomes = []
     with counting("faults", len(faults)) as tick:
         for fault in faults:
@@ -189,7 +191,7 @@ async def recovery(url: str, video: bytes, since: float) -> tuple[float | None, 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A folder on a small file system of its own, or a plain folder where mounting is not permitted."""
+    """A folder on its own small file system, or a plain folder if mounting is not permitted."""
     folder.mkdir()
     mounted = (
         os.geteuid() == 0
@@ -236,7 +238,7 @@ def no_memory(pid: int, _disk: Path) -> Iterator[None]:
 
 @contextmanager
 def full_disk(pid: int, disk: Path) -> Iterator[None]:
-    """Fill the disk for temporary files; without a disk of its own, forbid the service to write files."""
+    """Fill the disk for temporary files; without such a disk, forbid the service to write files."""
     if not disk.is_mount():
         with limited(pid, resource.RLIMIT_FSIZE, 0):
             yield

@@ -3,7 +3,7 @@
     python -m benchmarks.evaluation_memory
 
 A network with random weights, as memory does not depend on them, scores two drawn videos with the views of a
-published protocol, ten clips and three crops. Each case runs in a process of its own.
+published protocol, ten clips and three crops. Each case runs in its own process.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main(
 
 
 def write_videos(data: Path) -> None:
-    """Two videos of noise that moves, in folders named after their labels."""
+    """Write two videos of moving noise, in folders named after their labels."""
     for index, label in enumerate(LABELS):
         folder = data / "val" / label
         folder.mkdir(parents=True)

@@ -1,10 +1,10 @@
-"""A video of hours through `/v1/timeline` and as a job: memory must not grow with its length.
+"""A video of several hours, posted to `/v1/timeline` and as a job: memory must not grow with its length.
 
     python -m benchmarks.long_video
 
 The video is generated: a few seconds are encoded once, and their packets are written again and again. While
 each request runs, the memory of all processes of the service is sampled. The exit status is 1 if a result is
-incomplete, or the second half of a run takes notably more memory than the first.
+incomplete, or if the second half of a run takes notably more memory than the first.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def job(url: str, video: Path) -> dict[str, Any]:
 
 
 def memory(samples: list[int]) -> dict[str, float]:
-    """Peak, and how much more the second half of a run takes than the first, in MB."""
+    """Peak memory, and the growth from the first half of a run to the second, in MB."""
     half = len(samples) // 2
     medians = [statistics.median(part) if part else 0.0 for part in (samples[:half], samples[half:])]
     return {

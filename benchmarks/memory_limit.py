@@ -43,7 +43,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, help="Duration for each limit.")] = 30.0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = report.RESULTS,
 ) -> None:
-    """Measure how containers with little memory answer."""
+    """Measure the answers of containers with little memory."""
     with tempfile.TemporaryDirectory() as folder:
         large = videos.make(LARGE, Path(folder)).read_bytes()
     runs = []
@@ -89,14 +89,14 @@ def container(program: str, image: str, memory: str) -> Iterator[tuple[str, http
 
 
 def inspect(program: str, name: str) -> dict[str, Any]:
-    """What the program knows of a container."""
+    """The output of the program's `inspect` for a container."""
     printed = subprocess.run([program, "inspect", name], check=True, capture_output=True, text=True).stdout
     [found] = json.loads(printed)
     return dict(found)
 
 
 def load(http: httpx.Client, large: bytes, callers: int, seconds: float) -> dict[str, dict[str, int]]:
-    """Post videos and ask for `/healthz` for some seconds; answers by status, for each kind of request."""
+    """Post videos and request `/healthz` for some seconds; return the answers by status for each kind."""
     end = time.monotonic() + seconds
 
     def repeat(method: str, path: str, body: bytes | None) -> Counter[str]:
@@ -118,7 +118,7 @@ def load(http: httpx.Client, large: bytes, callers: int, seconds: float) -> dict
 
 
 def killed_workers(http: httpx.Client) -> int:
-    """How many decode workers the kernel has killed."""
+    """Number of decode workers that the kernel has killed."""
     return sum(
         int(sample.value)
         for family in text_string_to_metric_families(http.get("/metrics").text)

@@ -46,7 +46,7 @@ MB = 1e6
 CORRECT = "correct"
 UNLOAD_LIMIT_S = 60.0
 POLL_S = 0.02
-PAUSE_S = 0.5  # between two swaps
+PAUSE_S = 0.5  # pause between two swaps
 
 
 @dataclass

@@ -148,7 +148,7 @@ def _latency(models: Path, base: str, requests: int) -> dict[str, float]:
         for number, (name, taken) in itertools.product(range(requests + 10), times.items()):
             start = time.perf_counter()
             serving.classify(client, clip, model=name)
-            if number >= 10:  # after the first ones, which warm up
+            if number >= 10:  # without the first ones, which warm up
                 taken.append((time.perf_counter() - start) * 1e3)
     more = [taught - plain for plain, taught in zip(times[base], times["head0"], strict=True)]
     return {

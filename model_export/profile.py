@@ -1,9 +1,9 @@
 """The costs of a network: parameters, multiply-accumulates and activation memory, stage by stage.
 
-The network is called on torch's `meta` device, where tensors have shapes but no values. A meter
-around every operation adds up the multiply-accumulates of convolutions and matrix products, and follows the
-bytes of all live tensors. So the figures are those of the training code, in eager PyTorch and float32,
-without the workspaces inside an operation, the parameters and their gradients.
+The network is called on torch's `meta` device, where tensors have shapes but no values. A meter around every
+operation adds up the multiply-accumulates of convolutions and matrix products, and follows the bytes of all
+live tensors. So the figures are those of the training code, in eager PyTorch and float32, without the
+workspaces inside an operation, the parameters and their gradients.
 
 - One multiply-accumulate counts once. The taps of a TAM count as convolutions, in their folded form.
 - `activation_bytes`: the most bytes alive at once in a forward pass without gradients, the input included.

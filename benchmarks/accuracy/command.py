@@ -7,7 +7,7 @@ The videos belong to the test split, whose shapes and textures do not occur in t
 seed. The same videos are posted to an int8 package that is made from the model, so that the effect of
 quantization is measured on videos that neither training nor calibration has used. Finally every video of a
 motion that has an opposite is reversed, encoded and posted again. The service must now return the opposite
-label, which a network that ignores the order of frames cannot do.
+label, which a network that ignores the order of frames does not do.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NAME = "accuracy"
 CLIPS = 2420  # 110 per label; one clip is 0.04 points of top-1
 SEED = 190_200_869  # not used by any training command of the project
 CALIBRATION_SPLIT: Split = "val"
-CALIBRATION_SEED = 1  # of the bundled model's training; its weights were selected on this split
+CALIBRATION_SEED = 1  # seed of the bundled model's training; its weights were selected on this split
 REVERSED_CRF = 18  # visually close to the original, so that the motion is tested and not the codec
 STAGES = ("receive", "decode", "queue", "inference", "total")
 

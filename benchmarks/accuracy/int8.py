@@ -1,8 +1,7 @@
 """Makes an int8 package from a float package and compares the answers of both.
 
-This needs no checkpoint: the float package's graph for OpenVINO is the one that `blvnet export --precision
-    int8`
-quantizes, so the same quantizer and the same videos give the same int8 graph.
+This needs no checkpoint: `blvnet export --precision int8` quantizes the same graph, the one that the float
+package has for OpenVINO, so the same quantizer and the same videos give the same int8 graph.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from model_export.export.precision import BOUNDS, CALIBRATION_CLIPS, LIMITS, Pre
 from model_export.progress import ProgressReporter
 from service.packages.manifest import GRAPH_FILE, read_manifest, sha256_of, write_manifest
 
-ENGINE = "openvino"  # whose graph is rounded
+ENGINE = "openvino"  # its graph is rounded
 
 
 def write_int8(package: Path, clips: Path, models: Path, say: Callable[[str], None]) -> str:

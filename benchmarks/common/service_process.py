@@ -106,7 +106,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], deadline: floa
 
 
 def ready(http: httpx.Client, path: str = "/readyz") -> bool:
-    """Whether the service, or another one with a route for it, is ready."""
+    """Whether the service is ready, or another server with a readiness route."""
     try:
         return http.get(path).status_code == httpx.codes.OK
     except httpx.TransportError:

@@ -1,8 +1,8 @@
 """Benchmark of decoding: from a video file to the sampled frames, this project and other libraries.
 
-Each library runs in its own process, and rounds are interleaved, so that load on the machine affects all
-alike. Each must return the right frames; ours must also match a full decode pixel by pixel. The videos are
-made on the first run, which takes minutes, and kept; `--folder` measures the videos of a folder instead.
+Each library runs in its own process, and rounds are interleaved, so that load on the machine affects all of
+them equally. Each must return the right frames; ours must also match a full decode pixel by pixel. The videos
+are made on the first run, which takes minutes, and kept; `--folder` measures the videos of a folder instead.
 Libraries that are not installed are reported as missing: `pip install -e '.[bench]'` installs those on PyPI;
 torchcodec also needs FFmpeg's shared libraries.
 """

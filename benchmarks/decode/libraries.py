@@ -36,8 +36,9 @@ SPEC = ClipSpec(
 )
 OURS = "ours"
 THUMBNAIL = 28
-# How libraries may differ in the mean grey level of a thumbnail: from the frame itself, because they convert
-# and scale in other ways; and between frames that look the same, where any of them counts as right.
+# Largest differences in the mean grey level of a thumbnail: between a library's frame and the true one,
+# because libraries convert and scale differently; and between frames that look the same, any of which counts
+# as right.
 MAX_DIFFERENCE = 12.0
 TIE = 0.25
 
@@ -208,7 +209,7 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def shown_number(image: NDArray[np.uint8], thumbnails: NDArray[np.float32], expected: int) -> int:
-    """Return the number of the frame that an image shows, `expected` if that looks as similar; -1 if none."""
+    """Return the number of the frame that an image shows; `expected` if that is as similar, -1 if none is."""
     differences = np.abs(thumbnails - thumbnail(image)).mean(axis=(1, 2))
     nearest = int(differences.argmin())
     if differences[expected] <= differences[nearest] + TIE:

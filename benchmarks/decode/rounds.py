@@ -28,7 +28,7 @@ Results = dict[str, dict[str, Any]]
 
 
 def check_pixels(path: Path) -> tuple[DecodedVideo, bool]:
-    """Decode a video with this project. Return it and whether each pixel is that of a full decode."""
+    """Decode a video with this project. Return it and whether every pixel equals that of a full decode."""
     planned = decode_video(path, SPEC, LIMITS, threads=usable_cores())
     views = Views(SPEC, planned.indices, crops=1)
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
 """Makes the videos that the decode benchmark times. Each frame carries its number.
 
 The picture is a texture of several scales that drifts and shakes, with moving objects and sensor noise, so
-that bitrates, motion vectors and residuals resemble filmed video and not a test card. H.264 and HEVC have
+that bitrates, motion vectors and residuals resemble filmed video instead of a test card. H.264 and HEVC have
 one slice per picture, as phones and websites write them.
 """
 
@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 MARGIN = 160  # largest distance of the camera from the centre, in pixels
-BITS = 16  # of a frame number, as four rows of four cells
+BITS = 16  # of a frame number, drawn as four rows of four cells
 NOISE_TILES = 8
 NOISE = 2.5  # standard deviation, of 255
 

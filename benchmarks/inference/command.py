@@ -3,12 +3,12 @@
     python -m benchmarks.inference [--networks NAME ...] [--full | --quick] [--compiled] [--missing]
 
 Networks have random weights (`benchmarks.inference.plain`), as speed does not depend on them. For each
-network these are compared: its plain form (`model_export.networks.unfolded`) in eager PyTorch, by
+network, the benchmark compares its plain form (`model_export.networks.unfolded`) in eager PyTorch, by
 `torch.compile`, and in onnxruntime as torch's exporter writes it; and packages as `blvnet export` writes
-them, in every precision, on every installed engine. All run in turns (`service.bench.measurement`), and with
-them the machine's matrix product.
+them, in every precision, on every installed engine. All of them, and the machine's matrix product, take turns
+(`service.bench.measurement`).
 
-Results are written after each network, so a run that was interrupted is carried on with `--missing`.
+Results are written after each network, so `--missing` continues an interrupted run.
 """
 
 from __future__ import annotations

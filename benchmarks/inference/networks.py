@@ -53,7 +53,7 @@ EAGER, COMPILED, PLAIN = (
 GPU_PROVIDERS = ("cuda", "tensorrt")
 GPU_PRODUCT_SIZE = 8192  # 1.1 TFLOP, which takes tens of milliseconds
 CLIPS = 6  # calibration videos; random weights need no more
-# Random weights have no accuracy that int8 could lose.
+# With random weights, int8 has no accuracy to lose.
 ANY_ACCURACY = AccuracyLimits(max_drop=100, min_agreement=0)
 
 Say = Callable[[str], None]
@@ -156,7 +156,7 @@ def gpu_workloads(prepared: Prepared, threads: int, batches: Sequence[int]) -> l
             "arithmetic": TorchArithmetic(CUDA, dtype),
         }
         found.append(workload(f"{EAGER}, {label}", "benchmarks.inference.plain:load_eager", options))
-    # Compiling takes a minute, so only the faster arithmetic is compiled, which is the last one.
+    # Compiling takes a minute, so only the last arithmetic, the fastest, is compiled.
     options |= {"cache": prepared.checkpoint.parent}
     found.append(workload(f"{COMPILED}, {label}", "benchmarks.inference.plain:load_compiled", options))
     options = {"graph": prepared.plain, "provider": CUDA, "threads": threads}

@@ -1,1 +1,1 @@
-"""How the service scales: a simulation of replicas, checked against real ones, and plans made with it."""
+"""How the service scales: a simulation of replicas, checked against real ones, and plans based on it."""

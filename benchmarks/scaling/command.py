@@ -27,14 +27,14 @@ from service.machine.cores import usable_cores
 
 NAME = "scaling"
 COUNTS = (1, 2, 4)
-# Of what the cores could do: comfortable, busy, and too much.
+# Offered loads as multiples of the cores' capacity: comfortable, busy, and too high.
 LOADS = (0.5, 0.8, 1.6)
 DAY_S = 86_400
-# A day's clips do not arrive evenly: the busiest hour has this multiple of the mean.
+# Clips do not arrive evenly over a day: the busiest hour has this multiple of the mean.
 PEAK = 2.5
 # Share of a replica's capacity that a plan uses, so that bursts are not refused.
 UTILISATION = 0.7
-# Plans of the page: a million clips a day, and a thousand a second.
+# Plans on the page: a million clips per day, and a thousand per second.
 PLANNED_PEAKS = (1e6 / DAY_S * PEAK, 1000.0)
 PLANNED_CORES = 8
 START, END = "<!-- written by python -m benchmarks.scaling measure -->", "<!-- end -->"
@@ -103,7 +103,7 @@ def plan(
     cores: Annotated[int, typer.Option(min=1, help="Cores of a replica.")] = 4,
     results: Annotated[Path, typer.Option(help="Folder with the results of `measure`.")] = report.RESULTS,
 ) -> None:
-    """Say how many replicas a load needs, and simulate a minute of it."""
+    """Print the number of replicas that a load needs, and simulate a minute of it."""
     if (rate is None) == (per_day is None):
         raise typer.BadParameter("give either --rate or --per-day")
     peak = rate if rate is not None else (per_day or 0) / DAY_S * PEAK
@@ -116,7 +116,7 @@ def plan(
 
 
 def plan_text(facts: dict[str, Any], peak: float, cores: int) -> str:
-    """Replicas for a peak of clips per second, and what a simulation says of them."""
+    """Number of replicas for a peak of clips per second, and the figures of a simulation with them."""
     times = StageTimes(**facts["times"])
     settings = ReplicaSettings(decode_workers=cores, inference_threads=cores, burst=8 * cores)
     count = math.ceil(peak / (capacity_per_s(times, settings, 1, cores) * UTILISATION))
@@ -132,7 +132,7 @@ at the peak    {described(fixed)}"""
 
 
 def capacity_per_s(times: StageTimes, settings: ReplicaSettings, replicas: int, cores: int) -> float:
-    """The highest rate of replicas on one machine: that of the busiest stage, or of the cores."""
+    """The highest rate of replicas on one machine, limited by the busiest stage or by the cores."""
     stages = (
         (times.http_s, 1),
         (times.decode_s, settings.decode_workers),

@@ -1,4 +1,4 @@
-"""Measures real replicas on this machine: what a clip costs, and what several replicas do under load."""
+"""Measures real replicas on this machine: the cost of a clip, and the behaviour of replicas under load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WARM_UP_POSTS = 5
 
 @dataclass(frozen=True)
 class ReplicaFacts:
-    """One idle replica: what a clip costs it, its start, and its memory after the clips."""
+    """One idle replica: its cost of a clip, its start time, and its memory after the clips."""
 
     times: StageTimes
     start_s: float
@@ -33,7 +33,7 @@ class ReplicaFacts:
 
 
 def single(clip: bytes) -> ReplicaFacts:
-    """Post a clip again and again to one replica, one at a time."""
+    """Post a clip repeatedly to one replica, one request at a time."""
     with serving.service(environment=SETTINGS) as service, serving.client(service.url) as http:
         for _ in range(WARM_UP_POSTS):
             serving.classify(http, clip)
@@ -43,7 +43,7 @@ def single(clip: bytes) -> ReplicaFacts:
             timing = serving.classify(http, clip)["timing_ms"]
             total_s = time.monotonic() - began
             decode_s, inference_s = timing["decode"] / MS, timing["inference"] / MS
-            # The client shares the connection's cost; a load balancer would cost about as much.
+            # The client bears a part of the connection's cost; a load balancer would cost about as much.
             rows.append((max(0.0, total_s - decode_s - inference_s), decode_s, inference_s))
         http_s, decode_s, inference_s = (statistics.median(column) for column in zip(*rows, strict=True))
         totals = [sum(row) for row in rows]

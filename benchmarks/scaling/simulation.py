@@ -4,7 +4,7 @@
                           └──> refused
 
 Admission control is the service's own code, which runs on the clock of the simulation. Every stage needs a
-core of the machine besides its place, so replicas on one machine compete for its cores.
+core of the machine in addition to its slot, so replicas on one machine compete for cores.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from service.errors import Overloaded
 from service.pipeline.limits.admission import Admission
 
 MODEL = "model"
-# The kernel lets the event loop run soon, because it mostly waits; the others use whole time slices.
+# The kernel schedules the event loop quickly, because it mostly waits; the other stages use whole time
+# slices.
 SOON, LATER = 0, 1
-# The rule of Kubernetes' HorizontalPodAutoscaler: its period, tolerance, how long it waits to scale down, and
-# that it adds at most as many replicas as there are in one period, or four.
+# The rule of Kubernetes' HorizontalPodAutoscaler: its period, tolerance and delay before scaling down. In one
+# period it adds at most as many replicas as exist, or four.
 SYNC_S = 15.0
 ADDED_AT_LEAST = 4
 TOLERANCE = 0.1
@@ -73,7 +74,7 @@ class Autoscaler:
 
 @dataclass
 class Outcome:
-    """What happened to the requests.
+    """The outcome of the requests.
 
     Attributes:
         seconds: simulated time.
@@ -124,13 +125,13 @@ class Simulation:
     """Replicas that answer requests.
 
     Args:
-        times: what a clip costs.
-        settings: of each replica.
+        times: cost of a clip.
+        settings: settings of each replica.
         replicas: number of replicas at the start.
         cores: cores of each machine.
         shared: whether all replicas run on one machine, or each on its own.
         autoscaler: changes the number of replicas; None keeps it.
-        seed: for the service times.
+        seed: seed of the service times.
     """
 
     def __init__(
@@ -221,7 +222,7 @@ class Simulation:
                     starting += 1
                     self._env.process(self._start(rule.start_s, outcome))
             elif (highest := max(count for _, count in wanted_then)) < present:
-                del self._replicas[highest:]  # they finish what they have
+                del self._replicas[highest:]  # they finish the requests that they have
                 outcome.replicas.append((self._env.now, len(self._replicas)))
             starting = max(0, starting - (len(self._replicas) - present))
 

@@ -3,9 +3,9 @@
     python -m benchmarks.serving_race [--quick] [--only NAME ...]
 
 The peers (`benchmarks/serving_race/peers`) are plain FastAPI with one process and with two, LitServe and
-mosec, set up as their documentation advises. Every server is started afresh for every measurement, they
-take turns, and only one runs at a time. The peers get an environment of their own, made on the first run
-like the package and the clips, and kept in the cache folder.
+mosec, set up as their documentation advises. Every server is started afresh for every measurement. The
+servers take turns, and only one runs at a time. The peers have their own environment, which is made on the
+first run like the package and the clips, and kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def choose(everybody: Sequence[Server], only: Sequence[str] | None) -> list[Serv
 
 
 def prepare(package: Path | None, python: Path | None, cache: Path, say: Callable[[str], object]) -> Setup:
-    """Make what is not there yet, and ask our service what should come out."""
+    """Create the files that are missing, and get the expected answers from our service."""
     cache.mkdir(parents=True, exist_ok=True)
     folder = package_in(package) if package else made_package(cache, say)
     python = python or servers.environment(cache, say)
@@ -256,7 +256,7 @@ class Race:
         figures: dict[str, list[dict[str, Any]]],
         measured: Callable[[Server], dict[str, Any]],
     ) -> None:
-        """Measure a server; skip it from then on if it fails."""
+        """Measure a server; if it fails, skip it in later measurements."""
         self.step(f"{what}: {server.name}")
         if server.name in self.document["absent"]:
             return

@@ -23,11 +23,11 @@ from benchmarks.serving_race.goals import SCENARIOS, SIXTEEN
 from benchmarks.serving_race.load import MS
 from benchmarks.serving_race.servers import PeerFailed, Running, Server, peer_environment, running
 
-ALONE_POSTS_S = 1.5  # of a single caller before an overload
-LONE_S = 3.0  # of a single caller after an overload
+ALONE_POSTS_S = 1.5  # duration of a single caller's posts before an overload
+LONE_S = 3.0  # duration of a single caller's posts after an overload
 SETTLED_S = 1.0  # before memory is read
 WARM_CALLERS = 4
-CARRIED_S = 6.0  # of the closed loops before and after an overload
+CARRIED_S = 6.0  # duration of the closed loops before and after an overload
 TOP = 100  # labels of an expected answer
 
 

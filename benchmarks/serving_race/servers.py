@@ -25,7 +25,7 @@ START_LIMIT_S = 60.0
 STOP_LIMIT_S = 5.0
 POLL_S = 0.005
 WORKERS = 2
-LIMITED = ", limit"  # suffix of the name of a peer with a queue limit
+LIMITED = ", limit"  # name suffix of a peer with a queue limit
 
 
 class PeerFailed(RuntimeError):
@@ -191,7 +191,7 @@ def _ready(url: str, process: subprocess.Popen[bytes], deadline: float) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Terminate the process, then kill whatever remains of its session."""
+    """Terminate the process, then kill the remaining processes of its session."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_LIMIT_S)

@@ -36,7 +36,7 @@ from benchmarks.soak.watch import Held, Watch
 from model_export.progress import counting
 
 NAME = "soak"
-CALLERS = 4  # of the closed loop that measures the capacity
+CALLERS = 4  # number of callers in the closed loop that measures the capacity
 # Callers of a burst before the run. Allocators keep the memory of the highest concurrency so far, and random
 # arrivals would raise it again and again; after a large burst, any further growth is a leak.
 BURST = 32

@@ -1,4 +1,4 @@
-"""Observes a service from outside during a soak: memory, resources and workers, some of which it kills."""
+"""Observes a service from outside during a soak: memory, resources and workers; kills some workers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ UNRELATED_S = 10.0  # long enough to average out single scheduler ticks
 POLL_S = 0.02
 RECOVERY_LIMIT_S = 30.0
 REST_LIMIT_S = 30.0
-SETTLE_S = 2.0  # for sockets to close, and for processes to end with the service
-RELEASE_LIMIT_S = 2 * PAUSE_TIMEOUT_S  # for uploads that clients abandoned
+SETTLE_S = 2.0  # time for sockets to close, and for processes to end with the service
+RELEASE_LIMIT_S = 2 * PAUSE_TIMEOUT_S  # time to release uploads that clients abandoned
 RESTARTS, KILLED = "blvnet_decode_worker_restarts_total", "killed"
 
 
@@ -59,7 +59,7 @@ class Held:
         return now
 
     def to_json(self) -> dict[str, int]:
-        """For the report."""
+        """Values for the report."""
         return asdict(self)
 
 

@@ -1,14 +1,14 @@
 """The paper's questions, answered by training its networks and their baselines on generated data.
 
-    python -m benchmarks.study                          every run that has no result yet, then the report
-    python -m benchmarks.study --list                   the rows, and how many of their runs are done
-    python -m benchmarks.study --rows 'events/*'        the rows of these names
+    python -m benchmarks.study                          every run without a result, then the report
+    python -m benchmarks.study --list                   the rows, and the number of their finished runs
+    python -m benchmarks.study --rows 'events/*'        the rows with these names
     python -m benchmarks.study --rows 'real/*' --gestures DIR
-    python -m benchmarks.study --report                 docs/study.md from the results, without a run
+    python -m benchmarks.study --report                 docs/study.md from the results, without training
     python -m benchmarks.study --quick                  a small version of every step, in another folder
 
-A run takes up to twenty minutes of one core, and all of them many hours. Each result is appended to the
-file of its row in benchmarks/results/study as soon as it is there. Ctrl-C or SIGTERM keeps the state of the
+A run takes up to twenty minutes of one core, and all of them many hours. Each result is appended to the file
+of its row in benchmarks/results/study as soon as the run ends. Ctrl-C or SIGTERM keeps the state of the
 current run, and the next call continues it.
 """
 
@@ -98,7 +98,7 @@ def run_rows(
     stop: Event,
     minutes: float | None = None,
 ) -> None:
-    """Run what is missing of each row, in order, until `stop` is set or the time is over."""
+    """Run the missing runs of each row, in order, until `stop` is set or the time is up."""
     end = None if minutes is None else time.monotonic() + 60 * minutes
     with ProgressReporter() as reporter:
         for row in selected:
@@ -131,14 +131,14 @@ def run_quick(plan: Sequence[Row]) -> None:
 
 
 def is_chosen(row: Row, patterns: Sequence[str] | None) -> bool:
-    """Whether a row is to run; rows on real footage only if they are named, as they need a folder."""
+    """Whether a row runs; rows on real footage run only if named, because they need a folder."""
     if patterns is None:
         return row.task is not None
     return any(fnmatch(row.name, pattern) for pattern in patterns)
 
 
 def listing(plan: Sequence[Row], done: Results) -> str:
-    """The rows as a table, with the number of their runs that are done."""
+    """The rows as a table, with the number of their finished runs."""
     head = ("row", "questions", "frames", "runs done", "seeds judged", "seeds")
     return table(
         head,

@@ -2,7 +2,7 @@
 
 A clip is rendered with 32 frames at twice the side that the networks take, and reduced by averaging 2 x 2
 pixels. So a network gets what it would get from a video file, except for the traces of the codec. Arrays are
-cached in a folder; the name of a file has everything that determines it.
+cached in a folder; the name of a file contains everything that determines it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from service.clip.sampling import uniform_indices
 from service.clip.spec import ClipSpec
 from service.packages.atomic import atomic_write
 
-# Eight orders of each look in a batch: with one, no network is better than chance after 600 steps.
+# Orders of each look in a batch: with one, no network is better than chance after 600 steps.
 TOGETHER = 8
-FRAMES = 32  # of a rendered clip; every T of the study divides it
+FRAMES = 32  # frames of a rendered clip; a multiple of every T of the study
 SEED = 5_301_912  # not used by any other command of the project
 Pixels = npt.NDArray[np.uint8]
 
@@ -53,9 +53,9 @@ class RenderedClips:
     """The clips of a split, as a source for the trainer.
 
     Args:
-        task: what the labels say.
-        pixels: uint8 `(clips, 32, S, S, 3)`; for events `(looks, 4, 8, S, S, 3)`, of which every label is an
-            order.
+        task: the task that the labels belong to.
+        pixels: uint8 `(clips, 32, S, S, 3)`; for events `(looks, 4, 8, S, S, 3)`, in which each label is an
+            order of the four parts.
         amount: examples and takes.
         clip: the clip that the network gets.
     """
@@ -87,7 +87,7 @@ class RenderedClips:
 
 
 def split_data(task: Task, split: Split, amount: Amount, clip: ClipSpec, folder: Path) -> SplitData:
-    """Open the clips of a split, and render those that the folder does not have."""
+    """Open the clips of a split, and render those that are not in the folder."""
     side = max(item.size for item in clip.inputs)
     spec = TASKS[task]
     rounds = -(-amount.examples // len(spec.labels))
@@ -110,7 +110,7 @@ def split_data(task: Task, split: Split, amount: Amount, clip: ClipSpec, folder:
 
 
 def _label_order(task: Task, count: int, look: int) -> list[int]:
-    """Shuffled for events, so that each look puts other orders side by side in a batch."""
+    """Shuffle the labels of events, so that each look has different orders in the same batch."""
     if task is not Task.EVENTS:
         return list(range(count))
     return [int(label) for label in np.random.default_rng((SEED, look)).permutation(count)]

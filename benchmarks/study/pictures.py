@@ -1,4 +1,4 @@
-"""Pictures of the study, drawn from its results; one that has no results yet is not drawn."""
+"""Pictures of the study, drawn from its results; a picture without results is not drawn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GMACS, FRAMES, CURVES, CONFUSION = (
 )
 COLOURS: Final = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
 PERCENT: Final = 100
-# The end of a row's name -> how its network was trained.
+# Suffix of a row's name -> description of its training.
 WAYS: Final = {
     "": "equal passes",
     "-progressive": "progressively",
@@ -57,7 +57,7 @@ def draw_pictures(plan: Sequence[Row], done: Results, folder: Path) -> None:
 
 
 def _of_group(results: Judged, group: str, picture: str) -> Judged:
-    """The results of a group; those of frames include the rows with the usual number of frames."""
+    """The results of a group; the group of frames includes the rows with the usual number of frames."""
     usual = ("events/blvnet-tam", "events/tsn") if picture == FRAMES else ()
     return {row: found for row, found in results.items() if row.group == group or row.name in usual}
 
@@ -85,7 +85,7 @@ def against_frames(axes: Axes, results: Judged) -> None:
     """Test top-1 over T, a line for each network and way of training."""
     for network in ("blvnet-tam", "tsn"):
         for end, way in WAYS.items():
-            # The row with the usual number of frames is on every line but that of progressive training.
+            # The row with the usual number of frames is on every line except that of progressive training.
             names = {f"frames/{network}-{frames}{end}" for frames in (4, 8, 16, 32)}
             names |= set() if end == "-progressive" else {f"events/{network}"}
             line = sorted(
@@ -101,7 +101,7 @@ def against_frames(axes: Axes, results: Judged) -> None:
 
 
 def learning_curves(axes: Axes, results: Judged) -> None:
-    """Validation top-1 of every run, also of the learning rates that were not chosen."""
+    """Validation top-1 of every run, including those with learning rates that were not chosen."""
     for number, (row, found) in enumerate(results.items()):
         for index, result in enumerate(found):
             axes.plot(

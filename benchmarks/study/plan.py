@@ -18,7 +18,7 @@ EPOCHS: Final = 8
 SIZE: Final = 32
 FRAMES: Final = 8
 SEEDS: Final = 3
-MORE_SEEDS: Final = 5  # of rows that question 4 compares
+MORE_SEEDS: Final = 5  # seeds of the rows that question 4 compares
 REAL: Final = "real"
 
 
@@ -27,15 +27,15 @@ class Row:
     """One network on one task.
 
     Attributes:
-        name: `GROUP/NETWORK`, by which rows are chosen; the file of its results.
-        questions: which of the paper's questions it answers.
+        name: `GROUP/NETWORK`, which selects rows and names the file of the results.
+        questions: the paper's questions that it answers.
         task: the data; None for real footage.
         architecture: a name of `model_export.networks.registry`.
         frames: T.
         tam_init: initial taps.
-        seeds: how many.
+        seeds: number of seeds.
         epochs: passes over the training examples.
-        rates: learning rates to choose from; a row that starts from another one has that one's.
+        rates: learning rates to choose from; a row that starts from another one uses that row's rate.
         starts_from: the row whose final weights a run starts from.
         size: side of the (little) input in pixels.
     """
@@ -131,7 +131,7 @@ def _on_events(
 
 
 def appearance_rows() -> list[Row]:
-    """Question 1, and the control: what does a temporal module add where time says nothing?"""
+    """Question 1, and the control: what does a temporal module add if time carries no information?"""
     return [
         Row(f"appearance/{network}", ("1",), Task.APPEARANCE, NETWORKS[network][0])
         for network in ON_APPEARANCE

@@ -1,7 +1,7 @@
 """Real footage: ten gestures in folders, `train` and `val`, which share no group (a device and a date).
 
 The clips are read as `blvnet train` reads them. Nothing is selected on `val`: the learning rate is that of
-the row whose weights a run starts from, and the weights are those after the last step.
+the row whose weights a run starts from, and the evaluated weights are those after the last step.
 """
 
 from __future__ import annotations

@@ -36,11 +36,11 @@ GROUPS = {
     "appearance": "What a small object is: 12 labels, chance 8.3 %",
 }
 COMMAND = "python -m benchmarks.study"
-TEXT = Path(__file__).with_name("text")  # the parts of the page that no result changes
+TEXT = Path(__file__).with_name("text")  # the parts of the page that do not depend on results
 
 
 def page_text(plan: Sequence[Row], done: Results, folder: Path) -> str:
-    """The page, with those pictures that are in `folder`."""
+    """The page, with the pictures that are in `folder`."""
     judged = {row.name: done.judged(row) for row in plan}
     compared = compare(contrasts(), judged)
     parts = [
@@ -60,7 +60,7 @@ def page_text(plan: Sequence[Row], done: Results, folder: Path) -> str:
 
 
 def method() -> str:
-    """What the study does, with its budgets."""
+    """The method of the study, with its budgets."""
     return _text("method").format(
         command=COMMAND,
         size=SIZE,
@@ -77,7 +77,7 @@ def method() -> str:
 
 
 def disagreements(compared: Sequence[Compared]) -> str:
-    """The contrasts whose verdict is against the paper, and how many have another verdict."""
+    """The contrasts whose verdict is against the paper, and the number of the others."""
     against = [item for item in compared if item.verdict is Verdict.DISAGREES]
     open_ones = sum(item.verdict is Verdict.UNDECIDED for item in compared)
     waiting = sum(item.verdict is Verdict.NOT_RUN for item in compared)
@@ -98,7 +98,7 @@ are not run yet.
 
 
 def answers(compared: Sequence[Compared], judged: dict[str, list[Result]]) -> str:
-    """For each question how many contrasts agree with the paper, and a line for each that has run."""
+    """For each question the number of contrasts that agree with the paper, and a line for each that ran."""
     parts = ["## Answers\n"]
     for question, text in QUESTIONS.items():
         asked = [item for item in compared if item.contrast.question == question]
@@ -123,7 +123,7 @@ def sentence(item: Compared, judged: dict[str, list[Result]]) -> str:
 
 
 def at_chance(judged: dict[str, list[Result]]) -> str:
-    """Whether chance is within the intervals of the networks that should be there."""
+    """Whether chance is within the intervals of the networks that should be at chance."""
     names = [name for name in ("events/tsn", "events/blvnet") if judged[name]]
     if not names:
         return ""
@@ -182,7 +182,7 @@ def group_table(name: str, title: str, plan: Sequence[Row], done: Results) -> st
 
 
 def picture_links(folder: Path) -> str:
-    """The meaning of the columns, and those pictures that are in the folder."""
+    """The meaning of the columns, and the pictures that are in the folder."""
     titles = {
         pictures.GMACS: "Accuracy against GMACs",
         pictures.FRAMES: "Accuracy against frames",

@@ -15,7 +15,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunKey:
-    """What distinguishes the runs of a row."""
+    """The values that distinguish the runs of a row."""
 
     seed: int
     rate: float
@@ -31,7 +31,7 @@ class Results:
 
     Args:
         folder: one file for each row.
-        rows: all rows, by which a row finds the one that it starts from.
+        rows: all rows, in which a row finds the one that it starts from.
     """
 
     def __init__(self, folder: Path, rows: Sequence[Row]) -> None:
@@ -39,7 +39,7 @@ class Results:
         self.rows = {row.name: row for row in rows}
 
     def of(self, row: Row) -> list[Result]:
-        """All runs of a row that are done."""
+        """All finished runs of a row."""
         path = self._path(row)
         if not path.exists():
             return []
@@ -52,14 +52,14 @@ class Results:
             file.write(json.dumps(result) + "\n")
 
     def rates(self, row: Row) -> tuple[float, ...]:
-        """The learning rates of a row's first seed; none as long as the row that it starts from has none."""
+        """The learning rates of a row's first seed; none while the row that it starts from has none."""
         if row.starts_from is None:
             return row.rates
         inherited = self.chosen_rate(self.rows[row.starts_from])
         return () if inherited is None else (inherited,)
 
     def chosen_rate(self, row: Row) -> float | None:
-        """The learning rate with the best validation of the first seed; None as long as a rate is missing."""
+        """The learning rate with the best validation of the first seed; None while a rate is missing."""
         rates = self.rates(row)
         first = {
             result["rate"]: float(result["curve"][-1][2]) for result in self.of(row) if not result["seed"]

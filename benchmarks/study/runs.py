@@ -44,7 +44,8 @@ Change = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 LATENCY_PASSES = 15
 # Generated data vary in place and colour already, and zoom, shift and cutout would hide small objects. Orders
-# of the same events share a batch: what is drawn for each clip alone would hide their only difference.
+# of the same events share a batch, and changes drawn for each clip separately would hide their only
+# difference.
 ON_GENERATED = Augmentation(geometry=0.0, cutout=0.0)
 AUGMENTATIONS: dict[Task | None, Augmentation] = {
     Task.EVENTS: Augmentation.none(),
@@ -56,7 +57,7 @@ AUGMENTATIONS: dict[Task | None, Augmentation] = {
 
 @dataclass(frozen=True)
 class Budget:
-    """How many examples a run on generated data has, and how many clips a step has."""
+    """Number of examples of a run on generated data, and number of clips of a step."""
 
     train: Amount
     validation: Amount
@@ -70,7 +71,7 @@ QUICK = Budget(Amount(32), Amount(24), Amount(48), batch=16)
 
 @dataclass(frozen=True)
 class Folders:
-    """Where runs read and write: rendered clips, checkpoints, and real footage if there is any."""
+    """Where runs read and write: rendered clips, checkpoints, and real footage if given."""
 
     cache: Path
     runs: Path
@@ -89,12 +90,12 @@ class RunData:
 def train_run(
     row: Row, key: RunKey, budget: Budget, folders: Folders, reporter: ProgressReporter, stop: Event
 ) -> Result | None:
-    """Train and test one run, or continue it where it was stopped; None if `stop` is set before its end.
+    """Train and test one run, or continue a stopped run; None if `stop` is set before its end.
 
     The checkpoints stay in `folders.runs`, for rows that start from this one.
 
     Raises:
-        BlvnetError: the weights to start from or the real footage are not there, or the loss is not finite.
+        BlvnetError: the weights to start from or the real footage is missing, or the loss is not finite.
     """
     config = parse_architecture(row.architecture, num_classes=1, frames=row.frames, size=row.size)
     clip = config.clip_spec()
@@ -117,7 +118,7 @@ def train_run(
     ended = trainer.run(stop, resume=(folder / LAST_FILE).exists())
     if not ended.finished:
         return None
-    cpu_s = time.process_time() - began  # of the last part, if the run was stopped before
+    cpu_s = time.process_time() - began  # only of the last part, if the run was stopped before
     predictions = predict(network, data.test, clip)
     epochs = [line for line in read_log(folder) if line["kind"] == "epoch"]
     return {
@@ -143,7 +144,7 @@ def predict(
     """The top label of every example, at its middle take, after `change` of its frames."""
     network.eval()
     found: list[int] = []
-    # 96 clips are whole looks of the events task, whose 24 labels then share the batch.
+    # 96 clips are complete looks of the events task, so all 24 labels of a look share a batch.
     with torch.inference_mode():
         for batch in BatchLoader(data, workers=0).load(plain_draws(data.source, 96)):
             inputs = plain_inputs(change(batch.frames), clip.inputs)
@@ -173,7 +174,7 @@ def start_weights(row: Row, key: RunKey, runs: Path) -> Path:
     """The checkpoint that a run starts from: that of the same seed and rate of the other row.
 
     Raises:
-        BlvnetError: it is not there, because results are kept in the repository and weights are not.
+        BlvnetError: it is missing, because results are kept in the repository and weights are not.
     """
     path = runs / str(row.starts_from) / key.name / LAST_FILE
     if not path.exists():
@@ -230,7 +231,7 @@ def measure_latency_ms(network: VideoClassifier, clip: ClipSpec) -> float:
 
 @cache  # takes a second, and all seeds have the same costs
 def count_costs(config: ModelConfig) -> dict[str, Any]:
-    """What a network costs by counting, as `blvnet profile` counts."""
+    """The costs of a network, counted as by `blvnet profile`."""
     total = profile_network(config).total
     return {
         "parameters": total.parameters,

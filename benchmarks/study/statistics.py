@@ -29,7 +29,7 @@ LEVEL: Final = 1 - CONFIDENCE
 
 
 class Verdict(StrEnum):
-    """What a contrast says about the paper's claim."""
+    """The result of a contrast for the paper's claim."""
 
     AGREES = "agrees"
     DISAGREES = "disagrees"
@@ -42,7 +42,7 @@ class Contrast:
     """Two rows to compare.
 
     Attributes:
-        question: of the paper, or `stem` or `taps`.
+        question: question of the paper, or `stem` or `taps`.
         left: the row that the claim is about.
         right: the row that it is compared with.
         paper: what the paper claims or implies: `left` is better, or both are `equal`.
@@ -99,7 +99,7 @@ def difference_interval(left: Sequence[float], right: Sequence[float]) -> tuple[
     """The difference of two means with Welch's interval, and the p-value of no difference.
 
     Rows whose seeds all have the same value (networks at chance do) have no variance to test with: then p is
-    0 where the means differ, and 1 where they do not.
+    0 if the means differ, and 1 if they do not.
     """
     mean = float(np.mean(left) - np.mean(right))
     count = min(len(left), len(right))
@@ -138,13 +138,14 @@ def paired_p(left: Result, right: Result) -> float | None:
 
 
 def compare(listed: Sequence[Contrast], judged: dict[str, list[Result]]) -> list[Compared]:
-    """Compare the rows of every contrast, of those that have two seeds or more on both sides."""
+    """Compare the rows of every contrast that has two seeds or more on both sides."""
     ready = [c for c in listed if all(len(judged.get(name, ())) > 1 for name in (c.left, c.right))]
     found = {
         contrast: difference_interval(top1(judged[contrast.left]), top1(judged[contrast.right]))
         for contrast in ready
     }
-    # Contrasts that are not run yet count too, with p = 1, so that a partial study is not corrected less.
+    # Contrasts that have not been run yet count too, with p = 1, so that a partial study is not corrected
+    # less.
     corrected = dict(zip(listed, holm([found[c][1] if c in found else 1.0 for c in listed]), strict=True))
     compared = []
     for contrast in listed:
@@ -179,6 +180,6 @@ def verdict(contrast: Contrast, difference: Interval, p: float) -> Verdict:
 
 
 def steps_to_half(result: Result) -> int | None:
-    """The first step whose validation top-1 is half of the way from chance to 100 %; None if it never is."""
+    """The first step whose validation top-1 is halfway from chance to 100 %; None if there is none."""
     chance = 1 / result["labels"]
     return next((step for step, _, value in result["curve"] if value >= (1 + chance) / 2), None)

@@ -1,1 +1,1 @@
-"""How well few clips teach: see `benchmarks.teach.__main__`."""
+"""Accuracy of models taught from few clips: see `benchmarks.teach.__main__`."""

@@ -1,4 +1,4 @@
-"""How well few clips teach, and how long it takes: `python -m benchmarks.teach [DATA]`.
+"""Accuracy of models taught from few clips, and the time it takes: `python -m benchmarks.teach [DATA]`.
 
 | row | what is measured |
 |---|---|
@@ -7,7 +7,7 @@
 | `deep` | a base of 50 layers with random weights |
 
 DATA has the folders `train` and `val` of labels; without it the row `clips` is left out. Rows that are not
-measured stay in the result files as they are.
+measured stay unchanged in the result files.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main(
 
 
 def taught(data: Path, models: Path | None, folder: Path) -> dict[str, Any]:
-    """Run `blvnet teach` and return its accuracies and what it took."""
+    """Run `blvnet teach` and return its accuracies and costs."""
     options = ["--models", models, "--base", "base"] if models else []
     before, start = _children_cpu_s(), time.monotonic()
     answer = json.loads(

@@ -1,4 +1,4 @@
-"""Top-1 of heads that are learned from few clips of each label.
+"""Top-1 of heads learned from few clips of each label.
 
 For each number of clips, drawn several times, a head is learned as `blvnet teach` does it. It is tested on
 `val` and on the clips of `train` that were not drawn.
@@ -57,7 +57,7 @@ def read_features(data: Path, models: Path | None, base: str | None) -> Labelled
 
 
 def draw(labels: NDArray[np.str_], pool: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """`count` clips of each label, or all that there are."""
+    """`count` clips of each label, or all clips if there are fewer."""
     random = np.random.default_rng(seed)
     return np.concatenate(
         [random.permutation(pool[labels[pool] == label])[:count] for label in np.unique(labels[pool])]
@@ -65,7 +65,7 @@ def draw(labels: NDArray[np.str_], pool: NDArray[np.int64], count: int, seed: in
 
 
 def top1(taught: Taught, clips: LabelledFeatures, tested: NDArray[np.int64]) -> float | None:
-    """Share of the tested clips that are labelled right; None without clips."""
+    """Share of the tested clips that are labelled correctly; None without clips."""
     if not len(tested):
         return None
     logits = taught.head.evidence(clips.features[tested, 0]).mean(axis=1)

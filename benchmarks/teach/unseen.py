@@ -2,7 +2,7 @@
 
 - `trained_base`: trained from scratch on the other motions of `blvnet synth`.
 - `deep_base`: 50 layers with random weights, for clips that become brighter or darker. It shows that a deep
-  network can be a base, and what a clip costs.
+  network can be a base, and how much a clip costs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.stages import CLIP
 from model_export.networks.registry import parse_architecture
 from model_export.synthetic.encode import write_video
 
-# Three pairs of motions that are each other backwards.
+# Three pairs of motions that are each other's reverse.
 UNSEEN = (
     "Moving something up", "Moving something down",
     "Opening something", "Closing something",
@@ -40,7 +40,7 @@ def blvnet(*arguments: object) -> str:
 
 
 def motions(folder: Path, clips: int) -> tuple[Path, Path]:
-    """Clips of all motions: a folder of those that the base learns, and one of the others.
+    """Clips of all motions: a folder of the motions that the base learns, and one of the others.
 
     The second one has 60 % of its clips in `train`, and 30 % in `val`.
     """
@@ -78,7 +78,7 @@ def deep_base(folder: Path, labels: Sequence[str] = ("one", "other")) -> Path:
 
 
 def fading_clips(folder: Path, clips: int) -> Path:
-    """Clips of a grey that becomes brighter, and of the same one that becomes darker."""
+    """Clips of a grey that becomes brighter, and of the same grey becoming darker."""
     random = np.random.default_rng(0)
     for label, order in (("brighter", 1), ("darker", -1)):
         (target := folder / "fading" / label).mkdir(parents=True)

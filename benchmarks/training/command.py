@@ -1,11 +1,11 @@
 """Time and memory of a training step of bLVNet-TAM-50 8x2 on a CPU, ours and that of the authors' code.
 
 The authors' code is a clone of https://github.com/IBM/bLVNet-TAM, which `--reference` names. Every
-measurement is a process of its own; ours and theirs alternate. In all of them glibc's allocator keeps freed
-memory, so that no step spends its time on getting pages from the kernel again. A training step is a forward
-and a backward pass on random clips and an SGD update.
+measurement runs in its own process; ours and theirs alternate. In all processes glibc's allocator keeps freed
+memory, so that no step spends time on getting pages from the kernel again. A training step is a forward and a
+backward pass on random clips and an SGD update.
 
-On a machine that does other work too, compare the CPU time with one thread, which such work changes little.
+On a machine with other load, compare the CPU time with one thread, which such load changes little.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main(
 
 
 def measure(options: list[str]) -> dict[str, Any]:
-    """Run steps in a process of its own.
+    """Run steps in a separate process.
 
     Raises:
         CalledProcessError: it failed; its errors are on standard error.

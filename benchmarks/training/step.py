@@ -1,7 +1,7 @@
 """Training steps of bLVNet-TAM-50 8x2 in this process, ours or those of the authors' code.
 
-`python -m benchmarks.training.step` prints one JSON document. Its parent sets the number of threads and how
-the allocator keeps memory.
+`python -m benchmarks.training.step` prints one JSON document. Its parent process sets the number of threads
+and the allocator's settings.
 """
 
 from __future__ import annotations

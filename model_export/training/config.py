@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from service.errors import BlvnetError
 
-DEFAULT_STEPS = (0.3, 0.6, 0.9)  # fractions of a run after which the step schedule divides the rate, as published
+DEFAULT_STEPS = (0.3, 0.6, 0.9)  # parts of a run after which the step schedule divides the rate, as published
 
 
 class Amp(StrEnum):

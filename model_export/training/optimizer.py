@@ -44,7 +44,7 @@ class Plateau:
     Attributes:
         factor: factor of the learning rate.
         best_loss: lowest validation loss so far.
-        waited: number of epochs since it was last lowered.
+        waited: number of epochs since it or the factor was last lowered.
     """
 
     factor: float = 1.0

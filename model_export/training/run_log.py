@@ -2,9 +2,9 @@
 
 The log has one JSON object per line. `kind` is `start` (the whole configuration), `step` (`step`, `epoch`,
 `loss`, `lr`, `clips_per_s`, and `waiting`, the share of the time spent waiting for data), `epoch` (`step`,
-`epoch`, `validation_loss`, `validation_top1` or, for videos with several
-labels, `validation_map`, `training_s`, the seconds that the epoch's steps took, `waiting_s`, the part that
-was spent waiting for data, `elapsed_s`), `unreadable` (`path`, `reason`) or `resume` (as `start`).
+`epoch`, `validation_loss`, `validation_top1` or, for videos with several labels, `validation_map`,
+`training_s`, the seconds that the epoch's steps took, `waiting_s`, the part that was spent waiting for data,
+`elapsed_s`), `unreadable` (`path`, `reason`) or `resume` (as `start`).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
 ORDER, AUGMENTATION, DROPOUT = range(3)  # purposes of derived generators
-SMALLEST_SCALE = 1.0  # of a loss in fp16; gradients that still overflow here are infinite
+SMALLEST_SCALE = 1.0  # of a loss in fp16; gradients that overflow at this scale overflow at any
 
 
 class TrainStep:

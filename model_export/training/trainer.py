@@ -167,7 +167,7 @@ class Trainer:
             trained += len(batch.labels)
             lr = learning_rate(self.state.step, self.steps_per_epoch, self.config, self.state.plateau)
             loss = self.train_step(batch, self.state.step, lr)
-            self.state.step += 1  # even without a readable clip, because the step is the position in the epoch
+            self.state.step += 1  # even without a readable clip, as the step is the position in the epoch
             waited_s, waited_before_s = self.train_loader.waited_s, waited_s
             self.report.step(
                 self.state.step,

@@ -1,9 +1,9 @@
 """The first convolution on blocks of 2 x 2 pixels instead of single pixels (space to depth).
 
 A k x k convolution with stride 2 on three channels is, exactly, a convolution with stride 1 and about half
-the kernel on the twelve channels of 2 x 2 blocks: output i reads rows 2i - p .. 2i + p, which are blocks i -
-ceil(p/2) .. i + floor(p/2), and a kernel that is one row short of whole blocks gets a row of zeros. 7 x 7 on
-3 channels becomes 4 x 4 on 12.
+the kernel on the twelve channels of 2 x 2 blocks. Output i reads rows 2i - p .. 2i + p, which are the blocks
+i - ceil(p/2) .. i + floor(p/2), and a kernel that is one row short of whole blocks gets a row of zeros. 7 x 7
+on 3 channels becomes 4 x 4 on 12.
 
 Integer and float16 kernels fill their tiles from the channels. Three channels leave them nearly empty; twelve
 do not, and take a third to half of the time. In float32, onnxruntime has a kernel for three channels that

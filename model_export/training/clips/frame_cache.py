@@ -5,8 +5,8 @@
 
 DIGEST covers the list of files, their sizes and modification times, and the clip specification, so the cache
 of other data or other sizes is never used. For a folder of pictures the folder's own modification time
-counts, which changes when a picture is added or removed. A cache is built in a folder next to its final one,
-which is then renamed.
+counts, which changes when a picture is added or removed. A cache is built in a temporary folder next to its
+own, which is then renamed.
 """
 
 from __future__ import annotations
