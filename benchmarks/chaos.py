@@ -73,7 +73,7 @@ class FaultOutcome:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the recovery; None if nothing is."""
+        """The problem with the recovery; None if there is none."""
         if self.ready_s is None:
             return f"{self.fault}: not ready {RECOVERY_LIMIT_S:g} s after the fault"
         if self.recovered_s is None:

@@ -77,7 +77,7 @@ def write_videos(data: Path) -> None:
 
 
 def measure(name: str, size: int, data: Path) -> dict[str, Any]:
-    """Evaluate a network with random weights in a new process; return what the command measured."""
+    """Evaluate a network with random weights in a new process; return the command's measurements."""
     config = parse_architecture(name, num_classes=len(LABELS), size=size)
     save_checkpoint(data / "network.pt", config, build(config).state_dict(), {"labels": list(LABELS)})
     command = [sys.executable, "-c", "from service.cli import main; main()", "evaluate"]

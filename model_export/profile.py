@@ -46,9 +46,9 @@ class Costs:
     Attributes:
         parameters: number of trained values.
         gmacs: 10^9 multiply-accumulates of a forward pass, the sum of the following three.
-        convolution_gmacs: those of convolutions other than TAMs.
-        tam_gmacs: those of the taps of TAMs.
-        rest_gmacs: those of the fully connected layer.
+        convolution_gmacs: gmacs of convolutions other than TAMs.
+        tam_gmacs: gmacs of the taps of TAMs.
+        rest_gmacs: gmacs of the fully connected layer.
         activation_bytes: see the module docstring.
         training_activation_bytes: see the module docstring.
     """

@@ -26,8 +26,8 @@ class ProgressReporter:
     """Reports steps, counted work and messages.
 
     On a terminal, the current step is a spinner and counted work is a bar; both disappear when they end.
-    Elsewhere each step is a line, and counted work prints a line now and then. A message is a line that stays
-    in both cases. Use it as a context manager, so that the spinner ends with the command.
+    Elsewhere each step is a line, and counted work prints a line from time to time. A message is a line that
+    stays in both cases. Use it as a context manager, so that the spinner ends with the command.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -60,7 +60,7 @@ class ProgressReporter:
     def count(
         self, description: str, total: int, *, completed: int = 0, lines: int = PLAIN_LINES
     ) -> Iterator[Counter]:
-        """Show how much of a task is done until the block ends.
+        """Show the progress of a task until the block ends.
 
         Args:
             description: what is counted, such as `decoding clips`.

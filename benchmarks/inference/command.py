@@ -59,7 +59,7 @@ GPU = ("cuda", "tensorrt")
 
 @dataclass(frozen=True)
 class NetworkExtent:
-    """How much to measure of a network.
+    """The extent of the measurements of a network.
 
     Attributes:
         batches: batch sizes.

@@ -44,7 +44,7 @@ VERSIONS = ("fastapi", "uvicorn", "litserve", "mosec", "onnxruntime", "av")
 
 @dataclass(frozen=True)
 class RaceExtent:
-    """How much to measure; see the command's options."""
+    """The extent of the measurements; see the command's options."""
 
     rounds: int
     seconds: float

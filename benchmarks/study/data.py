@@ -1,7 +1,7 @@
 """Clips of the study: drawn by the renderers of `blvnet synth` and kept as arrays, without a video codec.
 
 A clip is rendered with 32 frames at twice the side that the networks take, and reduced by averaging 2 x 2
-pixels. So a network gets what it would get from a video file, except for the traces of the codec. Arrays are
+pixels. So a network gets the same input as from a video file, except for the traces of the codec. Arrays are
 cached in a folder; the name of a file contains everything that determines it.
 """
 
@@ -40,7 +40,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Amount:
-    """How many examples an epoch or an evaluation has, and how many clips (takes) each example has.
+    """Number of examples in an epoch or an evaluation, and number of clips (takes) of each example.
 
     Training draws one take of each example in an epoch, which the trainer calls a phase.
     """

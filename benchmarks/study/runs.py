@@ -1,4 +1,4 @@
-"""One run of a row: train, test, and return what the report needs.
+"""One run of a row: train, test, and return the values for the report.
 
 The training loop is that of `blvnet train`. Results are those of the weights after the last step, not of the
 best ones by validation, so that no run is chosen by a lucky epoch.

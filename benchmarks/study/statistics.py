@@ -3,8 +3,8 @@
 - Intervals of a mean over seeds are those of Student's t.
 - Contrasts (`contrasts.json`, written before the runs) are Welch's t tests over the seeds, and all of them
   are corrected together by Holm's method.
-- A second look compares two runs of the same seed clip by clip (the exact McNemar test). It says whether two
-  trained networks differ, not whether two kinds of network do.
+- A second analysis compares two runs of the same seed clip by clip (the exact McNemar test). It says whether
+  two trained networks differ, not whether two kinds of network do.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Compared:
-    """A contrast with its figures; `p` is corrected by Holm's method, None where a row has too few seeds.
+    """A contrast with its figures; `p` is corrected by Holm's method, None if a row has too few seeds.
 
     `per_seed` has the p-values of the paired tests.
     """

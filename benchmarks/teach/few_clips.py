@@ -27,7 +27,7 @@ SEED = 1
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Features `(n, V, T', F)` of n labelled clips; `validation` marks those of `val`."""
+    """Features `(n, V, T', F)` of n labelled clips; `validation` marks the clips of `val`."""
 
     features: NDArray[np.float32]
     labels: NDArray[np.str_]

@@ -73,7 +73,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         ):
             reason = CODE_REFUSED
         raise CheckpointError(f"{path}: {reason}") from exc
-    # What torch raises depends on where a damaged file fails first.
+    # The exception from torch depends on where a damaged file fails first.
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as exc:
         cut_short = is_zip and not zipfile.is_zipfile(path)
         reason = "is cut short: copy or download it again" if cut_short else NOT_A_CHECKPOINT

@@ -96,7 +96,7 @@ def _walk_folder(
 
 
 def _read_labels(data: Path, root: Path) -> tuple[tuple[str, ...], str]:
-    """The labels, and where they come from: `labels.json`, or the folders of the training split.
+    """The labels and their source: `labels.json`, or the folders of the training split.
 
     All splits have the labels of the training split, so another split may lack examples of a label.
     """

@@ -13,7 +13,7 @@ from service.errors import BlvnetError
 
 SYMMETRY_FILE = "symmetry.json"
 TRANSFORMS = ("mirrored", "reversed")
-OTHERS = "*"  # the key of a table that stands for every label which the table does not name
+OTHERS = "*"  # the key that stands for every label that is not in the table
 
 # "right" only where it is a direction: a label of Something-Something says "pulling it right out".
 DIRECTION = re.compile(r"\b(left|right)\b(?! out\b)", re.IGNORECASE)
@@ -78,7 +78,7 @@ def read_symmetry(data: Path, labels: Sequence[str]) -> Symmetry | None:
          "reversed": {"Zoom in": "Zoom out", "Zoom out": "Zoom in"}}
 
     Each table maps a label to the label of the transformed video, or to null. `"*": "*"` says that all labels
-    which the table does not name stay as they are; without it they have no counterpart.
+    that are not in the table stay unchanged; without it they have no counterpart.
 
     Raises:
         BlvnetError: the file cannot be read, names an unknown label, or is not its own inverse.

@@ -25,7 +25,7 @@ AHEAD_BYTES = 512_000_000  # size of the parts that are read ahead
 
 @dataclass(frozen=True)
 class Part:
-    """Views of one example: all of them, or those of one of its clips.
+    """Views of one example: all views, or the views of one of its clips.
 
     Attributes:
         index: index of the example.

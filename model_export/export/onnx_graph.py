@@ -150,7 +150,7 @@ def _add_initializer(graph: ir.Graph, name: str, values: NDArray[np.float32] | N
 
 
 def _sides(value: ir.Value) -> tuple[int, ...]:
-    """Height and width, after the time axis where there is one."""
+    """Height and width, after the time axis if there is one."""
     assert value.shape is not None
     sides = tuple(side for side in value.shape[2:] if isinstance(side, int))
     assert len(sides) == len(value.shape) - 2

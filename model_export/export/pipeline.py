@@ -37,7 +37,7 @@ from service.packages.staged_package import staged_package
 
 GMACS_DIGITS = 6
 TOOLS = ("blvnet-serve", "torch", "onnx", "onnxscript")  # onnxruntime has several distribution names
-# What the manifest shows of a training run. It leaves out the folders of the machine.
+# Fields of a training run that the manifest contains. The folders of the machine are left out.
 TRAINING_FACTS = ("dataset", "step", *(metric.best_key for metric in Metric))
 
 

@@ -101,7 +101,7 @@ class ExportPlan:
     Attributes:
         network: the network with the checkpoint's weights.
         config: its configuration.
-        checkpoint: where the weights come from.
+        checkpoint: source of the weights.
         clip: the clips that the network takes.
         labels: labels of its classes.
         mirror: for each label the index of its mirror image; None if unknown.

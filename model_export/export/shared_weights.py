@@ -1,7 +1,7 @@
 """Weights on disk that two graphs of a package share.
 
 The variants of a network have the same weights, except a few, in tensors of different shapes. So the second
-graph refers to the bytes in the first one's file, as ONNX external data does: file, offset, length. For
+graph refers to the bytes in the first graph's file, as ONNX external data does: file, offset, length. For
 bLVNet-TAM-50 in float32, the second file has 0.1 MB instead of 100.
 """
 
@@ -17,7 +17,7 @@ LEAST_BYTES = 1024
 
 
 def share_weights(model: onnx.ModelProto, primary: Path) -> None:
-    """Make `model` read its weights from the graph file `primary` where they are the same.
+    """Make `model` read its weights from the graph file `primary` if they are the same.
 
     `model` has to be saved into the same folder.
     """

@@ -1,9 +1,9 @@
 """Parts that all networks share: residual blocks, the sizes of the stages, the classifier, initial weights.
 
 A temporal module stands before the first convolution of a block, inside the residual branch, so that the
-identity path carries each frame's own features unchanged. The networks differ in what the projection shortcut
-takes: the block's input in TAM-ResNet (as in TSM), the aggregated features in the last stage of bLVNet-TAM.
-A shortcut without projection always adds the block's input.
+identity path carries each frame's own features unchanged. The networks differ in the input of the projection
+shortcut: the block's input in TAM-ResNet (as in TSM), the aggregated features in the last stage of
+bLVNet-TAM. A shortcut without projection always adds the block's input.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class TemporalShift(nn.Module):
 
 
 class NoTemporalModule(nn.Module):
-    """Networks without a temporal module: frames are split between the branches and stay as they are."""
+    """Networks without a temporal module: frames are split between the branches, unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the frames."""

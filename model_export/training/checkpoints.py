@@ -23,7 +23,7 @@ LAST_FILE = "last.pt"
 
 @dataclass
 class RunState:
-    """The progress of a run: what a checkpoint holds besides the network and the `TrainStep`.
+    """The progress of a run, which a checkpoint holds in addition to the network and the `TrainStep`.
 
     `best` is the highest value of the metric so far.
     """

@@ -183,7 +183,7 @@ class Augmentation:
 
     @classmethod
     def none(cls) -> Augmentation:
-        """No augmentation; the magnitude of RandAugment stays, as its number of operations is 0."""
+        """No augmentation; the magnitude of RandAugment is kept, as its number of operations is 0."""
         return cls(**{item.name: 0 for item in fields(cls) if item.name != "rand_magnitude"})
 
 

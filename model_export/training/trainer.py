@@ -1,4 +1,4 @@
-"""The training loop: from the first step, or from where a run was stopped, to the last.
+"""The training loop: from the first step, or the one at which a run was stopped, to the last.
 
 Everything random is determined by the seed and the step or epoch. So an interrupted and resumed run computes
 the same as an uninterrupted one, bit for bit on a CPU.

@@ -16,7 +16,7 @@ from benchmarks.serving_race.peers.job import Decoder, Inputs, Network
 WORKERS = 2
 
 
-class Classifier(litserve.LitAPI):  # type: ignore[misc]  # it has no types where it is not installed
+class Classifier(litserve.LitAPI):  # type: ignore[misc]  # it has no types if it is not installed
     """Classifies clips."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - the name is LitServe's

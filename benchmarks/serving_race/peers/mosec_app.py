@@ -14,7 +14,7 @@ from benchmarks.serving_race.peers.job import Decoder, Inputs, Network
 WORKERS = 2
 
 
-class Decode(Worker):  # type: ignore[misc]  # it has no types where it is not installed
+class Decode(Worker):  # type: ignore[misc]  # it has no types if it is not installed
     """Decodes clips."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from service.errors import BlvnetError
 
 
 def read_split(dataset: str, data: Path, split: str, reporter: ProgressReporter) -> Listing:
-    """Read a listing, and report what the user should know about it.
+    """Read a listing, and report its notes to the user.
 
     Raises:
         BlvnetError: as `read_listing`.

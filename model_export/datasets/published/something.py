@@ -4,7 +4,7 @@ V1 ships frames, V2 videos:
 
     DATA/something-something-v1-labels.csv          one label per line
     DATA/something-something-v1-{train,validation}.csv      lines of "id;label"
-    DATA/20bn-something-something-v1/ID/00001.jpg   frames at 12 a second, 100 pixels high
+    DATA/20bn-something-something-v1/ID/00001.jpg   12 frames per second, 100 pixels high
 
     DATA/something-something-v2-labels.json         {"label": "0", ...}
     DATA/something-something-v2-{train,validation}.json     [{"id", "label", "template", ...}, ...]

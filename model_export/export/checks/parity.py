@@ -144,7 +144,7 @@ def _joined(batches: Sequence[Outputs]) -> Outputs:
 
 
 def _difference(expected: NDArray[np.float32], measured: NDArray[np.float32]) -> float:
-    """Largest difference relative to the largest expected magnitude; NaN where a value is not finite."""
+    """Largest difference relative to the largest expected magnitude; NaN if a value is not finite."""
     if not (np.isfinite(expected).all() and np.isfinite(measured).all()):
         return float("nan")
     largest = float(np.abs(expected).max())

@@ -36,7 +36,7 @@ class TimeFilter(nn.Module):
         taps = taps.detach()
         half = taps.shape[0] // 2
         used = taps.abs().amax(dim=1).nonzero().flatten().tolist()
-        first, end = min([half, *used]), max([half, *used]) + 1  # the middle tap always stays
+        first, end = min([half, *used]), max([half, *used]) + 1  # the middle tap is always kept
         before, after = half - first, end - 1 - half
         taps = taps[first:end]
         length, channels = taps.shape

@@ -2,7 +2,7 @@
 
 Batch normalisation in evaluation mode is a factor and an offset per channel, so it goes exactly into the
 weights and bias of the convolution before it. The exporter would fold it too, but only after it has traced
-and decomposed every layer: a third fewer of them saves a quarter of its time.
+and decomposed every layer: a third fewer layers save a quarter of its time.
 
 Pixel normalisation goes into the first convolution, so that the graph takes pixels as they are. With mean m
 and deviation s of pixels from 0 to 255, a convolution w of normalised pixels is

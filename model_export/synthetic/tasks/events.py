@@ -5,8 +5,8 @@ and returns to its place, low in the middle of the frame. The label is the order
 labels.
 
 For a seed the four parts are the same frames for every label, in another order. Each part starts and ends at
-rest: everything else that changes (camera, light, other objects) also returns within the part, in the same way
-in all four. So only the order differs between labels:
+rest: everything else that changes (camera, light, other objects) also returns within the part, in the same
+way in all four. So only the order differs between labels:
 
 - the frames that a network samples uniformly are the same set for every label, where T is a multiple of 4;
 - the pairs of frames that bLVNet fuses are the same set, where T is a multiple of 8;

@@ -100,7 +100,7 @@ def contrast(x: Tensor, strength: float) -> Tensor:
 
 
 def sharpness(x: Tensor, strength: float) -> Tensor:
-    """Move away from the smoothed clip, or towards it; the border stays."""
+    """Move away from the smoothed clip, or towards it; the border is unchanged."""
     kernel = torch.ones(3, 3, device=x.device)
     kernel[1, 1] = 5.0
     kernel = (kernel / kernel.sum()).expand(3, 1, 3, 3)
@@ -135,7 +135,7 @@ def equalize(x: Tensor, _strength: float) -> Tensor:
     lowest = torch.where(counts > 0, cumulated, cumulated[:, -1:]).amin(1, keepdim=True)
     table = (cumulated - lowest) / (cumulated[:, -1:] - lowest).clamp(min=1)
     even = table.gather(1, values).reshape(x.shape)
-    flat = (cumulated[:, -1:] == lowest).reshape(*x.shape[:2], 1, 1)  # a single value stays
+    flat = (cumulated[:, -1:] == lowest).reshape(*x.shape[:2], 1, 1)  # a single value is unchanged
     return torch.where(flat, x, even)
 
 

@@ -1,4 +1,4 @@
-"""Batches of clips, from a cache of decoded frames or decoded as they are drawn.
+"""Batches of clips, from a cache of decoded frames, or decoded when they are drawn.
 
 Everything random about loading (order, temporal offset and crop, or the seed of both) is drawn before
 anything is loaded, from a generator of the epoch. So a batch does not depend on the number of workers, and a
