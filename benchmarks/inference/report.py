@@ -219,7 +219,7 @@ def _row(entry: Entry | None, batch: int) -> Mapping[str, Any] | None:
 
 
 def _place(machine: Mapping[str, Any]) -> str:
-    """The machine in words."""
+    """A description of the machine."""
     return f"{machine['cores']} cores of {machine['cpu']}"
 
 

@@ -15,8 +15,8 @@ import torch
 
 from service.errors import BlvnetError
 
-# Training checkpoints may hold numbers of numpy, where the authors logged them. Making a number runs no code
-# from the file. numpy 2 moved the function that does it, so it has two names.
+# Training checkpoints may hold numpy scalars that the authors logged. Creating one runs no code from the
+# file. numpy 2 moved the function that creates them, so it has two names.
 _SCALAR = cast("Callable[..., Any]", np.float64(0).__reduce__()[0])
 NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),

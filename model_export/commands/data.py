@@ -34,7 +34,7 @@ def data(
 
     Example: blvnet data check DATA --dataset folder
     """
-    del action  # there is one
+    del action  # there is only one action
     check_dataset(dataset)
     problems = 0
 

@@ -34,7 +34,7 @@ from service.errors import BlvnetError
 from service.packages.manifest import MAX_LABELS
 
 LABEL_FILES = ("labels.txt", "labels.json", "labels.csv")
-# Names that the authors' tools write in addition to train.txt and val.txt.
+# Endings of the lists' names; the authors' tools also write `_256.txt`.
 ENDINGS = (".txt", "_256.txt")
 
 

@@ -15,7 +15,7 @@ STRENGTHS = tuple(item.name for item in fields(Augmentation))
 
 
 def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, which takes them as `**options`, an option for each field of both classes."""
+    """Add an option for each field of both classes to a command, which takes them as `**options`."""
     signature = inspect.signature(command, eval_str=True)
     own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
     made = [
@@ -30,7 +30,7 @@ def training_config(options: Mapping[str, Any], *, augmentation: bool) -> TrainC
     """The configuration of a run.
 
     Args:
-        options: values of the made options by name; None stands for the default.
+        options: values of the generated options by name; None stands for the default.
         augmentation: False to leave out every kind of augmentation that the options do not give.
 
     Raises:
@@ -45,7 +45,7 @@ def training_config(options: Mapping[str, Any], *, augmentation: bool) -> TrainC
 
 
 def config_options(config: TrainConfig) -> dict[str, Any]:
-    """The values of the made options that give this configuration."""
+    """The values of the generated options for this configuration."""
     values = config.to_dict()
     strengths: dict[str, Any] = values.pop("augmentation")
     return values | strengths

@@ -28,8 +28,8 @@ def render_video(
     """Render the video of a label for a seed of one or more numbers.
 
     Two labels of a pair of motions use the same draws: for the same seed, a label and its reverse have the
-    same frames in opposite order and the same encoding. All labels of the task `events` do too: for the same
-    seed they have the same frames in different orders.
+    same frames in opposite order and the same encoding. All labels of the task `events` share their draws in
+    the same way: for the same seed they have the same frames in different orders.
 
     Args:
         label: one of the task's labels.

@@ -148,7 +148,7 @@ def plasma(rng: Rng, height: int, width: int, grain: float) -> Field:
 
 
 def facets(rng: Rng, height: int, width: int, grain: float) -> Field:
-    """Cells around random points, each of one grey."""
+    """Cells around random points, each with one grey level."""
     count = int(np.clip(height * width / (1.6 * grain) ** 2, 6, 40))
     y, x = np.mgrid[0:48, 0:64].astype(np.float32)
     points = rng.random((count, 2), dtype=np.float32) * np.array([48, 64], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al., arXiv 1909.13719): operations drawn at random, of one magnitude.
+"""RandAugment (Cubuk et al., arXiv 1909.13719): operations drawn at random, with one common magnitude.
 
 The operations and their ranges are those of torchvision. A clip gets the same operations in all its frames
 and inputs.

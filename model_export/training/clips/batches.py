@@ -245,7 +245,7 @@ class BatchLoader:
 
 
 def _prepare_worker(_worker: int) -> None:
-    """Leave Ctrl-C, which reaches every process of the terminal, to the training process; end with it."""
+    """Leave Ctrl-C, which reaches every process of the terminal, to the training process; exit with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # By default a batch that cannot be sent because /dev/shm is full is dropped, and waited for forever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
