@@ -1,9 +1,9 @@
-# One command for each thing to do; `make` alone lists them.
+# One target for each task; `make` alone lists them.
 #
-#   make serve PORT=9000 MODELS=path     any variable below can be set so
+#   make serve PORT=9000 MODELS=path     any variable below can be set this way
 #
-# `.venv` is made on first need. Serving needs little and never torch; developing needs everything.
-# Each leaves a stamp in `.venv`, so that the next run starts at once.
+# `.venv` is created by the first target that needs it. Serving installs few packages and never torch; development
+# installs all of them. Each installation leaves a stamp in `.venv`, so that the next run starts immediately.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -13,14 +13,14 @@ SHELL := /bin/bash
 HOST = 127.0.0.1
 PORT ?= 8000
 MODELS ?=
-# Folder of examples and taught models; empty switches teaching off.
+# Folder of examples and taught models; an empty value disables teaching.
 TEACH_DIR ?= taught
 # The base Python; by default the first of these that is new enough.
 PYTHON ?=
 PYTHONS := python3 python3.13 python3.12 python3.11
-# More arguments for pip, such as another package index.
+# Additional arguments for pip, such as another package index.
 PIP_ARGS ?=
-# More arguments for pytest: make test TESTS='tests/service -x'
+# Additional arguments for pytest: make test TESTS='tests/service -x'
 TESTS ?=
 # Arguments of the mutation tests.
 MUTANTS ?=
@@ -29,7 +29,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A GPU machine serves with the CUDA build of onnxruntime, any other with the CPU build.
-# Engines besides it follow after a comma: EXTRA=cpu,openvino.
+# Additional engines follow after a comma: EXTRA=cpu,openvino.
 EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 SERVE_STAMP = $(VENV)/.serve-$(EXTRA)
 DEV_STAMP := $(VENV)/.dev
@@ -43,7 +43,7 @@ COMPOSE_FILES = -f docker-compose.yml $(if $(findstring gpu,$(EXTRA)),-f docker/
 	$(if $(MODELS),-f docker/compose.models.yml) $(if $(API_KEYS_FILE),-f docker/compose.keys.yml) \
 	$(if $(ADMIN_KEY_FILE),-f docker/compose.admin.yml) $(if $(filter-out 1,$(REPLICAS)),-f docker/compose.scale.yml)
 # Memory of each replica: the process and the tmpfs for uploads, the largest frames in a decode worker for each core,
-# and the weights of the models in two configurations with what engines make of them. (nproc would print
+# and the weights of the models in two configurations with the engines' own data. (nproc would print
 # OMP_NUM_THREADS, which is not the number of cores.)
 MEMORY ?= $(shell echo $$((1600 + 400 * $$(env -u OMP_NUM_THREADS nproc) + 4 * $$(du -sm $(or $(MODELS),service/demo_models) | cut -f1))))m
 COMPOSE_ENV = BIND=$(HOST) PORT=$(PORT) MODELS='$(abspath $(MODELS))' MEMORY=$(MEMORY) REPLICAS=$(REPLICAS) \
@@ -64,8 +64,8 @@ serve: $(SERVE_STAMP) ## Start the service on HOST:PORT with the models in MODEL
 .PHONY: install
 install: $(DEV_STAMP) ## Make .venv with everything that development needs
 
-# Two processes, because most tests use one core; so PyTorch gets one thread in each. A file stays in one process,
-# with its fixtures.
+# Two processes, because most tests use one core; PyTorch therefore gets one thread in each. The tests of a file run in
+# one process, with its fixtures.
 .PHONY: test
 test: $(DEV_STAMP) ## Run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(TESTS),tests --numprocesses 2 --dist loadfile)
@@ -94,7 +94,7 @@ up: ## Start REPLICAS of the service, Prometheus, Alertmanager and Grafana in co
 	$(COMPOSE_ENV) $(COMPOSE) $(COMPOSE_FILES) up --build --detach --scale service=$(REPLICAS)
 
 .PHONY: down
-down: ## Stop the containers; what Prometheus and Grafana stored stays
+down: ## Stop the containers; the data of Prometheus and Grafana is kept
 	$(COMPOSE_ENV) $(COMPOSE) $(COMPOSE_FILES) down
 
 .PHONY: hashes
@@ -131,8 +131,8 @@ $(VENV)/.serve-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install $(PIP_ARGS) --constraint constraints.txt --editable '.[$*]'
 	@touch $@
 
-# `dev` brings the CPU build of onnxruntime, which overwrites the CUDA build where that was first; so on a
-# GPU machine the CUDA build is put back last.
+# `dev` installs the CPU build of onnxruntime, which overwrites an earlier CUDA build; on a GPU machine the CUDA build
+# is therefore reinstalled last.
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
 	@if [ -n '$(findstring gpu,$(EXTRA))' ]; then \

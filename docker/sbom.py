@@ -51,7 +51,7 @@ def shared_libraries(distribution: Distribution) -> Iterator[SharedLibrary]:
     """The libraries in the `*.libs` folder of a wheel.
 
     Raises:
-        UnknownLibrary: the licence of one is not known.
+        UnknownLibrary: the licence of a library is not known.
     """
     known = json.loads(LICENCES.read_text())
     for file in distribution.files or ():
@@ -121,7 +121,7 @@ def _library(library: SharedLibrary) -> Component:
 
 
 def _licence(distribution: Distribution) -> str:
-    """The licence expression, or what older metadata has in its place."""
+    """Return the licence expression, or the licence field or classifiers of older metadata."""
     metadata = distribution.metadata
     if expression := metadata.get("License-Expression"):
         return str(expression)

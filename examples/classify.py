@@ -17,7 +17,7 @@ def main(server: str, *clips: str) -> int:
         for clip in clips:
             try:
                 result = client.classify(clip, top_k=1)
-            except VideoError as error:  # this video cannot be read, the next one may
+            except VideoError as error:  # only this video cannot be read
                 print(f"{clip}: {error.code}: {error.message}")
                 failed += 1
             else:
@@ -28,5 +28,5 @@ def main(server: str, *clips: str) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(*sys.argv[1:]))
-    except BlvnetClientError as error:  # no service there, a missing file, a wrong key
+    except BlvnetClientError as error:  # an unreachable service, a missing file, a wrong key
         sys.exit(str(error))

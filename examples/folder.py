@@ -21,7 +21,7 @@ COLUMNS = ["video", "label", "score", "problem"]
 
 
 async def main(server: str, folder: str, table: str) -> None:
-    """Label what the table does not have yet."""
+    """Label the videos that are not in the table yet."""
     target = Path(table)
     known: set[str] = set()
     if target.exists():
@@ -33,7 +33,7 @@ async def main(server: str, folder: str, table: str) -> None:
         rows = csv.writer(file)
         if not known:
             rows.writerow(COLUMNS)
-        # A busy or restarting service is asked again for up to ten minutes.
+        # Requests to a busy or restarting service are retried for up to ten minutes.
         async with AsyncClient(server, retries=RetryPolicy(budget_s=600)) as client:
 
             async def work() -> None:

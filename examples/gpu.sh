@@ -9,7 +9,7 @@ checkpoint=${1:?$usage} folder=${2:?$usage}
 # Half precision uses the tensor cores; the export compares it with PyTorch in float32.
 blvnet export --checkpoint "$checkpoint" --precision fp16 --out "$folder" --name on-gpu
 
-# Whether the engine can really use the GPU, and how fast it is at several batch sizes.
+# Show whether the engine really uses the GPU, and how fast it is at several batch sizes.
 blvnet doctor
 blvnet bench "$folder/on-gpu"
 

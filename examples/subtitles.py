@@ -30,7 +30,7 @@ def main(server: str, video: str, window_s: str) -> None:
 
 
 def srt_time(seconds: float) -> str:
-    """A time as SRT has it, such as `00:00:04,000`."""
+    """Format a time for SRT, such as `00:00:04,000`."""
     minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02},{milliseconds % 1000:03}"
 

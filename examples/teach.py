@@ -30,7 +30,7 @@ def main(server: str, folder: str, new_clip: str) -> None:
         print(f"{trained.name} version {trained.version}: {right}")
 
         result = client.classify(new_clip, model=NAME)
-        # `unsure` is true for what resembles none of the examples.
+        # `unsure` is true for clips that resemble none of the examples.
         print(f"{new_clip}: {'unsure' if result.unsure else result.best.label} ({result.best.score:.0%})")
 
 
