@@ -3,7 +3,7 @@
     python -m tests.mutation [PATH...] [--sample N]
 
 For every module below the paths, cosmic-ray generates mutants and runs the tests that mirror the module (or
-its folder if the module has no test file of its own). Mutants that no test detects are listed as diffs. The
+its folder if no test file mirrors the module). Mutants that no test detects are listed as diffs. The
 work happens in a copy of the repository. Needs the `mutation` extra.
 """
 

@@ -92,7 +92,7 @@ def install(command: list[str], stamp: Path) -> None:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory, red_clip: bytes) -> list[str]:
-    """A good clip and one that is none."""
+    """A valid clip and a file that is not a video."""
     folder = tmp_path_factory.mktemp("videos")
     (folder / "red.mp4").write_bytes(red_clip)
     (folder / "text.mp4").write_text("just words. " * 100)

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 TRAINING = {"torch", "cv2", "matplotlib", "onnx", "onnxscript", "model_export"}
 RAY = {"service/ray_app.py", "service/batch/ray_rows.py"}
 WEB = {"fastapi", "starlette", "uvicorn", "pydantic_settings", "typer"}
-# The packages and modules right below each of the two, from the ground up: each may import those above it in
-# this list, and none below it or in its own row.
+# The packages and modules directly below each of the two, from the lowest layer up: each may import those of
+# the rows before it, and none of its own row or of those after it.
 LAYERS = {
     "service": (
         {"errors", "health_check", "installation"},

@@ -33,7 +33,7 @@ EVERY_FRAME = ClipSpec(FRAMES, (InputSpec("frames", Frames.ALL, 64, 64),))
 
 
 def outcome(truth: str, *ranked: str) -> ClipOutcome:
-    """What a service that ranks labels so would have said; it gave all others nothing."""
+    """The outcome of a service that ranks the labels in this order and gives all others a score of 0."""
     scores = dict.fromkeys(LABELS, 0.0) | {label: 1 / (2 + place) for place, label in enumerate(ranked)}
     return ClipOutcome(truth, scores, dict.fromkeys(accuracy.STAGES, 1.0))
 
@@ -69,7 +69,7 @@ def test_summary_counts_right_answers_and_mistakes() -> None:
 
 @pytest.mark.parametrize(
     ("right", "of", "low", "high"),
-    # Wilson's interval as tables give it; the plain one would be (1, 1) for the first.
+    # Wilson's interval as in published tables; the plain one would be (1, 1) for the first.
     [(10, 10, 0.722, 1.0), (5, 10, 0.237, 0.763), (0, 10, 0.0, 0.278), (510, 528, 0.947, 0.978)],
 )
 def test_interval_is_that_of_wilson(right: int, of: int, low: float, high: float) -> None:

@@ -1,4 +1,4 @@
-"""The inference benchmark: rivals that compute the same, and tables that say what was measured."""
+"""The inference benchmark: contenders that compute the same function, and tables of what was measured."""
 
 from __future__ import annotations
 

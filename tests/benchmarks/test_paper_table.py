@@ -1,4 +1,4 @@
-"""The tables of the paper's configurations: what the page says is what the code counts."""
+"""The tables of the paper's configurations: the page states what the code counts."""
 
 from __future__ import annotations
 

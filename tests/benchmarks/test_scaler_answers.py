@@ -1,4 +1,4 @@
-"""Published models were evaluated on frames that PIL had scaled: ours must give the same answers."""
+"""Published models were evaluated on frames scaled by PIL: our scaler must give the same answers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[ScalerComparison]:
 
 def test_no_top1_changes_with_the_scaler(answers: list[ScalerComparison]) -> None:
     assert [answer.top1[0] for answer in answers] == [answer.top1[1] for answer in answers]
-    assert len({answer.top1[0] for answer in answers}) > 15  # and they are not all one label
+    assert len({answer.top1[0] for answer in answers}) > 15  # and the labels differ between clips
 
 
 def test_pixels_and_logits_stay_near_to_those_of_pil(answers: list[ScalerComparison]) -> None:
-    # Over all clips: one of a fine, saturated pattern may differ by more, as its chroma takes another way.
+    # Over all clips: one with a fine, saturated pattern may differ by more, because of its chroma.
     assert summary(answers)["pixels_mean_of_255"] < LARGEST_MEAN_PIXELS
     assert max(answer.logits for answer in answers) < LARGEST_LOGITS
 

@@ -15,7 +15,7 @@ NO_LIMIT = ReplicaSettings(1, 1, queue_limit=10**6, latency_target_s=1e9)
 
 
 def test_waiting_time_is_that_of_the_theory() -> None:
-    """M/D/1: the mean waiting time is rho / (2 (1 - rho)) services."""
+    """M/D/1: the mean waiting time is rho / (2 (1 - rho)) service times."""
     times = StageTimes(0.0, 0.0, inference_s=0.1)
     outcome = Simulation(times, NO_LIMIT, replicas=1, cores=1).run(poisson([7.0], 2000.0), 2000.0)
     assert statistics.mean(outcome.latencies_s) - 0.1 == pytest.approx(0.7 / (2 * 0.3) * 0.1, rel=0.1)

@@ -14,7 +14,7 @@ PIECE_BYTES = 4096
 
 @dataclass
 class Cut:
-    """When a connection is cut: after so many bytes of the request or of the answer; None for never."""
+    """The bytes of the request or of the answer after which a connection is cut; None for never."""
 
     request_bytes: int | None = None
     answer_bytes: int | None = None
@@ -22,7 +22,7 @@ class Cut:
 
 @dataclass
 class CuttingProxy:
-    """Forwards connections to `target`; `cuts` holds the plan of the next ones, later ones are never cut."""
+    """Forwards connections to `target`; `cuts` is for the next ones, in order; later ones are never cut."""
 
     target: tuple[str, int]
     cuts: list[Cut] = field(default_factory=list)

@@ -36,7 +36,7 @@ OURS, THEIRS = "open-sesame", "another-key"
 
 @pytest.fixture(scope="module")
 def small(tiny_models: Path) -> Iterator[RunningServer]:
-    """A server with room for one request, and one at once for each key."""
+    """A server with room for one request, and for one request at a time of each key."""
     keys = f"{OURS},{THEIRS}"
     with running_server(tiny_models, QUEUE_LIMIT=1, API_KEYS=keys, KEY_REQUESTS_AT_ONCE=1) as running:
         yield running
@@ -57,7 +57,7 @@ def refusals(server: RunningServer, reason: str) -> float:
 
 @contextmanager
 def after_refusals(server: RunningServer, reason: str, count: int, act: Callable[[], None]) -> Iterator[None]:
-    """Do something as soon as the server has refused so many requests of the block."""
+    """Call `act` as soon as the server has refused `count` requests of the block."""
     before = refusals(server, reason)
 
     def wait_and_act() -> None:

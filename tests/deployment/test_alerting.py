@@ -1,4 +1,4 @@
-"""An alert on its whole way: service, Prometheus, Alertmanager with the project's configuration, webhook."""
+"""The path of an alert: service, Prometheus, Alertmanager with the project's configuration, webhook."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def webhook() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
 
 @contextmanager
 def alertmanager(webhook_url: str, folder: Path) -> Iterator[str]:
-    """Alertmanager as compose starts it, which waits less for further alerts; yields its address."""
+    """Alertmanager as compose starts it, but without waiting for further alerts; yields its address."""
     shutil.copytree(ROOT / "docker/alertmanager", folder / "config")
     path = folder / "config/alertmanager.yml"
     path.write_text(re.sub(r"group_wait: \S+", "group_wait: 0s", path.read_text()))
@@ -65,7 +65,7 @@ def alertmanager(webhook_url: str, folder: Path) -> Iterator[str]:
 
 
 def faster_rules(folder: Path) -> Path:
-    """The rules with all durations in minutes, and no longer ones, shortened."""
+    """The rules with all durations in minutes shortened; longer ones are unchanged."""
 
     def shorter(match: re.Match[str]) -> str:
         return f"{int(match[1]) * 60 // FASTER}s"

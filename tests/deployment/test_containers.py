@@ -122,7 +122,7 @@ def start(podman: Podman, models: Path) -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture(scope="module")
 def stack(start: Callable[..., Stack]) -> Stack:
-    """The service, Prometheus and Alertmanager; Grafana is the only one that has no stand-in."""
+    """The service, Prometheus and Alertmanager; only Grafana has no stand-in."""
     return start(PROJECT, services=("service", "prometheus", "alertmanager"), ALERT_WEBHOOK=WEBHOOK)
 
 
@@ -143,7 +143,7 @@ def replicas(start: Callable[..., Stack], podman: Podman) -> Stack:
 
 
 def wait_until(is_so: Callable[[], bool], explain: Callable[[], str] = str) -> None:
-    """Ask until the answer is yes; fail with an explanation."""
+    """Wait until a condition is true; fail with an explanation."""
     deadline = time.monotonic() + STARTED_WITHIN_S
     while not is_so():
         assert time.monotonic() < deadline, explain()
@@ -202,7 +202,7 @@ def test_prometheus_reaches_alertmanager_which_knows_the_receiver(stack: Stack) 
     assert {network["IPAddress"] for network in networks.values()} & set(found.split())
     wait_until(lambda: ready(stack.alertmanager, "/-/ready"))
     status = stack.alertmanager.get("/api/v2/status").json()
-    # Addresses of receivers are secrets to newer versions.
+    # Newer versions treat the addresses of receivers as secrets.
     assert re.search(rf"url: (<secret>|{WEBHOOK})", status["config"]["original"])
 
 

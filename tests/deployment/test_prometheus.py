@@ -95,7 +95,7 @@ def test_exposition_passes_promtool_without_a_warning(watched_server: RunningSer
 def test_median_of_answers_is_that_of_the_callers_when_nearly_all_are_refused(
     watched_server: RunningServer, prometheus: Prometheus, red_clip: bytes
 ) -> None:
-    """Each upload takes a given time, so that the latencies differ and need no processor."""
+    """Each upload takes a given time, so that the latencies differ without using CPU time."""
 
     def upload(pause_s: float) -> float:
         began = time.monotonic()
@@ -116,7 +116,7 @@ def test_median_of_answers_is_that_of_the_callers_when_nearly_all_are_refused(
         f'sum(blvnet_request_seconds_count{{outcome="{outcome}",route="/v1/classify"}})'
         for outcome in ("refused", "answered")
     )
-    # A scrape in between has only the fast ones of the answers, and a lower median.
+    # A scrape in between has only the fast answers, so its median is lower.
     prometheus.wait_for(f"{all_answered} >= {answered_before + answered} and {refused} > 97 * {answered}")
     [panel] = expressions()["Half of the answers within"]
     assert prometheus.value(panel) == pytest.approx(statistics.median(latencies), rel=0.1)

@@ -24,7 +24,7 @@ from tests.support.tools import need
 
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
 NODES = 2
-# Longer than Ray waits between two reports, and than the rules are evaluated several times.
+# Longer than the time between two reports of Ray, and than several evaluations of the rules.
 WATCHED_S = 10
 
 
@@ -45,7 +45,7 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_metrics_report_interval_ms", "2000")
-        patch.setenv("RAY_worker_niceness", "0")  # beside other tests its workers would start late
+        patch.setenv("RAY_worker_niceness", "0")  # alongside other tests its workers would start late
         node = {"num_cpus": 1, "object_store_memory": 80_000_000}
         running = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": True})
         try:
@@ -88,7 +88,7 @@ def address(cluster: Cluster, tiny_models: Path, tmp_path_factory: pytest.TempPa
 
 
 def discovery_file(cluster: Cluster) -> Path:
-    """Where the head node lists what Prometheus has to scrape."""
+    """The file in which the head node lists the targets of Prometheus."""
     return Path(cluster.head_node.get_temp_dir_path()) / "prom_metrics_service_discovery.json"
 
 
@@ -121,7 +121,7 @@ def prometheus(
 
 
 def test_every_agent_is_up_and_the_replica_is_counted_once(prometheus: Prometheus, cluster: Cluster) -> None:
-    # The head node has other targets beside its agent.
+    # The head node has other targets in addition to its agent.
     targets = len(json.loads(discovery_file(cluster).read_text())[0]["targets"])
     assert targets > NODES
     assert prometheus.wait_for(f'count(up{{job="ray"}} == 1) == {targets}')

@@ -24,7 +24,7 @@ from tests.support.server import RunningServer, running_server
 from tests.support.tools import need
 
 EXAMPLES = ROOT / "examples"
-# They have tests of their own, which also compare the output.
+# They have separate tests, which also compare the output.
 ELSEWHERE = {ROOT / "README.md", EXAMPLES / "README.md"}
 RUN = [page for page in PAGES if page not in ELSEWHERE]
 ALL = [block for page in PAGES for block in blocks(page)]
@@ -32,7 +32,7 @@ ALL = [block for page in PAGES for block in blocks(page)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands run."""
+    """The working directory of the commands."""
     made = tmp_path_factory.mktemp("commands")
     prepare(made)
     return made
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def other_origin() -> Iterator[str]:
-    """A web server of the examples."""
+    """A web server for the examples."""
     handler = partial(SimpleHTTPRequestHandler, directory=str(EXAMPLES))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever)
@@ -52,7 +52,7 @@ def other_origin() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, other_origin: str) -> Iterator[RunningServer]:
-    """What `make serve` starts, with jobs."""
+    """The server that `make serve` starts, with jobs."""
     settings: dict[str, Any] = {
         "TEACH_DIR": folder / "taught", "JOBS_DIR": folder / "jobs", "CORS_ORIGINS": other_origin
     }  # fmt: skip
@@ -79,7 +79,7 @@ def test_every_option_exists() -> None:
 
 
 def unknown_options(words: list[str]) -> set[str]:
-    """The options of a `blvnet` command that it does not have."""
+    """The options of a `blvnet` command line that the command does not have."""
     name, *rest = words
     command: Any = load_command(name, Commands().targets[name])
     if rest and rest[0] in getattr(command, "commands", {}):
@@ -88,7 +88,7 @@ def unknown_options(words: list[str]) -> set[str]:
     return {word.partition("=")[0] for word in rest if word.startswith("--")} - known
 
 
-# What each command of examples/README.md prints, as a regular expression.
+# The output of each command of examples/README.md, as a regular expression.
 PRINTED = {
     "classify.py": r"examples/clip.mp4: Moving something from left to right \(100%\)\n",
     "folder.py": "",
@@ -144,7 +144,7 @@ def test_folder_example_continues_its_table(folder: Path, server: RunningServer)
 
 
 def test_int8_example_makes_a_package_that_is_used(folder: Path, server: RunningServer) -> None:
-    # A limit that so few videos can prove; the example's own needs a thousand.
+    # A limit that this few videos can prove; the limit of the example needs a thousand.
     small = {"CLIPS": "66", "MAX_DROP": "20"}
     printed = run("sh examples/int8.sh small", "sh", folder, server, **small)
     assert re.search(r"mini-int8 .*\bint8\b", printed), printed

@@ -159,7 +159,7 @@ def test_figures_are_those_of_the_benchmarks() -> None:
 
 
 def with_interval(share: float, ends: tuple[float, float]) -> str:
-    """A share and its interval as the table has them."""
+    """A share and its interval as written in the table."""
     low, high = (f"{100 * end:.1f}" for end in ends)
     return f"{100 * share:.1f} % ({low} to {high})"
 

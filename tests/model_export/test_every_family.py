@@ -35,7 +35,7 @@ from tests.support.clips import ClipRecipe, encode
 from tests.support.server import running_server
 
 # The lowest and highest value of each colour channel in the videos of a label. Videos to calibrate int8 with
-# use all values. With two labels their logits would be close to 0, and the rounding of int8 large in them.
+# use all values. With only two labels the logits would be close to 0, and int8's rounding relatively large.
 LABELS = {
     "red": ((128, 0, 0), (256, 128, 128)),
     "green": ((0, 128, 0), (128, 256, 128)),
@@ -62,7 +62,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
-    """The float graphs that the test exports, for it to use again."""
+    """The float graphs that the test exports, for reuse."""
     made: Graphs = {}
 
     def recorded(network: VideoClassifier, clip: ClipSpec, variant: GraphVariant) -> onnx.ModelProto:
@@ -98,7 +98,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the packages of all families go to."""
+    """The folder for the packages of all families."""
     return tmp_path_factory.mktemp("models")
 
 
@@ -127,7 +127,7 @@ def test_family_is_trained_exported_and_evaluated(
     judged = blvnet("evaluate", *dataset, "--split", "val", "--models", models, "--model", name, "--json")
     assert judged.status == 0, judged.stderr
     assert json.loads(judged.stdout)["clips"] == len(LABELS)
-    if precision is Precision.FP32:  # the weights come back out of the graph, to train or export it again
+    if precision is Precision.FP32:  # the weights are restored from the graph, to train or export it again
         assert read_checkpoint(models / name).folded
     else:
         compare_in_float(checkpoint, graphs, tmp_path)
@@ -163,7 +163,7 @@ def compare_in_float(checkpoint: Path, graphs: Graphs, folder: Path) -> None:
 
 
 def test_service_serves_every_family(data: Path, models: Path) -> None:
-    names = {path.name for path in models.iterdir()}  # what the tests above have exported
+    names = {path.name for path in models.iterdir()}  # the packages that the tests above have exported
     assert names
     video = (data / "val/red/0.mp4").read_bytes()
     # The export has checked each graph on each engine.

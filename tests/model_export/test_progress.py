@@ -45,7 +45,7 @@ def test_terminal_shows_a_spinner_and_then_a_bar() -> None:
     rich, text = console(terminal=True)
     with ProgressReporter(rich) as progress:
         progress.step("reading")
-        with progress.count("decoding", 3) as counter:  # the spinner ends: rich has one live display
+        with progress.count("decoding", 3) as counter:  # the spinner ends: rich allows only one live display
             counter.advance(2)
             counter.describe("decoding faster")
         progress.step("writing")

@@ -18,7 +18,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def redis_address() -> Iterator[str]:
-    """A Redis for tests that use different databases of it; it stores nothing on disk."""
+    """A Redis for tests, which use different databases; it stores nothing on disk."""
     port = free_port()
     with redis_server(port):
         yield f"redis://127.0.0.1:{port}"

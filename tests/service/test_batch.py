@@ -1,4 +1,4 @@
-"""`blvnet batch` over folders, listings and S3: one row for each video, also when it is killed in between."""
+"""`blvnet batch` over folders, listings and S3: one row for each video, even if it is killed in between."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A red and a blue video, a broken one, and a file that is none."""
+    """A red and a blue video, a broken one, and a file that is not a video."""
     folder = tmp_path_factory.mktemp("videos")
     (folder / "red.mp4").write_bytes(colour_clip((255, 0, 0)))
     (folder / "blue.webm").write_bytes(colour_clip((0, 0, 255)))

@@ -1,4 +1,4 @@
-"""The command line as a process: what it prints where, how it exits, and what it does not load."""
+"""The command line as a process: what it prints where, its exit status, and what it does not load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.server import server_environment
 
 
 def blvnet(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `blvnet` in a process of its own."""
+    """Run `blvnet` in a separate process."""
     command = [str(Path(sys.executable).with_name("blvnet")), *map(str, arguments)]
     environment = server_environment({}) | variables
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -144,7 +144,7 @@ def test_debug_shows_where_it_failed() -> None:
 
 
 def add_command(folder: Path, name: str, code: str) -> None:
-    """Install a distribution in `folder` that brings the command `name`, the function `run` of `code`."""
+    """Install a distribution in `folder` that provides the command `name`, the function `run` of `code`."""
     metadata = folder / f"{name}_command-1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-command\nVersion: 1\n")
@@ -263,7 +263,7 @@ def test_user_without_a_home_and_an_entry_can_use_it(
 
 
 def completions(*words: str) -> list[str]:
-    """What bash offers for the last of these words."""
+    """The completions that bash offers for the last of these words."""
     variables = {
         "_BLVNET_COMPLETE": "complete_bash",
         "COMP_WORDS": " ".join(words),

@@ -55,7 +55,7 @@ def test_replica_asks_for_its_cores_and_gpus(arguments: dict[str, Any], resource
 
 def test_settings_decide_how_many_requests_ray_sends_and_how_long_it_waits_for_the_end() -> None:
     deployment = built({"queue_limit": "10", "shutdown_grace_s": "7"})
-    assert deployment.max_ongoing_requests == 80  # more than are ever accepted, so that we refuse, not Ray
+    assert deployment.max_ongoing_requests == 80  # more than are accepted: the service refuses, not Ray
     assert deployment._deployment_config.graceful_shutdown_timeout_s == 17
 
 
@@ -93,7 +93,7 @@ def built(arguments: dict[str, Any]) -> Any:
     return build(arguments)._bound_deployment
 
 
-# --- what Ray asks of a replica ---
+# --- Ray's calls to a replica ---
 
 
 @pytest.mark.anyio

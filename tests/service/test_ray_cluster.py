@@ -156,6 +156,6 @@ def test_end_leaves_no_process_and_nothing_at_home(cluster: Cluster) -> None:
 
 
 def answered(connections: list[socket.socket], least: int) -> list[socket.socket]:
-    """Those on which an answer has come, once there are so many."""
+    """The connections with an answer, once there are at least `least`."""
     found = select.select(connections, [], [], 0)[0]
     return found if len(found) >= least else []

@@ -1,4 +1,4 @@
-"""The process: how it starts, how it refuses to, how it takes load, and how it ends."""
+"""The process: starts, refused starts, load, and ends."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def slow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def locked(tiny_models: Path) -> Iterator[RunningServer]:
-    """A server that wants a key."""
+    """A server that requires a key."""
     with running_server(tiny_models, API_KEYS="first-key,second-key") as server:
         yield server
 
 
 @contextmanager
 def open_upload(server: RunningServer, announced: int, sent: bytes = b"x") -> Iterator[socket.socket]:
-    """A connection on which an upload has begun and does not go on by itself."""
+    """A connection on which an upload has begun and does not continue by itself."""
     with server.begin_upload(announced, sent) as connection:
         server.wait_for(lambda: server.metric("blvnet_inflight_requests") >= 2, "upload under way")
         yield connection
@@ -320,7 +320,7 @@ class TestUnderLoad:
             ]
 
             def refused() -> list[socket.socket]:
-                """Either at once, or because another one has taken the place of an upload that paused."""
+                """Uploads that are refused at once, or after a pause because another one took their place."""
                 found = select.select(connections, [], [], 0)[0]
                 return found if len(found) >= UPLOADS_PER_PLACE else []
 

@@ -1,4 +1,4 @@
-"""Settings: from the environment and from options, checked at the start, told in one line when wrong."""
+"""Settings: from the environment and options, checked at the start, reported in one line if invalid."""
 
 from __future__ import annotations
 

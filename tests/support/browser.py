@@ -85,7 +85,7 @@ class Page:
         return list(self.evaluate(f"[...{found}].map((one) => ({expression}))"))
 
     def enter(self, selector: str, value: object) -> None:
-        """Set the value of a field, as a user who leaves it afterwards."""
+        """Set the value of a field, like a user who then leaves it."""
         self.evaluate(
             f"(() => {{ const field = document.querySelector({json.dumps(selector)});"
             f" field.value = {json.dumps(str(value))};"
@@ -139,7 +139,7 @@ class Page:
         self.command("Emulation.setEmulatedMedia", features=[scheme_feature])
 
     def axe(self) -> list[str]:
-        """What axe finds against accessibility, a line for each finding."""
+        """The accessibility faults that axe finds, one line for each."""
         if not self.evaluate("'axe' in window"):
             self.evaluate(f"{axe_source()}; true")
         return list(

@@ -21,7 +21,7 @@ ALERTMANAGER_IMAGE = "docker.io/prom/alertmanager:v0.28.1"
 HAPROXY_IMAGE = "docker.io/library/haproxy:3.2-alpine"
 REDIS_IMAGE = "docker.io/valkey/valkey:8.1-alpine"
 PROXY_STAND_IN = ("proxy", "localhost/blvnet-stand-in/proxy:bookworm")  # has both
-MONITORING_STAND_IN = ("monitoring", "localhost/blvnet-stand-in/monitoring:bookworm")  # likewise
+MONITORING_STAND_IN = ("monitoring", "localhost/blvnet-stand-in/monitoring:bookworm")  # has both
 STAND_INS = {
     HAPROXY_IMAGE: PROXY_STAND_IN,
     REDIS_IMAGE: PROXY_STAND_IN,

@@ -25,7 +25,7 @@ ADDRESS = "127.0.0.1:8000"
 SERVER_OPTIONS = ("silent", "show-error", "fail-with-body")
 # `pip install` installs into the folder `site`, and finds what it needs in the environment.
 PIP = {"PIP_TARGET": "site", "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
-# `make` only says what it would do. Where a page starts a server, the shared one reads its packages again.
+# `make` only prints its commands. If a page starts a server, the shared one reads its packages again.
 PRELUDE = """
 set -euo pipefail
 make() {
@@ -52,7 +52,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """The commands of a shell block; those that go on in the next line are joined."""
+        """The commands of a shell block; those that continue on the next line are joined."""
         lines = self.text.replace("\\\n", " ").splitlines() if self.language == "sh" else []
         return [line for line in lines if line.strip()]
 
@@ -64,7 +64,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def prepare(folder: Path) -> None:
-    """Fill a folder with what the commands use: the repository's files, and videos of the reader."""
+    """Fill a folder with the files of the commands: those of the repository, and videos of the reader."""
     for name in ("README.md", "examples", "service"):
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").symlink_to(sys.prefix)

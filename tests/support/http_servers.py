@@ -1,4 +1,4 @@
-"""HTTP servers in a thread: receivers of webhooks and spans, and services that answer as a test wants."""
+"""HTTP servers in a thread: receivers of webhooks and spans, and services whose answers a test defines."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Place:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[JobStore]:
-        """A store, as one process has it."""
+        """A store, as opened by one process."""
         store: JobStore
         if isinstance(self.address, Path):
             store = FolderStore(self.address, RETENTION_S, self.clock)
@@ -59,11 +59,11 @@ class Place:
 
     @property
     def result_prefix(self) -> str:
-        """What `left` has before the id of a job whose result is kept."""
+        """The prefix in `left` of the id of a job whose result is kept."""
         return "" if isinstance(self.address, Path) else f"{PREFIX}result:"
 
     def left(self) -> list[str]:
-        """Names of what is stored for jobs: files, or keys of Redis."""
+        """Names of the data stored for jobs: files, or keys of Redis."""
         if isinstance(self.address, Path):
             return sorted(
                 path.name for folder in ("videos", "results") for path in (self.address / folder).iterdir()

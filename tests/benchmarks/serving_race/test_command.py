@@ -26,7 +26,7 @@ from benchmarks.serving_race.peers.job import Decoder, Network
 from benchmarks.serving_race.servers import LIMITED
 from tests.support.tiny_models import colour_clip
 
-# Two clips with the same best label, as a network with made weights gives them.
+# Two clips with the same best label, as from a network with made-up weights.
 EXPECTED = [{7: math.log(0.6), 8: math.log(0.4)}, {7: math.log(0.9), 8: math.log(0.1)}]
 NOBODY = 2**22 + 1  # above all process ids
 FIRST, SECOND = ((7, 0.61), (8, 0.39)), ((7, 0.88), (8, 0.12))
@@ -179,7 +179,7 @@ def flood(goodput: float, **outcomes: int) -> dict[str, Any]:
 
 
 def document() -> dict[str, Any]:
-    """Ours is 1.5 times as fast as a peer in one round, and twice in the other two."""
+    """Ours is 1.5 times as fast as a peer in one round, and twice as fast in the other two."""
     names = {"ours": True, "slow": False, "quick": False, "wrong": False, f"quick{LIMITED}": False}
     mine, theirs = [loop(9, 100), loop(12, 80), loop(12, 80)], [loop(6, 160)] * 3
     closed = {
@@ -319,9 +319,9 @@ def test_overload_is_measured_and_nothing_stays_behind(
         monkeypatch.setattr(measure, name, 0.3)
     monkeypatch.setattr(measure, "CARRIED_S", 0.3)
     limited = server(f"FastAPI{LIMITED}")
-    before = processes.tree(os.getpid())  # other tests may have started helpers that stay
+    before = processes.tree(os.getpid())  # other tests may have started helpers that still run
     found = measure.overload(setup, limited, "short", rate=60.0, warm_up_s=0.1, seconds=0.5)
-    assert found["outcomes"]["refused"] > 0  # its limit holds one: who comes meanwhile
+    assert found["outcomes"]["refused"] > 0  # its limit is one: requests that arrive meanwhile
     assert found["carried"] is None
     assert found["pss_peak"] >= found["pss_before"] > 10_000_000
     assert processes.tree(os.getpid()) == before

@@ -1,4 +1,4 @@
-"""The client of the load generator, against servers that do one thing each."""
+"""The client of the load generator, against servers with one behaviour each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAST = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nright"
 
 
 def post(answers: list[bytes], posts: int = 1) -> tuple[list[Reply], list[bytes]]:
-    """Post to a server that gives these answers on one connection; the replies, and the heads it saw."""
+    """Post to a server that gives these answers on one connection; return replies and request heads."""
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

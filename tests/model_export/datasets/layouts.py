@@ -53,7 +53,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def something_v1(root: Path, counts: Counts = (2, 1)) -> Path:
-    """Something-Something V1 as its archives unpack."""
+    """Something-Something V1 as unpacked."""
     return as_something_v1(root, SOMETHING_LABELS, counts)
 
 
@@ -94,7 +94,7 @@ def something_v2(root: Path, counts: Counts = (2, 1), *, later: bool = False) ->
 
 
 def kinetics(root: Path, counts: Counts = (2, 1), *, flat: bool = False) -> Path:
-    """Kinetics as crawlers write it or, with `flat`, as the CVDF's archives unpack."""
+    """Kinetics as crawlers write it or, with `flat`, as unpacked from the CVDF's archives."""
     for split, csv_name, count in zip(("train", "val"), ("train", "val"), counts, strict=True):
         rows = []
         for index, label in enumerate(KINETICS_LABELS * count):
@@ -114,7 +114,7 @@ def kinetics(root: Path, counts: Counts = (2, 1), *, flat: bool = False) -> Path
 
 
 def moments(root: Path, counts: Counts = (2, 1)) -> Path:
-    """Moments in Time as its archive unpacks."""
+    """Moments in Time as unpacked."""
     indices = (1, 2, 0)  # the file is not in the order of the indices
     lines = [f"{label},{index}" for label, index in zip(MOMENTS_LABELS, indices, strict=True)]
     write(root / "moments_categories.txt", "\n".join(lines) + "\n")
@@ -146,7 +146,7 @@ def table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -
 
 
 def ucf101(root: Path, counts: Counts = (2, 1)) -> Path:
-    """UCF101 as its two archives unpack; every split has the same videos."""
+    """UCF101 as unpacked from its two archives; every split has the same videos."""
     names = [f"v_{label}_g{group:02d}_c01" for label in UCF_LABELS for group in range(1, 1 + sum(counts))]
     for name in names:
         write(root / "UCF-101" / name.split("_")[1] / f"{name}.avi", video("avi", "mpeg4"))
@@ -164,7 +164,7 @@ def ucf101(root: Path, counts: Counts = (2, 1)) -> Path:
 
 
 def hmdb51(root: Path, counts: Counts = (2, 1)) -> Path:
-    """HMDB51 as its archives unpack; the second split swaps the first training video with the first other."""
+    """HMDB51 as unpacked; the second split swaps the first training video with the first other."""
     for label in HMDB_LABELS:
         names = [f"{label} #{index}! best_h_nm_np1.avi" for index in range(sum(counts))]
         for name in names:
@@ -180,7 +180,7 @@ def hmdb51(root: Path, counts: Counts = (2, 1)) -> Path:
 
 
 def jester(root: Path, counts: Counts = (2, 1)) -> Path:
-    """Jester as its archives unpack."""
+    """Jester as unpacked."""
     write(root / "jester-v1-labels.csv", "\n".join(JESTER_LABELS) + "\n")
     number = 0
     for split, count in zip(("train", "validation"), counts, strict=True):
@@ -208,7 +208,7 @@ def diving48(root: Path, counts: Counts = (2, 1)) -> Path:
 
 
 def charades(root: Path, counts: Counts = (2, 1)) -> Path:
-    """Charades as its archives unpack: a video with two actions, one with one (twice), and one with none."""
+    """Charades as unpacked: a video with two actions, one with one (twice), and one with none."""
     classes = "".join(f"c{index:03d} {label}\n" for index, label in enumerate(CHARADES_LABELS))
     write(root / "Charades" / "Charades_v1_classes.txt", classes)
     actions = ("c002 11.90 21.20;c000 0.00 12.60", "c001 0.00 3.00;c001 5.00 9.00")

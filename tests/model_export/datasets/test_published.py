@@ -41,7 +41,7 @@ def test_v2_reads_the_answers_of_the_test_split_if_there_are_any(tmp_path: Path)
 
 def test_directions_of_something_something_are_swapped_in_a_mirror(tmp_path: Path) -> None:
     symmetry = read_listing("ssv2", layouts.something_v2(tmp_path, (1, 1)), "train").symmetry
-    assert symmetry.mirrored == (2, 1, 0, 3)  # of "pulling it right out" only the hand changes
+    assert symmetry.mirrored == (2, 1, 0, 3)  # "pulling it right out" does not change in a mirror
     assert symmetry.reversed == (None,) * 4
 
 

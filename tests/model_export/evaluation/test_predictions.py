@@ -114,7 +114,7 @@ def test_comparison_pairs_clips_and_gives_intervals() -> None:
     targets = generator.integers(3, size=300).tolist()
     first = [target if generator.random() < 0.7 else (target + 1) % 3 for target in targets]
     second = [target if generator.random() < 0.9 else (target + 1) % 3 for target in targets]
-    # The second file is in another order, and was written where the data lie elsewhere.
+    # The second file is in another order, and was written with the data in another folder.
     a, b = predictions(first, targets), predictions(second, targets, root="/elsewhere/data")
     order = generator.permutation(300)[:280]
     b = replace(
@@ -214,5 +214,5 @@ def test_file_with_changed_bytes_is_read_or_refused(tmp_path: Path) -> None:
         changed = bytearray(content)
         changed[place : place + 4] = bytes(byte ^ 255 for byte in changed[place : place + 4])
         (tmp_path / "changed.npz").write_bytes(changed)
-        with suppress(BlvnetError):  # a change may be of a value that has no check
+        with suppress(BlvnetError):  # the changed value may be one that is not checked
             load_predictions(tmp_path / "changed.npz")

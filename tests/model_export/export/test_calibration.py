@@ -36,7 +36,7 @@ QUIET, _ = reporter()
 
 
 def first_numbers(source: ExampleSet, count: int, *, repeat: bool = True) -> list[int]:
-    """The number on the first frame taken of each clip that is read."""
+    """The number on the first sampled frame of each clip that is read."""
     clips = read_clips(source, SPEC, count, QUIET, repeat=repeat)
     return [read_numbers(clip["frames"])[0] for clip in clips]
 

@@ -1,7 +1,7 @@
 """The authors' weights in an exported graph give the authors' logits.
 
-One published checkpoint goes through `blvnet export`. Of the others the plan and the graph are made, without
-the comparisons with PyTorch that an export makes at 224 pixels: `networks/test_golden.py` compares those
+One published checkpoint goes through `blvnet export`. For the others only the plan and the graph are made,
+without the comparisons with PyTorch of an export at 224 pixels: `networks/test_golden.py` compares those
 networks with the authors', and the graphs are compared here.
 """
 

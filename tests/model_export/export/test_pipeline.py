@@ -198,7 +198,7 @@ def test_symmetry_file_is_checked(content: str, complaint: str, tmp_path: Path) 
 def test_graph_that_the_service_would_refuse_is_refused(
     small_export: SmallExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison with PyTorch passes, and the answer to the probe clips differs from the manifest's."""
+    """The comparison with PyTorch passes, but the answer to the probe clips differs from the manifest's."""
     monkeypatch.setattr(pipeline, "run_network", lambda *_: (np.ones((2, CLASSES), np.float32), None, None))
     models = tmp_path / "models"
     result = blvnet("export", "--checkpoint", small_export.checkpoint, "--out", models)

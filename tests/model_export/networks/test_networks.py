@@ -108,7 +108,7 @@ def test_mini_network_is_small_enough_to_bundle(name: str) -> None:
 
 
 def brightening(clips: int, config: ModelConfig) -> tuple[list[Tensor], Tensor]:
-    """Clips that become brighter (1) or darker (0): they differ in the order of frames alone."""
+    """Clips that become brighter (1) or darker (0): they differ only in the order of frames."""
     ramp = torch.linspace(-1.0, 1.0, config.frames).reshape(1, -1, 1, 1, 1)
     labels = torch.arange(clips) % 2
     noise = 0.3 * torch.randn(clips, config.frames, 3, config.size, config.size)

@@ -103,14 +103,14 @@ def test_events_differ_in_their_order_and_begin_and_end_at_rest() -> None:
         assert parts.shape[:2] == (4, 40)
         ends = np.concatenate([parts[:, 0], parts[:, -1]])
         moved = [np.abs(part - part[0]).mean() for part in parts]
-        # Noise aside, all parts have the same picture at both ends, and each has another one in between.
+        # Apart from noise, all parts have the same picture at both ends, and a different one in between.
         assert np.abs(ends - ends[0]).mean() < 0.5 * min(moved) + 8
         middle = parts[:, 8:32].mean(axis=1)
         assert all(np.abs(middle[a] - middle[b]).max() > 20 for a in range(4) for b in range(a))
 
 
 def test_events_look_the_same_backwards_except_for_the_order() -> None:
-    """How far an event has gone, averaged over many, is symmetric in time."""
+    """The progress of an event, averaged over many, is symmetric in time."""
     time = (np.arange(40) + 0.5) / 40
     rng = np.random.default_rng(5)
     mean = np.mean([events.course(rng, time) for _ in range(3000)], axis=0)
@@ -137,7 +137,7 @@ def test_hard_motions_take_place_in_less_light_and_before_a_camera_that_moves() 
         return [float(frames_of(task, LABELS[-2], seed).mean()) for seed in range(24)]
 
     def unrest(task: Task) -> float:
-        """Change of the corner, where nothing but the camera moves, over a video of something still."""
+        """Change of the corner, where only the camera moves, over a video of a still object."""
         clips = [frames_of(task, LABELS[-2], seed)[:, :8, :8].astype(np.int16) for seed in range(24)]
         return float(np.mean([np.abs(clip[-1] - clip[0]).mean() for clip in clips]))
 

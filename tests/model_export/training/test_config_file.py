@@ -26,7 +26,7 @@ from tests.model_export.command import blvnet
 
 @dataclass
 class Started:
-    """The runs that commands have started, and what is on disk for them."""
+    """The runs that commands have started, and their data on disk."""
 
     data: Path
     runs: list[dict[str, Any]] = field(default_factory=list)

@@ -445,7 +445,7 @@ def test_command_fails_where_no_training_video_can_be_read(data: Path, tmp_path:
 
 
 def test_weights_of_a_diverged_run_are_never_saved(tmp_path: Path) -> None:
-    """The loss of the epoch's last step is finite, its update is not."""
+    """The loss of the epoch's last step is finite, but its update is not."""
     config = TrainConfig(**{**vars(CONFIG), "epochs": 1, "warmup_epochs": 0, "batch_size": 8, "lr": 1e38})
     with pytest.raises(
         BlvnetError, match=r"training diverged: the validation loss after step 1 is (nan|inf)"

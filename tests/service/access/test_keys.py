@@ -1,4 +1,4 @@
-"""API keys: who is let in, and how much each may ask for."""
+"""API keys: who is admitted, and how many requests each key may make."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ring(
 
 
 def use(keys: KeyRing, *callers: str | None) -> None:
-    """Make one request for each caller, one after the other."""
+    """Make one request for each caller in turn."""
 
     async def run() -> None:
         for caller in callers:
@@ -168,7 +168,7 @@ def test_work_past_a_limit_is_429_and_looking_is_free(tiny_models: Path, red_cli
             assert post("second") == (200, None)
         server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 1, "its end")
         assert post("first")[0] == 200
-        assert post("first", "/v2/models/tiny/infer")[0] == 400  # no request of the protocol, but a request
+        assert post("first", "/v2/models/tiny/infer")[0] == 400  # invalid, but it counts as a request
         status, retry_after = post("first")
         assert (status, 1 <= int(retry_after or 0) <= 60) == (429, True)
         assert post("first", "/v2/models/tiny/infer")[0] == 429

@@ -15,7 +15,7 @@ from tests.service.test_cli import blvnet, hide
 
 
 def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
-    """The worst finding of each check, of a document."""
+    """The worst finding of each check in a document."""
     order = list(Severity)
     rows = sorted(json.loads(done.stdout)["findings"], key=lambda row: order.index(row["severity"]))
     return {row["check"]: row for row in rows}

@@ -26,7 +26,7 @@ Value = int | tuple[int, int]
 
 
 def field_coded_clip(frames: int, *, container: str, packet_per_field: bool, group: int = 8) -> bytes:
-    """Encode numbered frames as two fields each; every third of a group is no reference."""
+    """Encode numbered frames as two fields each; every third frame of a group is not a reference."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as target:
         stream = target.add_stream("libx264", rate=25)

@@ -68,7 +68,7 @@ def test_a_crop_larger_than_the_frame_is_refused(width: int, height: int) -> Non
 
 
 def matrix(a: float, b: float, c: float, d: float) -> list[int]:
-    """A display matrix as files hold it: 16.16 fixed point, the last column 2.30."""
+    """A display matrix as stored in files: 16.16 fixed point, the last column 2.30."""
     return [round(value * 65536) for value in (a, b, 0, c, d, 0, 0, 0)] + [1 << 30]
 
 

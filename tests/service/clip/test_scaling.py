@@ -24,8 +24,8 @@ from tests.support.clips import numbered_clip
 LIMITED, FULL = 1, 2
 BT709, BT601, BT2020, UNSPECIFIED = 1, 6, 9, 2
 
-# Level, in a 224 or 112 pixel frame, by which the pixels may differ from PIL's on average. Against the
-# conversion that rounds; swscale's fast one is itself 1.1 levels too dark, and the bound is as much wider.
+# Levels by which the pixels of a 224 or 112 pixel frame may differ from PIL's on average. swscale's fast
+# conversion, which does not round, is 1.1 levels too dark, so its bound is wider.
 LARGEST_MEAN = {"accurate": 0.75, "fast": 1.75}
 
 
@@ -65,7 +65,7 @@ def flat(y: int, u: int, v: int, colorspace: int, color_range: int, size: int = 
         ((76, 85, 255), BT601, FULL, (255, 0, 0)),
         ((173, 42, 26), BT709, LIMITED, (0, 255, 0)),
         ((145, 54, 34), BT601, LIMITED, (0, 255, 0)),
-        ((81, 90, 240), UNSPECIFIED, LIMITED, (255, 0, 0)),  # small and silent: BT.601
+        ((81, 90, 240), UNSPECIFIED, LIMITED, (255, 0, 0)),  # small and unspecified: BT.601
         ((81, 90, 240), UNSPECIFIED, 0, (255, 0, 0)),  # no range either: limited
     ],
 )
@@ -92,7 +92,7 @@ def test_a_large_frame_that_does_not_say_is_converted_as_high_definition() -> No
         (BT709, 320, 240, Colorspace.ITU709),
         (BT601, 1920, 1080, Colorspace.ITU601),
         (BT2020, 3840, 2160, Colorspace.BT2020),
-        (99, 320, 240, Colorspace.ITU601),  # a number from the future counts as silence
+        (99, 320, 240, Colorspace.ITU601),  # an unknown number counts as unspecified
     ],
 )
 def test_silent_streams_get_the_matrix_that_players_take(
@@ -114,7 +114,7 @@ def test_one_scaler_takes_frames_of_changing_size_and_format() -> None:
 
 
 def test_interlaced_frames_are_scaled_as_one_picture() -> None:
-    """Fields that are scaled each by itself differ by whole levels from the without_interlacing picture."""
+    """Fields that are scaled separately would differ by whole levels from the picture without interlacing."""
     frame = interlaced_frame()
     assert frame.interlaced_frame
     copy = without_interlacing(frame)
@@ -125,7 +125,7 @@ def test_interlaced_frames_are_scaled_as_one_picture() -> None:
 
 
 def interlaced_frame() -> av.VideoFrame:
-    """A frame of 96x64 whose two fields are different pictures, through an encoder that says so."""
+    """A frame of 96x64 whose two fields are different pictures, marked as interlaced by the encoder."""
     picture = np.zeros((64, 96, 3), np.uint8)
     picture[::2] = 255
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""How windows are cut: by table for what is documented, by hypothesis for what must hold for every video."""
+"""How windows are cut: a table of the documented cases, and hypothesis for properties of every video."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spans(frames: int, window_s: float, stride_s: float) -> list[tuple[float, fl
         (20, 1, 0.5, [(0, 1, range(10)), (0.5, 1.5, range(5, 15)), (1, 2, range(10, 20))]),
         (18, 1, 0.5, [(0, 1, range(10)), (0.5, 1.5, range(5, 15)), (1, 1.8, range(10, 18))]),
         (7, 1, 0.2, [(0, 0.7, range(7))]),
-        # with gaps: a window begins before the end or is not there
+        # with gaps: a window begins before the end or does not exist
         (40, 1, 2, [(0, 1, range(10)), (2, 3, range(20, 30))]),
         (41, 1, 2, [(0, 1, range(10)), (2, 3, range(20, 30)), (4, 4.1, range(40, 41))]),
         (35, 1, 2, [(0, 1, range(10)), (2, 3, range(20, 30))]),

@@ -18,7 +18,7 @@ Done = subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two good clips and two that are none."""
+    """Two valid clips, a text file and a missing one."""
     folder = tmp_path_factory.mktemp("clips")
     files = {name: folder / f"{name}.mp4" for name in ("red", "blue", "text", "missing")}
     files["red"].write_bytes(colour_clip((255, 0, 0)))

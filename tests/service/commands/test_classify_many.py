@@ -27,7 +27,7 @@ CLIPS = 100
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two clips, one of them further down, and files that are no videos."""
+    """A folder of two clips, one of them in a subfolder, and files that are not videos."""
     folder = tmp_path_factory.mktemp("clips")
     (folder / "below").mkdir()
     (folder / "red.mp4").write_bytes(colour_clip((255, 0, 0)))
@@ -125,7 +125,7 @@ def test_file_of_results_is_continued(folder: Path, server: RunningServer, tmp_p
 
 
 def test_device_is_written_and_not_read(folder: Path, server: RunningServer) -> None:
-    """`/dev/full` could be read without end."""
+    """Reading `/dev/full` would never end."""
     command = ["classify", folder, "--server", server.url, "--csv", "--out"]
     full = blvnet(*command, "/dev/full")
     assert (full.returncode, full.stdout) == (1, "")

@@ -209,7 +209,7 @@ def test_labels_to_validate_on_must_be_taught(data: Path, copy: Path, models: Pa
 
 
 def run_teach(data: Path, models: Path, before: str = "") -> subprocess.CompletedProcess[str]:
-    """`blvnet teach` in a process that runs the line `before` first, and names its modules at its end."""
+    """Run `blvnet teach` in a process that runs the line `before` first, and prints its modules at exit."""
     script = f"""
 import atexit, os, signal, sys
 import service.packages.taught
@@ -250,7 +250,7 @@ def test_errors_of_the_command_line_are_one_line(data: Path, models: Path, tmp_p
 def test_a_full_disk_ends_the_command_in_one_line_and_leaves_nothing(
     data: Path, models: Path, tmp_path: Path
 ) -> None:
-    """The package goes to a file system of one page; what fits of it is removed."""
+    """The package is written to a file system of one page; the part that fits is removed."""
     out = tmp_path / "small"
     out.mkdir()
     program = Path(sys.executable).with_name("blvnet")

@@ -1,4 +1,4 @@
-"""The application in this process: what a real server cannot be made to show."""
+"""The application in this process: cases that a real server cannot be made to show."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def app(tiny_models: Path) -> FastAPI:
 
 @pytest.fixture
 def service(app: FastAPI) -> Service:
-    """The service behind `app`, made to believe that it was started."""
+    """The service behind `app`, in the state of a started one."""
     service: Service = app.state.service
     service.recognizer.state = RecognizerState.SERVING
     return service

@@ -1,4 +1,4 @@
-"""The contract's shapes: what a query may hold, and how the core's findings are shown."""
+"""The schemas: the values of a query, and the form of the core's results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only happens in Redis: leases that end early, changes cut in the middle, and lost connections."""
+"""What happens only in Redis: leases that end early, changes cut in the middle, and lost connections."""
 
 from __future__ import annotations
 

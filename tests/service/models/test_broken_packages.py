@@ -1,4 +1,4 @@
-"""Broken packages beside a good one in a real server: refused by name, and the good one serves."""
+"""Broken packages next to a good one in a real server: refused by name, and the good one serves."""
 
 from __future__ import annotations
 

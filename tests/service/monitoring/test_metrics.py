@@ -1,4 +1,4 @@
-"""Metrics on a registry of their own: buckets, and what is read at the scrape."""
+"""Metrics on a separate registry: buckets, and values that are read at the scrape."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_mirror_says_which_label_each_label_becomes(tmp_path: Path) -> None:
 
 
 def test_head_with_scores_of_its_base_is_refused(tmp_path: Path) -> None:
-    """A head is fitted with softmax, whatever the scores of its base are."""
+    """A head is fitted with softmax, regardless of the scores of its base."""
     base = write_package(tmp_path, scores="sigmoid")
     folder = write_head(tmp_path, base)
     document = json.loads((folder / MANIFEST_FILE).read_text())

@@ -106,7 +106,7 @@ def test_two_trainings_at_once_get_versions_of_their_own(
     tmp_path: Path, moves: Taught, base: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_taught(tmp_path, "moves", base, moves)
-    first_answers = iter([1])  # as if the other training had written version 1 since
+    first_answers = iter([1])  # as if the other training had written version 1 in the meantime
     monkeypatch.setattr(
         "service.packages.taught.next_version", lambda *of: next(first_answers, None) or next_version(*of)
     )

@@ -20,7 +20,7 @@ def examples(
     seed: int = 1,
     mirrored: bool = False,
 ) -> Examples:
-    """`counts` clips of each label. "up" and "down" are each other backwards, so only the order differs."""
+    """`counts` clips of each label. "up" and "down" are reversals of each other: only the order differs."""
     random = np.random.default_rng(seed)
     features, labels = [], []
     for label, count in counts.items():

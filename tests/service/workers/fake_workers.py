@@ -1,4 +1,4 @@
-"""Worker processes played by a test, on an event loop whose time the test sets."""
+"""Worker processes simulated by a test, on an event loop whose time the test sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from service.workers.pool_worker import PoolWorker
 
 
 class SteppedLoop(asyncio.SelectorEventLoop):
-    """An event loop that runs one iteration at a time, with a clock of its own."""
+    """An event loop that runs one iteration at a time, with its own clock."""
 
     def __init__(self) -> None:
         super().__init__()

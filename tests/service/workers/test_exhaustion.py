@@ -169,7 +169,7 @@ async def test_a_pool_whose_workers_never_become_idle_has_a_problem() -> None:
         await until(lambda: pool.waiting == 1)
         now_s = 20
         impatient.cancel()
-        assert pool.problem() is None  # a busy pool is no problem
+        assert pool.problem() is None  # a busy pool is not a problem
         now_s = 200
         assert pool.problem() == "No decode worker has become idle for 200 s."
         (worker,) = pool_workers(pool)

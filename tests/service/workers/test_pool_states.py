@@ -1,6 +1,6 @@
 """A state machine of the pool and its workers: every caller gets a result, and no worker is lost.
 
-The processes are played by the test, and the event loop runs one iteration at a time, so that callers are
+The test simulates the processes, and the event loop runs one iteration at a time, so that callers are
 cancelled, and workers die, between any two steps of the code.
 """
 

@@ -1,4 +1,4 @@
-"""The accuracy gate counts labels clip by clip, and chance does not pass a graph that loses too much."""
+"""The accuracy gate counts labels clip by clip, and a graph that loses too much does not pass by chance."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def judged(truth: Sequence[int | None], expected: Sequence[int], given: Sequence
 
 
 def changed(count: int, clips: int) -> Accuracy:
-    """Clips of class 0 that the float graph labels right, and the rounded one all but `count`."""
+    """Clips of class 0: the float graph labels all correctly, the rounded one all but `count`."""
     return judged([0] * clips, [0] * clips, [1] * count + [0] * (clips - count))
 
 
@@ -103,7 +103,7 @@ def test_bound_in_points(losses: int, gains: int, clips: int, bound: float) -> N
 @pytest.mark.parametrize("clips", [600, 1000, 3000])
 @pytest.mark.parametrize(("loss", "gain"), [(0.005, 0.0), (0.015, 0.01)])
 def test_graph_that_loses_the_limit_passes_one_time_in_twenty(clips: int, loss: float, gain: float) -> None:
-    """A true drop of 0.5 points passes at 5 %, whatever the number of clips."""
+    """A true drop of 0.5 points passes in 5 % of all cases, for any number of clips."""
     counts = np.random.default_rng(0).multinomial(clips, [loss, gain, 1 - loss - gain], 4000)
     outcomes, times = np.unique(counts[:, :2], axis=0, return_counts=True)
     passed = sum(

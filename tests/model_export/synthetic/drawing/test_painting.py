@@ -27,7 +27,7 @@ def half_red_square() -> Sprite:
 
 
 def box_of(image: npt.NDArray[np.float32]) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom (exclusive) of what is more than half lit."""
+    """Left, top, right, bottom (exclusive) of the pixels that are more than half lit."""
     rows, columns = np.nonzero(image.max(axis=2) > 127)
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 

@@ -268,7 +268,7 @@ def test_vp8_frames_that_are_not_shown_do_not_count() -> None:
 
 
 def test_a_stream_joined_midway_counts_from_its_first_whole_frame() -> None:
-    """The packets before the first keyframe are there, but give no frame: the count is corrected."""
+    """The packets before the first keyframe exist but give no frame: the count is corrected."""
     data = numbered_clip(frames=60, container="ts", options={"g": "12", "x264-params": "scenecut=0"})
     joined = remuxed(data, lambda index, packet: packet if index >= 7 else None, "mpegts")
     clip = decode_video(joined, SPEC)
@@ -324,7 +324,7 @@ def test_path_text_bytes_and_file_are_the_same_clip(tmp_path: Path) -> None:
     path = tmp_path / "a clip.mp4"
     path.write_bytes(data)
     with path.open("rb") as file:
-        file.seek(100)  # wherever it stands, it is read from its beginning
+        file.seek(100)  # the file is read from its beginning, not from its position
         clips = [decode_video(source, SPEC) for source in (path, str(path), data, file)]
         assert not file.closed
     assert all(clip.video == clips[0].video for clip in clips)
@@ -361,7 +361,7 @@ def test_dense_sampling_takes_windows() -> None:
 
 
 def stripes(width: int, height: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Grey by column, so that a crop tells where it was taken."""
+    """Grey by column, so that a crop shows where it was taken."""
     ramp = np.linspace(20, 230, width).astype(np.uint8)
     return np.broadcast_to(ramp[None, :, None], (height, width, 3)).copy()
 
@@ -437,4 +437,4 @@ def test_numbered_images_are_not_read_when_turned_or_mirrored() -> None:
 def test_making_clips_leaves_the_process_as_it_was() -> None:
     before = os.sched_getscheduler(0)
     numbered_clip(ClipRecipe(**KINDS["mp4 av1"][0], frames=2))
-    assert os.sched_getscheduler(0) == before  # a real-time test run would starve all that it starts
+    assert os.sched_getscheduler(0) == before  # a real-time test run would starve its child processes

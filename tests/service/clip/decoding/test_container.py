@@ -1,4 +1,4 @@
-"""Opening an untrusted file: what is a video, which stream is its picture, what damage does."""
+"""Opening an untrusted file: which files are videos, which stream is decoded, and the effect of damage."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ ENCODERS = {"h264": "libx264", "hevc": "libx265"}
 
 
 def cropped(codec: str, container: str) -> bytes:
-    """A video of which a ramp of grey, from left to right, is cropped in the headers only."""
+    """A video of a ramp of grey from left to right, cropped only in the headers."""
     ramp = np.broadcast_to(np.arange(WIDTH, dtype=np.uint8)[None, :, None] + 60, (HEIGHT, WIDTH, 3))
     recipe = ClipRecipe(width=WIDTH, height=HEIGHT, container="ts", codec=ENCODERS[codec])
     whole = encode([np.ascontiguousarray(ramp)] * 30, recipe)

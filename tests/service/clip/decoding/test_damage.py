@@ -1,4 +1,4 @@
-"""Damaged files: what is counted, what is taken instead, what is refused."""
+"""Damaged files: what is counted, which frames replace damaged ones, and what is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREDICTED = {"bf": "2", "g": "20", "qp": "4", "x264-params": "slices=1"}
 
 
 def damaged(broken: set[int], change: Callable[[bytearray], None], frames: int = 40) -> bytes:
-    """A clip of pictures that stand alone, some of whose packets are changed."""
+    """A clip of intra-coded pictures with some changed packets."""
 
     def touch(index: int, packet: bytearray) -> bytearray:
         if index in broken:
@@ -33,13 +33,13 @@ def damaged(broken: set[int], change: Callable[[bytearray], None], frames: int =
 
 
 def scramble(packet: bytearray) -> None:
-    """Ruin the second half of the picture, whose header stays."""
+    """Overwrite the second half of the picture, but not its header."""
     half = len(packet) // 2
     packet[half:] = bytes(value ^ 0x5A for value in packet[half:])
 
 
 def behead(packet: bytearray) -> None:
-    """Make the picture one of parameters that there are not."""
+    """Make the picture refer to parameters that do not exist."""
     packet[5:9] = b"\xff\xff\xff\xff"
 
 

@@ -50,7 +50,7 @@ def test_the_callers_name_never_matters(name: str) -> None:
 
 @pytest.fixture
 def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A good clip in the working directory, that hostile files try to have decoded."""
+    """A valid clip in the working directory that hostile files try to have decoded."""
     path = tmp_path / "canary.ts"
     path.write_bytes(numbered_clip(container="ts"))
     monkeypatch.chdir(tmp_path)
@@ -88,7 +88,7 @@ def test_no_file_opens_a_connection(listener: socket.socket) -> None:
 
 
 def guarded_only_by(guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every guard off the open but one: the name is the caller's, any format and protocol will do."""
+    """Remove every guard but one: the caller's name is used, and any format and protocol is allowed."""
     unguarded = av.open
 
     def weakened(
@@ -98,7 +98,7 @@ def guarded_only_by(guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
             file.name = "upload.m3u8"
         kept = {guard: container_options[guard]} if guard in container_options else {}
         others["io_open"] = io_open if guard == "io_open" else None
-        others["timeout"] = 5  # what gets through fails, and does not wait for an answer for ever
+        others["timeout"] = 5  # a connection that gets through fails and does not wait forever
         return unguarded(file, container_options=kept, **others)  # type: ignore[call-overload]
 
     monkeypatch.setattr(av, "open", weakened)
@@ -131,7 +131,7 @@ def test_each_whitelist_alone_keeps_a_list_from_opening_a_file(
 def test_without_a_guard_the_playlist_does_connect(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So the tests above can fail."""
+    """This shows that the tests above can fail."""
     guarded_only_by("nothing", monkeypatch)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/part.ts"
     hang_up = threading.Thread(target=lambda: listener.accept()[0].close())

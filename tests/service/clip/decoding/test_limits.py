@@ -99,7 +99,7 @@ def test_work_past_the_limit_is_refused_before_it_is_done() -> None:
 
 
 def video_behind_sound(seconds: int = 30) -> bytes:
-    """A transport stream that announces a picture, which comes when the sound has ended."""
+    """A transport stream that announces video, whose only picture comes after the sound has ended."""
     file = io.BytesIO()
     with av.open(file, "w", format="mpegts") as output:
         sound, video = output.add_stream("mp2", rate=48_000), output.add_stream("mpeg2video", rate=25)
@@ -119,7 +119,7 @@ def video_behind_sound(seconds: int = 30) -> bytes:
 
 
 class CountingFile(io.BytesIO):
-    """Knows how many bytes were read of it."""
+    """Counts the bytes that are read from it."""
 
     read_bytes = 0
 

@@ -137,7 +137,7 @@ def with_sound(container: str) -> bytes:
 
 
 def told_once(data: bytes) -> bytes:
-    """Of two concatenated streams, keep the parameter sets of the first packet of each only.
+    """Keep only the parameter sets of the first packet of each of two concatenated streams.
 
     The other groups start with a keyframe but cannot be decoded without that packet.
     """

@@ -15,7 +15,7 @@ from service.clip.decoding.plan import IndexEntry, PacketIndex
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a generated stream: its group, whether it leads that, and the pictures it refers to."""
+    """A picture of a generated stream: its group, whether it leads it, and the pictures it refers to."""
 
     row: IndexEntry
     group: int

@@ -64,7 +64,7 @@ def test_a_recording_appended_to_another_follows_it() -> None:
 
 
 def flv_with_outlier(frame: int, milliseconds: int) -> bytes:
-    """An FLV one frame of which has another timestamp."""
+    """An FLV in which one frame has another timestamp."""
     data = bytearray(numbered_clip(frames=80, container="flv", options={"bf": "0"}))
     position, seen = 13, 0
     while position < len(data):

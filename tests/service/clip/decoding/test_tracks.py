@@ -1,4 +1,4 @@
-"""The track that is decoded, and files whose track cannot be."""
+"""The track that is decoded, and files whose track cannot be decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of real videos, held frame by frame against a decoding of everything."""
+"""Windows of real videos, compared frame by frame with a full decode."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ KINDS = [
 
 @dataclass
 class Collected:
-    """A sink that keeps it all; `on_window` is called with each."""
+    """A sink that keeps all windows; `on_window` is called with each."""
 
     spec: ClipSpec = SPEC
     taken: list[WindowSample] = field(default_factory=list)
@@ -121,7 +121,7 @@ def test_windows_have_the_frames_of_a_full_decode(kind: str, window_s: float, st
 
 
 def assert_windows(data: bytes, sink: Collected, found: DecodedWindows, rule: WindowRule) -> None:
-    """All windows are there, and each has the frames that the rule takes of a full decode."""
+    """Assert that all windows exist, each with the frames that the rule samples from a full decode."""
     whole = decode_all(io.BytesIO(data), DecodeLimits(), 1, lambda _number, _frame: None)
     times_us = [microseconds(time) for time in whole.timing.times_s]
     windows = cut(times_us, microseconds(whole.timing.duration_s), rule)
@@ -138,7 +138,7 @@ def assert_windows(data: bytes, sink: Collected, found: DecodedWindows, rule: Wi
 
 
 def assert_pixels(data: bytes, sink: Collected) -> None:
-    """Those of the frames that each window names, in a decoding of everything."""
+    """Assert that each window has the pixels that its frames have in a full decode."""
     views = Views(SPEC, tuple(taken.indices for taken in sink.taken), crops=1)
     decode_all(io.BytesIO(data), DecodeLimits(), 1, views.take)
     for number, inputs in enumerate(sink.inputs):

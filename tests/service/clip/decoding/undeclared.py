@@ -17,7 +17,7 @@ RATE = 25
 
 
 def without_reorder_depth(*parts: bytes, container: str) -> bytes:
-    """Remux transport streams of x264, one after the other in time, without VUI parameters."""
+    """Remux transport streams of x264 into one sequence, without VUI parameters."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as target:
         stream: av.VideoStream | None = None

@@ -25,14 +25,14 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def page(chromium: Page, server: RunningServer) -> Page:
-    """The page of the shared server, loaded anew in a wide window."""
+    """The page of the shared server, reloaded in a wide window."""
     return opened(chromium, server.url)
 
 
 def opened(chromium: Page, url: str) -> Page:
     """The page of a server without its earlier requests and messages."""
     chromium.look(1440)
-    chromium.command("Page.navigate", url="about:blank")  # so that the next load starts anew
+    chromium.command("Page.navigate", url="about:blank")  # so that the next load starts afresh
     chromium.requests.clear()
     chromium.complaints.clear()
     chromium.open(f"{url}/#classify")

@@ -44,7 +44,7 @@ def test_clip_is_labelled_and_the_drawn_numbers_are_those_of_the_answer(page: Pa
         pytest.approx(row, abs=6e-4) for row in evidence["margins"]
     ]
     assert [seconds(row[0]) for row in moments] == pytest.approx(evidence["timestamps_s"], abs=0.06)
-    # What is drawn adds up to the scores.
+    # The drawn values add up to the scores.
     for column, item in enumerate(predictions, 1):
         assert number(mean[column]) == pytest.approx(
             math.log(item["score"] / evidence["runner_up"]["score"]), abs=2e-3

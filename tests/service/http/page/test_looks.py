@@ -35,7 +35,7 @@ def check_looks(page: Page) -> None:
     for scheme in SCHEMES:
         for width in WIDTHS:
             page.look(width, scheme=scheme)
-            # Twice, so that what is drawn for the new size is there.
+            # Twice, so that the drawing for the new size is complete.
             page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
             assert page.evaluate(SIDEWAYS) <= 0, (width, scheme)
             assert page.evaluate(SMALL_TEXT) == [], (width, scheme)

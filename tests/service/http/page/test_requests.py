@@ -87,7 +87,7 @@ def test_dropped_files_become_a_queue_and_two_results_are_compared(
     tops = page.each("#comparison, #result", "one.getBoundingClientRect().top")
     assert tops == sorted(tops)
     assert {row[0]: row[2] for row in body}["blue"] == "100 %"
-    # Looking at the models loses nothing.
+    # Showing the models loses nothing.
     page.evaluate("location.hash = 'models'")
     page.wait_for("document.querySelectorAll('#models-body tr').length")
     assert table(page, ".models")[1][:2] == ["tinyversion 1", "ready"]
@@ -96,7 +96,7 @@ def test_dropped_files_become_a_queue_and_two_results_are_compared(
     page.wait_for("!document.getElementById('view-classify').hidden")
     assert page.text("#headline strong") == "red"
     assert not page.evaluate("document.getElementById('comparison').hidden")
-    # A timeline has no scores of its own; its column says what it has.
+    # A timeline has no scores as a whole; its column has the share of the time.
     page.click("#runs li:first-child .side")
     head, *body = table(page, "#comparison-table")
     assert head[2] == f"{video.name}tiny, timeline, windows of 4 s: share of the time"
@@ -176,7 +176,7 @@ def test_timeline_is_drawn_while_it_arrives_and_can_be_stopped(
 
 
 def block(page: Page, *patterns: str) -> None:
-    """Let requests for these addresses fail, as those to a service that is gone."""
+    """Let requests for these addresses fail, as if the service had stopped."""
     page.command("Network.setBlockedURLs", urls=list(patterns))
 
 

@@ -101,7 +101,7 @@ def test_two_labels_are_recorded_taught_and_recognized(
         for clips in range(1, 6):
             record(page, label, clips)
     check_looks(page)
-    # Looking at the models loses nothing.
+    # Showing the models loses nothing.
     page.evaluate("location.hash = 'models'")
     page.wait_for("!document.getElementById('view-models').hidden")
     page.evaluate("location.hash = 'teach'")
@@ -117,14 +117,14 @@ def test_two_labels_are_recorded_taught_and_recognized(
     assert "After teaching" not in page.text("#labels")
     assert table(page, "#confusion table") == [["Label", "go", "stop"], ["go", "5", "0"], ["stop", "0", "5"]]
     check_looks(page)
-    # A sixth take of each is labelled right at once.
+    # A sixth take of each is labelled correctly at once.
     for label, colour in (("go", BLUE), ("stop", RED)):
         aim(page, camera, colour)
         page.wait_for("!document.getElementById('try').disabled")
         page.click("#try")
         page.wait_for(f"document.querySelector('#try-bars .name')?.textContent === '{label}' && {IDLE}")
         assert page.text("#news").startswith(f"The take looks like {label}, ")
-    # A clip with the wrong label hurts, is found, and is dropped.
+    # A clip with the wrong label lowers the accuracy, is found, and is removed.
     record(page, "go", 6)
     assert "The model says “stop”" in page.text('[data-label="go"] .take.wrong')
     page.click("#teach-button")

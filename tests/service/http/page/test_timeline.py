@@ -25,7 +25,7 @@ def rows(page: Page) -> list[str]:
 
 
 def wait_for_bars(page: Page, *windows: int) -> None:
-    """Wait until so many windows of each lane have its label as the best; lanes are drawn once a frame."""
+    """Wait until each lane has this many windows with its label as the best; lanes are drawn once a frame."""
     counts = "[...document.querySelectorAll('#lanes path[data-best=true]')].map(count)"
     page.wait_for(
         "(() => { const count = (path) => path.getAttribute('d').split('M').length - 1;"

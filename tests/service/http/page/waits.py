@@ -1,4 +1,4 @@
-"""Conditions that tests of the page wait for, and what they read from it."""
+"""Conditions that tests of the page wait for, and values that they read from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def table(page: Page, selector: str) -> list[list[str]]:
 
 
 def answer(page: Page) -> Any:
-    """The answer of the service as the page shows it under Use it."""
+    """The answer of the service as the page shows it under "Use it"."""
     page.click("#tab-json")
     return page.evaluate("JSON.parse(document.getElementById('snippet').textContent)")
 

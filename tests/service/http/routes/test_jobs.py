@@ -46,13 +46,13 @@ class Receiver:
 
 @pytest.fixture(scope="module", params=["folder", "redis"])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Where the jobs of `running` are."""
+    """The place of the jobs of `running`."""
     return new_place(request, tmp_path_factory, 1)
 
 
 @pytest.fixture(scope="module")
 def receiver(shared: Place) -> Iterator[Receiver]:
-    """One for each kind of place."""
+    """A receiver for each kind of place."""
     receiver = Receiver()
     with answering(receiver.receive, LISTED_ADDRESS) as url:
         receiver.url = f"{url}/done"
@@ -279,7 +279,7 @@ def test_processes_share_their_jobs(tiny_models: Path, place: Place) -> None:
         assert clients[1 - runs].get(f"/v1/jobs/{first['id']}").json()["state"] == "running"
         second = submit(clients[runs], colour_clip((0, 0, 255)))
         assert ended(servers[0], clients[runs], second["id"])["state"] == "done"
-        assert servers[1 - runs].lines(event="job ended", job=second["id"])  # the one that was free
+        assert servers[1 - runs].lines(event="job ended", job=second["id"])  # the server that was free
         assert clients[runs].get(f"/v1/jobs/{second['id']}/result").is_success
         assert clients[1 - runs].delete(f"/v1/jobs/{first['id']}").status_code == 204
         for client in clients:

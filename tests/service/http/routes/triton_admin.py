@@ -1,8 +1,8 @@
-"""An administrator with the real `tritonclient`, in a process of its own; see `triton_user`.
+"""An administrator with the real `tritonclient`, in a separate process; see `triton_user`.
 
     python -m tests.service.http.routes.triton_admin HOST:PORT KEY
 
-Writes what it got as one JSON document.
+Writes the answers as one JSON document.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(address: str, key: str) -> dict[str, Any]:
 
 
 def error(client: Any, name: str, headers: dict[str, str]) -> str:
-    """What it says to loading a model that cannot be loaded."""
+    """The error for a model that cannot be loaded."""
     try:
         client.load_model(name, headers=headers)
     except InferenceServerException as exc:

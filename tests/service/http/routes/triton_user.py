@@ -1,8 +1,8 @@
-"""A user of the real `tritonclient`, in a process of its own: gevent, below it, changes the process.
+"""A user of the real `tritonclient`, in a separate process, which its dependency gevent changes.
 
     python -m tests.service.http.routes.triton_user HOST:PORT CLIP
 
-Writes what it got as one JSON document.
+Writes the answers as one JSON document.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MODEL = "tiny"
 
 
 def main(address: str, clip: Path) -> dict[str, Any]:
-    """Ask everything once."""
+    """Make each request once."""
     with http.InferenceServerClient(address) as client:
         return {
             "live": client.is_server_live(),
@@ -94,7 +94,7 @@ def labels(client: Any, clip: bytes) -> list[str]:
 
 
 def error(client: Any) -> str:
-    """What it says of a file that is no video."""
+    """The error for a file that is not a video."""
     try:
         client.infer(MODEL, [encoded(b"no video")])
     except InferenceServerException as exc:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Caller:
-    """Takes so many messages, then no more."""
+    """Takes this many messages, then no more."""
 
     def __init__(self, takes: int = 1000) -> None:
         self.messages: list[dict[str, Any]] = []

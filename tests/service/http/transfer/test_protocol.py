@@ -24,7 +24,7 @@ Dialogue = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None
 
 
 async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that answers after more than the patience for a head."""
+    """An application that takes longer to answer than a head may take to arrive."""
     body = await Request(scope, receive).body()
     await asyncio.sleep(2 * PATIENCE_S)
     await PlainTextResponse(f"{len(body)} bytes")(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Receiving a clip: byte for byte, however it is cut, capped while it is read, and gone afterwards."""
+"""Receiving a clip: exact for any chunks, limited while it is read, and gone afterwards."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def receive(
     limit: int = LIMIT,
     gone: bool = False,
 ) -> bytes:
-    """What the service gets of a body."""
+    """The content that the service receives."""
 
     async def run() -> bytes:
         async with received_video(
@@ -211,7 +211,7 @@ def test_caller_who_leaves_in_mid_upload_is_noticed() -> None:
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> list[BinaryIO]:
-    """The temporary files that are made."""
+    """The temporary files that are created."""
     made: list[BinaryIO] = []
     make = tempfile.TemporaryFile
 

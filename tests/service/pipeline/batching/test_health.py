@@ -1,4 +1,4 @@
-"""What runs and requests say about the health of a model's inference."""
+"""The health of a model's inference, judged by its runs and requests."""
 
 from __future__ import annotations
 

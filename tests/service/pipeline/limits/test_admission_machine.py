@@ -19,7 +19,7 @@ MODELS = st.sampled_from("ab")
 class AdmissionMachine(RuleBasedStateMachine):
     """The model: a list of tickets that are receiving, and one of those in progress.
 
-    `waiting` has those of the former that wait for data, in order, and since when.
+    `waiting` has the receiving tickets that wait for data, in order, and when each wait began.
     """
 
     def __init__(self) -> None:

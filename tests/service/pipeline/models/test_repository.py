@@ -510,7 +510,7 @@ async def test_which_versions_serve_may_be_said_for_one_model(
         write_package(tmp_path, "walk", version)
     async with loaded(tmp_path) as repository:
         await repository.load("walk", policy)
-        await repository.rescan()  # which keeps to it
+        await repository.rescan()  # which keeps the policy
         assert sorted(repository.registry.versions("walk")) == served
 
 

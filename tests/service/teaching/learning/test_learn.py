@@ -1,4 +1,4 @@
-"""Learning from examples, and what the report says of it."""
+"""Learning from examples, and the report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_mislabelled_clip_is_suspect_and_named() -> None:
 
 
 def test_accuracy_is_that_of_groups_that_were_left_out() -> None:
-    # Each group has its own background, which tells its clips apart but says nothing of another group.
+    # Each group has its own background, which distinguishes its clips but says nothing about other groups.
     shown = examples({"up": 12, "down": 12}, noise=3.0)
     groups = [f"group {number % 12 // 4}" for number in range(24)]
     background = {group: np.random.default_rng(index).normal(size=6) for index, group in enumerate(groups)}
