@@ -1,4 +1,4 @@
-"""The measurements measure what they say: reversal, shares, tables, and whole runs on a tiny model."""
+"""The measurements are what they claim to be: reversal, shares, tables, and whole runs on a tiny model."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_accuracy_of_a_service_that_runs_already_leaves_int8_out(tmp_path: Path)
     with serving.service(tmp_path / "models") as running:
         accuracy.main(server=running.url, clips=len(LABELS), seed=5, out=tmp_path / "results")
     found = json.loads((tmp_path / "results/accuracy.json").read_text())
-    # A colour meter answers one of the first three labels, whatever moves.
+    # A colour meter answers one of the first three labels, regardless of the motion.
     assert {mistake["answer"] for mistake in found["mistakes"]} <= set(LABELS[:3])
     assert (found["model"]["name"], found["int8"]) == ("tiny", None)
 

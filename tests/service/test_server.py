@@ -1,4 +1,4 @@
-"""The process: starts, refused starts, load, and ends."""
+"""The service process: start, refused starts, load, and shutdown."""
 
 from __future__ import annotations
 

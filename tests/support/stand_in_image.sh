@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a stand-in, from Debian packages, for a base image where no registry can be reached, so that the
-# project's Dockerfile and compose file are built and started all the same.
+# Makes a stand-in for a base image from Debian packages, so that the project's Dockerfile and compose file can be built
+# and started when no registry can be reached.
 #
 #   stand_in_image.sh python|monitoring|proxy IMAGE      IMAGE is a name of localhost/, never the real one's
 #

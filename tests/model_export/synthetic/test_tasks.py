@@ -1,4 +1,4 @@
-"""The tasks of `blvnet synth --task`: what their labels have in common and what tells them apart."""
+"""The tasks of `blvnet synth --task`: what their labels have in common and what distinguishes them."""
 
 from __future__ import annotations
 

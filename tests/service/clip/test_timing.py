@@ -35,7 +35,7 @@ def test_variable_rate_keeps_each_frames_own_time() -> None:
     ("stated", "expected"),
     [
         (Fraction(30000, 1001), 30000 / 1001),  # the measured rate is off by the milliseconds' rounding
-        (Fraction(60), 30.0),  # the header lies, or counts fields
+        (Fraction(60), 30.0),  # the header is wrong, or counts fields
         (Fraction(90000), 30.0),  # a tick rate
         (Fraction(0), 30.0),
     ],

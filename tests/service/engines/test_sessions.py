@@ -1,4 +1,4 @@
-"""Sessions of both engines: the same outputs and errors, and what they report to run on."""
+"""Sessions of both engines: the same outputs and errors, and what they report about themselves."""
 
 from __future__ import annotations
 

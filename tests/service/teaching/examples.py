@@ -1,4 +1,4 @@
-"""Examples for tests: features of made-up actions, which differ in what happens when."""
+"""Examples for tests: features of made-up actions, which differ in the order of events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def examples(
     random = np.random.default_rng(seed)
     features, labels = [], []
     for label, count in counts.items():
-        # The same pattern for the same label, whatever the others are.
+        # The same pattern for the same label, regardless of the other labels.
         pattern = np.random.default_rng(sum(map(ord, "up" if label == "down" else label)))
         course = 2 * pattern.normal(size=(MOMENTS, SIZE))
         if label == "down":

@@ -29,7 +29,7 @@ class Example:
 
 @lru_cache(maxsize=1)
 def example(name: str, size: int) -> Example:
-    """The same for all variants, which leave the network alone."""
+    """The same for all variants, which do not change the network."""
     network, config = small_network(name, size)
     clips = noise_clips(config.clip_spec(), 2)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Batches: draws depend on the generator alone, and cached and decoded clips are equal."""
+"""Batches: draws depend only on the generator, and cached and decoded clips are equal."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def encoded(clip: bytes) -> Any:
 
 
 def clip_logits(client: Any, clip: bytes) -> Any:
-    """Logits of an encoded clip; all outputs, as none is named."""
+    """Logits of an encoded clip; all outputs, because none is requested."""
     return client.infer(MODEL, [encoded(clip)]).as_numpy("logits").tolist()
 
 
