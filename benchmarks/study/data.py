@@ -91,7 +91,9 @@ def split_data(task: Task, split: Split, amount: Amount, clip: ClipSpec, folder:
     side = max(item.size for item in clip.inputs)
     spec = TASKS[task]
     rounds = -(-amount.examples // len(spec.labels))
-    labels = [label for number in range(rounds) for label in _label_order(task, len(spec.labels), number)]
+    labels = [
+        label for number in range(rounds) for label in _label_order(task, split, len(spec.labels), number)
+    ]
     examples = tuple(
         Example(Path(f"{task}-{split}-{index}"), label)
         for index, label in enumerate(labels[: amount.examples])
@@ -109,9 +111,12 @@ def split_data(task: Task, split: Split, amount: Amount, clip: ClipSpec, folder:
     return SplitData(Listing(spec.labels, examples, symmetry), RenderedClips(task, pixels, amount, clip))
 
 
-def _label_order(task: Task, count: int, look: int) -> list[int]:
-    """Shuffle the labels of events, so that each look has different orders in the same batch."""
-    if task is not Task.EVENTS:
+def _label_order(task: Task, split: Split, count: int, look: int) -> list[int]:
+    """The order of the labels of a look.
+
+    It is shuffled for the training of events, so that each look puts other orders side by side in a batch.
+    """
+    if task is not Task.EVENTS or split != "train":
         return list(range(count))
     return [int(label) for label in np.random.default_rng((SEED, look)).permutation(count)]
 

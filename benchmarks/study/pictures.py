@@ -52,13 +52,16 @@ def draw_pictures(plan: Sequence[Row], done: Results, folder: Path) -> None:
         ):
             draw(axes, of)
             axes.set_title(group)
-            axes.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
         figure.savefig(folder / name, dpi=80)
 
 
 def _of_group(results: Judged, group: str, picture: str) -> Judged:
     """The results of a group; the group of frames includes the rows with the usual number of frames."""
     usual = ("events/blvnet-tam", "events/tsn") if picture == FRAMES else ()
+    if not any(row.group == group for row in results):
+        return {}
     return {row: found for row, found in results.items() if row.group == group or row.name in usual}
 
 

@@ -105,7 +105,10 @@ def test_clip_of_events_has_the_parts_in_the_order_of_its_label(frames: int) -> 
 
 def test_eight_orders_of_a_look_share_a_batch_and_looks_differ_in_which(tmp_path: Path) -> None:
     clip = parse_architecture("tsn-mini", num_classes=24, frames=4, size=32).clip_spec()
-    data = split_data(Task.EVENTS, "val", Amount(48, takes=2), clip, tmp_path)
+    data, validation = (
+        split_data(Task.EVENTS, split, Amount(48, takes=2), clip, tmp_path) for split in ("train", "val")
+    )
+    assert [example.label for example in validation.listing.examples] == 2 * list(range(24))
     labels = [example.label for example in data.listing.examples]
     assert [sorted(labels[look : look + 24]) for look in (0, 24)] == [list(range(24))] * 2
     assert labels[:24] != labels[24:]
