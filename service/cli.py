@@ -50,7 +50,8 @@ EXTRAS = {
 }
 FAILED = 1
 BAD_USAGE = 2
-# What typer shows for the value of an option, such as `<int range>` or `<list[Path]>`, and the word for it.
+# The placeholder that typer shows for an option's value, such as `<int range>` or `<list[Path]>`. `WORDS` has
+# the word that the help shows instead.
 SHOWN_TYPE = re.compile(
     r"<(?:list\[)?(?:(?P<kind>int|float|str|path|Path|dir)(?: range)?|(?P<choices>[^\[\]<>]+))\]?>"
 )
@@ -58,7 +59,7 @@ WORDS = {"int": "NUMBER", "float": "NUMBER", "str": "TEXT", "path": "PATH", "Pat
 
 
 class Failure(typer.TyperException):
-    """An error message of one line, and the exit status."""
+    """A one-line error message and the exit status."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -66,10 +67,10 @@ class Failure(typer.TyperException):
 
 
 class CommandHelp(typer.core.TyperCommand):
-    """A command whose help is plain text, which cuts no names; options are grouped by their help panel."""
+    """A command with plain-text help that never truncates names and groups options by their help panel."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The pieces of the first line, with arguments as `CLIP...`."""
+        """Return the pieces of the usage line, with arguments as `CLIP...`."""
         return [re.sub(r"^\{(.+)\}", _upper, piece) for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -102,7 +103,7 @@ class Commands(typer.core.TyperGroup):
 
     @cached_property
     def targets(self) -> dict[str, str]:
-        """Command name -> `module:function`."""
+        """Map each command name to `module:function`."""
         found = sorted((item.name, item.value) for item in entry_points(group=ENTRY_POINT_GROUP))
         return OWN_COMMANDS | dict(found)
 
@@ -119,20 +120,20 @@ class Commands(typer.core.TyperGroup):
         return list(self.targets)
 
     def get_command(self, ctx: Any, cmd_name: str) -> typer.core.TyperCommand | None:  # noqa: ARG002
-        """A placeholder with the name and the first help line, for listings."""
+        """Return a placeholder with the name and the first help line, for listings."""
         if cmd_name not in self.targets:
             return None
         return typer.core.TyperCommand(name=cmd_name, help=summary(self.targets[cmd_name]))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
-        """Write the commands with their whole first help lines."""
+        """Write the commands with their first help lines, untruncated."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary(target)) for name, target in self.targets.items()])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:  # noqa: ARG002
         """Import the command that `args` start with."""
         name, *rest = args
-        # The own commands need no look at what is installed.
+        # The service's own commands are found without listing the installed entry points.
         target = OWN_COMMANDS.get(name) or self.targets.get(name)
         if target is None:
             close = get_close_matches(name, self.targets, n=1)
@@ -210,7 +211,7 @@ def main() -> None:
         status = FAILED
         _discard_output()
     if status == INTERRUPTED:
-        # A model may still be loading in a thread of its engine, whose destructors then abort the process.
+        # An engine may still be loading a model in a thread; its destructors would then abort the process.
         if sys.stdout is not None:
             with suppress(OSError):
                 sys.stdout.flush()
@@ -273,12 +274,12 @@ def _one_line(exc: typer.TyperException) -> str:
 def _complain(message: str) -> None:
     try:
         typer.echo(f"blvnet: {message}", err=True)
-    except OSError:  # standard error cannot be written either; the exit status remains
+    except OSError:  # standard error cannot be written to either; only the exit status reports the error
         _discard_output()
 
 
 def _discard_output() -> None:
-    """Let the interpreter end without another attempt to write what is left."""
+    """Let the interpreter exit without another attempt to write the buffered output."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)

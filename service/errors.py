@@ -33,8 +33,8 @@
     ├── PackageError                an invalid model package
     └── ProviderUnavailable         a requested execution provider is not available
 
-Messages are written for callers: they contain no server paths and no texts of libraries. Errors cross process
-borders, so each one can be pickled with its fields.
+Messages are written for callers: they contain no server paths and no library messages. Errors cross process
+boundaries, so each one can be pickled with its fields.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Forbidden(RequestError):
 
 
 class ModelNotFound(RequestError):
-    """No model of that name, or not that version, serves."""
+    """No model with this name, or no such version of it, is being served."""
 
     code = "model_not_found"
 
@@ -110,7 +110,7 @@ class NotAVideo(RequestError):
 
 
 class Undecodable(RequestError):
-    """The file is a video container, but no frame of it can be decoded."""
+    """The file is a video container, but none of its frames can be decoded."""
 
     code = "undecodable"
 
@@ -122,9 +122,9 @@ class InvalidParameter(RequestError):
 
 
 class OverLimit(RequestError):
-    """The video exceeds a limit: `limit` is its name, `value` the video's, `maximum` the highest allowed.
+    """The video exceeds a limit: `limit` is its name, `value` the video's value, `maximum` the highest one.
 
-    The unit of the numbers is in the limit's name: pixels, seconds (`_s`), frames, tracks.
+    The limit's name says the unit of the numbers: pixels, seconds (`_s`), frames, tracks.
     """
 
     code = "over_limit"
@@ -146,7 +146,7 @@ class JobsOff(RequestError):
 
 
 class JobsUnavailable(RetryAfter, RequestError):
-    """The Redis that has the jobs does not answer; jobs that it has acknowledged continue when it does."""
+    """The Redis that stores the jobs does not answer; acknowledged jobs continue when it does."""
 
     code = "jobs_unavailable"
 
@@ -182,13 +182,13 @@ class LabelConflict(RequestError):
 
 
 class BaseChanged(RequestError):
-    """The examples of a taught model belong to another base than the one that is requested or loaded."""
+    """The examples of a taught model belong to a different base than the one requested or loaded."""
 
     code = "base_changed"
 
 
 class NameTaken(RequestError):
-    """A model of the models folder has the name that a taught model should get."""
+    """A model in the models folder already has the name requested for a taught model."""
 
     code = "name_taken"
 
@@ -212,7 +212,7 @@ class TooFewExamples(RequestError):
 
 
 class TrainingFailed(RetryAfter, RequestError):
-    """The process of a training ended without a result; the examples are kept."""
+    """The training process ended without a result; the examples are kept."""
 
     code = "training_failed"
 
@@ -230,7 +230,7 @@ class Overloaded(RetryAfter, RequestError):
 
 
 class StorageFull(RetryAfter, RequestError):
-    """The disk that holds uploads is full, or the memory that holds jobs."""
+    """The disk that holds uploads or the memory that holds jobs is full."""
 
     code = "storage_full"
 

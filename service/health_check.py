@@ -17,7 +17,7 @@ TIMEOUT_S = 4.0
 
 
 def port(command_line: bytes) -> str:
-    """The port of a service with this command line, whose arguments end with a zero byte."""
+    """Return the port of a service with this command line, whose arguments each end with a zero byte."""
     words = command_line.replace(b"\0", b" ").decode(errors="replace")
     option = re.search(r"(?:^|\s)--port[ =](\d+)", words)
     return option[1] if option else os.environ.get("BLVNET_PORT", "8000")

@@ -13,10 +13,10 @@ DISTRIBUTION = "blvnet-serve"
 
 
 def install_command(extra: str) -> str:
-    """The command that adds an extra to this installation.
+    """Return the command that adds an extra to this installation.
 
     The package is not published on an index, so the command names the checkout that this installation comes
-    from; without one on this machine it has to be run in a checkout.
+    from. If that checkout is not on this machine, the command has to be run in a checkout.
     """
     python = shlex.quote(sys.executable)
     source = _source()
@@ -29,7 +29,7 @@ def install_command(extra: str) -> str:
 
 def _source() -> tuple[str, bool] | None:
     """The folder that was installed, and whether the installation refers to it (PEP 610)."""
-    # A checkout in Python's path has metadata of its own, which does not say where it was installed from.
+    # A checkout on Python's path has its own metadata, which does not say where it was installed from.
     texts = (found.read_text("direct_url.json") for found in distributions(name=DISTRIBUTION))
     text = next(filter(None, texts), None)
     if text is None:

@@ -36,7 +36,7 @@ class Observer:
         """A request of a taught model submits `views` views to the batches of its base."""
 
     def taught_examples(self, model: str, examples: int | None) -> None:
-        """A taught model has this many examples by now; None: it was deleted."""
+        """A taught model now has this many examples; None: it was deleted."""
 
     def training(self, result: TrainingResult, seconds: float) -> None:
         """A training of a taught model has ended after `seconds`."""

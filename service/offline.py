@@ -50,7 +50,7 @@ class OfflineBase:
     """A base model in this process, for `blvnet teach`.
 
     Attributes:
-        manifest: Of the base.
+        manifest: The manifest of the base.
     """
 
     def __init__(self, runner: asyncio.Runner, recognizer: Recognizer, name: str | None) -> None:
@@ -66,7 +66,7 @@ class OfflineBase:
         Args:
             videos: files.
             mirrored: add mirror images.
-            all_views: the views to learn from; otherwise only the one that requests are answered with.
+            all_views: use all views to learn from; otherwise only the one that requests are answered with.
         """
 
         async def features(recognizer: Recognizer, video: Path) -> NDArray[np.float32] | RequestError:
@@ -118,7 +118,7 @@ def _base(recognizer: Recognizer, name: str | None) -> ServedVersion:
 
 @contextmanager
 def running_offline(config: CoreConfig) -> Iterator[tuple[asyncio.Runner, Recognizer]]:
-    """A recognizer that serves, on an event loop that runs when it is asked to."""
+    """Yield a serving recognizer and the runner of its event loop, which runs only on request."""
     with asyncio.Runner() as runner:
         recognizer = Recognizer(config)
         with _without_states():
@@ -131,7 +131,7 @@ def running_offline(config: CoreConfig) -> Iterator[tuple[asyncio.Runner, Recogn
 
 @contextmanager
 def _without_states() -> Iterator[None]:
-    """Log no states of the service: without one, what fails is raised."""
+    """Do not log the states of the service: there is no server here, and errors are raised."""
 
     def is_no_state(record: logging.LogRecord) -> bool:
         return not hasattr(record, "state")

@@ -37,7 +37,7 @@ from service.pipeline.recognizer import RecognizerState
 from service.settings import BadSetting, Settings, load_settings, unknown_variables
 
 NAME = "blvnet"
-# Settings that Ray replaces: its proxy listens, its agents export metrics, and a change of the models has to
+# Settings that Ray replaces: its proxy listens, its agents export metrics, and a change to the models has to
 # reach every replica.
 REPLACED_BY_RAY = {
     "host": "http_options.host of the Serve config",
@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 
 
 def build(arguments: Mapping[str, Any]) -> serve.Application:
-    """The application, for `serve run service.ray_app:build NAME=VALUE ...` and `args` of a Serve config.
+    """Build the application for `serve run service.ray_app:build NAME=VALUE ...` or `args` of a Serve config.
 
     Args:
         arguments: any setting by its lower-case name, which overrides its variable; `num_replicas`; and
@@ -115,7 +115,7 @@ class Replica:
         self._report: asyncio.Task[None] | None = None
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
-        """The application; Ray runs its lifespan."""
+        """Return the application; Ray runs its lifespan."""
         logs.configure(self._settings.log_format, self._settings.log_level)
         disable_created_metrics()  # type: ignore[no-untyped-call]
         for name in unknown_variables(os.environ):
@@ -129,9 +129,9 @@ class Replica:
         return _ProxiedApp(app)
 
     async def check_health(self) -> None:
-        """Return while requests can be answered. The first call waits for the models: Ray routes none before.
+        """Return if requests can be answered. The first call waits for the models: Ray routes none before.
 
-        A full queue is no failure: the replica refuses requests, and replacing it would not help.
+        A full queue is not a failure: the replica refuses requests, and replacing it would not help.
 
         Raises:
             BlvnetError: requests cannot be answered; Ray replaces the replica after three failures.
@@ -152,7 +152,7 @@ class Replica:
 
 
 def own_cores(assigned: Mapping[str, float]) -> int:
-    """CPU cores for the threads and processes of a replica, from the resources that Ray assigned; at least 1.
+    """Return the number of CPU cores for a replica, from the resources that Ray assigned; at least 1.
 
     Ray only counts cores, so each replica has to limit itself.
     """
@@ -200,9 +200,9 @@ def _count(name: str, value: Any) -> int | str:
 async def _report_metrics(metrics: Metrics) -> None:
     """Report all samples to Ray every few seconds; its agents export them to Prometheus.
 
-    A scrape of `/metrics` through Ray's proxy would reach a different replica each time. Every sample, each
-    bucket of a histogram too, becomes a gauge under its own name with the prefix `ray_`; `rate` and
-    `histogram_quantile` work on them.
+    A scrape of `/metrics` through Ray's proxy would reach a different replica each time. Every sample,
+    including each bucket of a histogram, becomes a gauge under its own name with the prefix `ray_`; `rate`
+    and `histogram_quantile` work on these gauges.
     """
     gauges: dict[str, Gauge] = {}
     while True:

@@ -1,4 +1,4 @@
-"""Runs the application as a process: sockets, signals and an orderly shutdown.
+"""Run the application as a process: sockets, signals and an orderly shutdown.
 
 SIGTERM, SIGINT   /readyz answers 503 for SHUTDOWN_DELAY_S, while requests are still accepted; after such a
                   delay new connections are refused. Then new requests get 503 and accepted ones finish,
@@ -81,7 +81,7 @@ def run(settings: Settings) -> None:
 
 
 def _exit_if_inference_is_stuck() -> None:
-    """End the process if an inference does not return: it cannot be interrupted, and Python would wait."""
+    """End the process if an inference is stuck: it cannot be interrupted, and Python would wait for it."""
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(INFERENCE)]
     for thread in threads:
         thread.join(THREAD_EXIT_S)
@@ -112,7 +112,7 @@ async def _serve(settings: Settings) -> None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.second.wait(), settings.shutdown_delay_s)
                 # Load balancers try another instance after a refused connection, but pass on a 503. Requests
-                # on the connections that they have just opened are still answered.
+                # on connections that were opened just before are still answered.
                 servers[0].stop_listening()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.second.wait(), LAST_REQUESTS_S)
@@ -147,7 +147,7 @@ async def _first_of(*waits: Awaitable[Any]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn on a given socket, without its signal handlers, which end the process by the signal."""
+    """Uvicorn on a given socket, without its signal handlers, which would end the process by the signal."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
         super().__init__(config)
@@ -158,7 +158,7 @@ class _Server(uvicorn.Server):
         yield
 
     def stop_listening(self) -> None:
-        """Refuse new connections; those that are open stay."""
+        """Refuse new connections; open connections stay."""
         for server in self.servers:
             server.close()
 

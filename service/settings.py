@@ -24,7 +24,7 @@ from service.installation import install_command
 from service.pipeline.core_config import BYTES_PER_MB, CoreConfig
 
 PREFIX = "BLVNET_"
-CLIENT_KEY = "BLVNET_API_KEY"  # of the command line, not a setting of the service
+CLIENT_KEY = "BLVNET_API_KEY"  # read by the command line; not a setting of the service
 ORIGIN = re.compile(r"\*|https?://[^/\s?#@,]+")
 SECRET = ("api_keys", "admin_key", "redis_url", "jobs_redis_url", "webhook_secret")
 # The range that the Standard Webhooks specification recommends.
@@ -34,7 +34,7 @@ MIN_WEBHOOK_SECRET_BYTES, MAX_WEBHOOK_SECRET_BYTES = 24, 64
 class BadSetting(BlvnetError):
     """A setting has an invalid value."""
 
-    exit_code = 2  # status of the command line for wrong usage
+    exit_code = 2  # exit status of the command line for wrong usage
 
 
 class LogFormat(StrEnum):
@@ -318,7 +318,7 @@ def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings from the environment, overridden by `options` (field name -> value, None is ignored).
 
     Raises:
-        BadSetting: values have the wrong type or are out of range. One line names them all.
+        BadSetting: values have the wrong type or are out of range; one line names all of these settings.
     """
     overrides = {name: value for name, value in (options or {}).items() if value is not None}
     try:
@@ -328,7 +328,7 @@ def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
 
 
 def with_current_keys(settings: Settings) -> Settings:
-    """The settings with the contents that the key files have by now.
+    """Return the settings with the current contents of the key files.
 
     Raises:
         BadSetting: a file cannot be read or contains an invalid key.
@@ -341,10 +341,10 @@ def with_current_keys(settings: Settings) -> Settings:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Sorted names in `environment` that start with `BLVNET_` and are not settings.
+    """Return the sorted names in `environment` that start with `BLVNET_` and are not settings.
 
     Raises:
-        BadSetting: one of them looks like a key; without its key the service would be open to everyone.
+        BadSetting: a name looks like a misspelled key setting; without the key anyone could use the service.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from service.errors import RateLimited
 
 HASHED = "sha256:"
-# 48 bits of the digest distinguish the keys of a service and do not help to guess one.
+# 48 bits of the digest distinguish the keys of a service and do not help to guess a key.
 CALLER_DIGITS = 12
 RETRY_CONCURRENT_S = 1.0
 MINUTE_S = 60.0
@@ -58,13 +58,13 @@ class LocalRate:
         return None
 
     async def close(self) -> None:
-        """There is nothing to release."""
+        """Do nothing: there are no connections to release."""
 
 
 class KeyRing:
     """The accepted API keys and the requests made with each.
 
-    A caller is known by the first digits of the SHA-256 digest of the key, which logs may show.
+    A caller is identified by the first digits of the SHA-256 digest of the key, which logs may show.
 
     Args:
         keys: accepted keys; without any, every request is accepted.
@@ -99,7 +99,7 @@ class KeyRing:
         self._digests = [_digest(key.get_secret_value()) for key in keys]
 
     def find(self, given: str) -> str | None:
-        """The caller with the key `given`, or None, in a time that reveals nothing about the keys."""
+        """Return the caller with the key `given`, or None, in a time that reveals nothing about the keys."""
         digest = hashlib.sha256(given.encode()).digest()
         found = None
         for key in self._digests:  # no early exit, which would reveal the position
@@ -109,7 +109,7 @@ class KeyRing:
 
     @asynccontextmanager
     async def share(self, caller: str | None) -> AsyncIterator[None]:
-        """Count one request against the limits of a caller; None stands for a service without keys.
+        """Count one request towards the limits of a caller; None stands for a service without keys.
 
         Raises:
             RateLimited: a limit is reached.
@@ -136,7 +136,7 @@ class KeyRing:
 
 
 class AdminKey:
-    """The key for changing which models serve; without one, nobody can change them."""
+    """The key for changing which models serve; without this key, they cannot be changed."""
 
     def __init__(self, key: SecretStr | None) -> None:
         self._digest: bytes | None = None
@@ -158,7 +158,7 @@ class AdminKey:
 
 
 def is_one_of(key: SecretStr, others: Iterable[SecretStr]) -> bool:
-    """Whether a key equals one of some others; each may be hashed."""
+    """Return whether a key equals one of `others`; each key may be hashed."""
     return _digest(key.get_secret_value()) in {_digest(other.get_secret_value()) for other in others}
 
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from service.access.keys import RequestRate
 
 NAMESPACE = "blvnet-key"
-# A request must not wait longer for Redis than it usually takes to be answered.
+# A request must not wait longer for Redis than it usually takes to answer it.
 TIMEOUT_S = 0.5
 
 logger = logging.getLogger(__name__)

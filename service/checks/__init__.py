@@ -1,1 +1,1 @@
-"""Whether the settings and the installation fit the machine."""
+"""Checks that the settings and the installation fit the machine."""

@@ -51,7 +51,7 @@ Check = Callable[[Settings], Iterator[Finding]]
 
 
 def diagnose(environment: Mapping[str, str], models: Path | None = None) -> Iterator[Finding]:
-    """Run all checks with the settings of the environment; yield each finding as soon as it is there."""
+    """Run all checks with the settings of the environment; yield each finding as soon as it is available."""
     yield from _python()
     try:
         settings = load_settings({"models": models})

@@ -1,4 +1,4 @@
-"""Checks at the start that the settings fit the limits of the machine or the container."""
+"""Start-up checks that the settings fit the limits of the machine or the container."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def misfits(
     used_bytes: int | None = None,
     uploads: Path | None = None,
 ) -> Iterator[str]:
-    """What does not fit, with what to change, in one line each.
+    """Yield one line for each setting that does not fit, which says what to change.
 
     Args:
         settings: settings of the service.
         workers: number of decode workers.
-        memory_bytes: memory limit; None for that of the control groups and the machine.
-        used_bytes: memory in use, with the models; None for that of this process.
+        memory_bytes: memory limit; None for the limit of the control groups and the machine.
+        used_bytes: memory in use, including the models; None for the memory of this process.
         uploads: folder for uploads; None for the folder for temporary files.
     """
     memory = usable_memory_bytes() if memory_bytes is None else memory_bytes

@@ -1,7 +1,7 @@
 """Batch sizes for a GPU: prepared before the first request, up to the size beyond which throughput stalls.
 
-A single clip leaves a GPU idle between its small kernels, so batches carry several. CUDA libraries prepare
-themselves for each new batch size, which can take seconds. Therefore every size runs once at load time, and
+A single clip leaves a GPU idle between its small kernels, so a batch has several clips. CUDA libraries need
+preparation for each new batch size, which can take seconds. Therefore every size runs once at load time, and
 requests only use those sizes.
 """
 
@@ -17,11 +17,11 @@ import numpy as np
 
 from service.engines.session import InferenceFailed, Inputs, Outputs, Session, batch_length
 
-MAX_BATCH = 32  # larger batches gain little on any GPU in reach, and delay the clips in them
-SUFFICIENT_RATE = 0.95  # of the best throughput: a larger batch would mainly take longer
+MAX_BATCH = 32  # larger batches gain little on any tested GPU, and delay the clips in them
+SUFFICIENT_RATE = 0.95  # share of the best throughput; a larger batch would mainly take longer
 MEASURING_S = 0.1  # for each size
 MIN_RUNS = 3
-PREPARING_S = 30.0  # after this no larger size is tried, so that loading ends
+PREPARING_S = 30.0  # after this time no larger size is tried, so that loading ends
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +58,12 @@ def prepare_batches(
     Args:
         session: Session on a GPU.
         clips: Clips that fill the batches, repeated as needed.
-        max_batch: Largest size, used even if it is not worthwhile; None measures which one is.
+        max_batch: Largest size, used even if it is not worthwhile; None measures which sizes are worthwhile.
         check: Raises `PackageError` for wrong outputs of a batch of repeated `clips`.
 
     Raises:
         PackageError: raised by `check`.
-        InferenceFailed: a single clip does not run, or a size up to an explicit `max_batch`.
+        InferenceFailed: a single clip fails, or a batch size up to an explicit `max_batch` fails.
     """
     sizes: list[int] = []
     seconds: list[float] = []
@@ -87,7 +87,7 @@ def prepare_batches(
 
 
 def median_run_s(session: Session, batch: Inputs, duration_s: float) -> float:
-    """Median seconds of a run, over `duration_s` and at least `MIN_RUNS` runs, after the first one.
+    """Median seconds of a run, over `duration_s` and at least `MIN_RUNS` runs, without the first one.
 
     Raises:
         InferenceFailed: the graph does not run.
@@ -102,6 +102,6 @@ def median_run_s(session: Session, batch: Inputs, duration_s: float) -> float:
 
 
 def repeated(clips: Inputs, count: int) -> Inputs:
-    """A batch of `count` clips that repeats `clips`."""
+    """Return a batch of `count` clips that repeats `clips`."""
     rows = np.arange(count) % batch_length(clips)
     return {name: array[rows] for name, array in clips.items()}

@@ -1,8 +1,8 @@
 """Two ways to use the CPU cores: one run with all threads, or concurrent runs with one thread each.
 
 A single clip has the lowest latency with all threads. With several clips, concurrent one-thread runs have the
-higher throughput: no thread waits for another at the end of every operator, or for one whose core a decode
-worker uses. Therefore a package is loaded in both forms, and both are timed.
+higher throughput: no thread waits for others at the end of every operator, or for a thread whose core is used
+by a decode worker. Therefore a package is loaded in both forms, and both are timed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class LatencyProfile:
     """Seconds that a clip takes in both forms.
 
     Attributes:
-        latency_s: Of a run with all threads.
-        concurrent_latency_s: Of a one-thread run while `concurrency` of them run at the same time.
+        latency_s: Latency of a run with all threads.
+        concurrent_latency_s: Latency of a one-thread run while `concurrency` such runs are in progress.
         concurrency: Number of concurrent one-thread runs.
     """
 
@@ -38,7 +38,7 @@ class LatencyProfile:
     concurrency: int
 
     def concurrent_is_faster(self, clips: int) -> bool:
-        """Whether `clips` clips finish sooner in concurrent runs than one after the other with all threads.
+        """Whether `clips` clips finish sooner in concurrent runs than sequentially with all threads.
 
         Always true for enough clips to keep every concurrent run busy, because a measurement on a busy
         machine can be far off.
@@ -84,7 +84,7 @@ def open_concurrent(
 
 
 def measure(whole: Session, single: Session, concurrency: int, clip: Inputs) -> LatencyProfile:
-    """Time both forms alternately and keep the shortest times, since disturbances only make a run longer.
+    """Time both forms alternately and keep the shortest times, since interference only makes a run longer.
 
     Raises:
         InferenceFailed: the graph does not run.

@@ -1,4 +1,4 @@
-"""Returning memory to the operating system that engines no longer need."""
+"""Returning memory that engines no longer need to the operating system."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ShrinkPolicy:
         self._last_s = 0.0
 
     def should_shrink(self, rows: int) -> bool:
-        """Record a batch of `rows` that is about to run, and whether to free memory with it."""
+        """Record a batch of `rows` that is about to run; return whether to free memory with it."""
         with self._lock:
             now_s = self._clock()
             large = rows >= self._largest

@@ -44,12 +44,12 @@ def provider_options(
 
 def _cuda(arithmetic: Arithmetic) -> dict[str, str]:
     return {
-        # TF32 has the precision of float16, which is below what a float32 package promises.
+        # TF32 has the precision of float16, which is lower than a float32 package promises.
         "use_tf32": "0" if arithmetic is Arithmetic.F32 else "1",
         # The default benchmarks every algorithm for each new batch size, which can stall a request for
         # seconds.
         "cudnn_conv_algo_search": "HEURISTIC",
-        # Grow by what is needed, not to the next power of two: other processes may use the GPU.
+        # Grow by the size needed, not to the next power of two: other processes may use the GPU.
         "arena_extend_strategy": "kSameAsRequested",
     }
 
@@ -63,7 +63,7 @@ def _tensorrt(
     options = {
         "trt_fp16_enable": str(int(arithmetic is Arithmetic.F16)),
         "trt_int8_enable": str(int(arithmetic is Arithmetic.INT8)),
-        # One engine for all batch sizes. Without a profile every larger batch rebuilds it, which takes
+        # One engine for all batch sizes. Without a profile every larger batch would rebuild it, which takes
         # minutes.
         "trt_profile_min_shapes": _shapes(inputs, 1),
         "trt_profile_opt_shapes": _shapes(inputs, 1),

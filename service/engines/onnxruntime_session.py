@@ -25,7 +25,7 @@ from service.engines.session import (
 from service.errors import PackageError, ProviderUnavailable
 from service.packages.manifest import EVIDENCE, FEATURES, LOGITS, OUTPUTS
 
-# onnxruntime's providers in order of preference. Nodes that one does not support go to the next.
+# onnxruntime's providers in order of preference. Nodes that one does not support are assigned to the next.
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
@@ -68,7 +68,7 @@ class OnnxRuntimeSession:
             concurrency: Concurrent runs. Only reported: onnxruntime needs no preparation for them.
             arithmetic: Number format. CUDA and TensorRT may use a less precise one for float32 by default.
             max_batch: Largest batch that TensorRT builds its engine for; `MAX_BATCH` if None.
-            cache_dir: Folder for engines that TensorRT builds; None keeps none.
+            cache_dir: Folder for engines that TensorRT builds; None disables this cache.
 
         Raises:
             ProviderUnavailable: onnxruntime lacks the provider or cannot start it.
@@ -154,7 +154,7 @@ def check_placement(session: onnxruntime.InferenceSession, requested: str) -> No
 
 
 def _load_inputs(graph: Path) -> Sequence[onnxruntime.NodeArg]:
-    """The graph's inputs, read by loading it on the CPU without optimisation."""
+    """Return the graph's inputs, read by loading it on the CPU without optimisation."""
     options = _options(threads=1)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -29,7 +29,7 @@ from service.packages.manifest import EVIDENCE, FEATURES, LOGITS, OUTPUTS
 
 DEVICE = "CPU"
 DTYPES = {"u8": "uint8", "f32": "float32", "f16": "float16"}
-# Precision of the graph's float layers. In an int8 graph these are few, and float32 is as fast as any.
+# Precision of the graph's float layers. An int8 graph has few of these, and no other type is faster for them.
 FLOAT_TYPES = {
     Arithmetic.F32: openvino.Type.f32,
     Arithmetic.BF16: openvino.Type.bf16,
@@ -104,7 +104,7 @@ class OpenVinoSession:
 
 @cache
 def process_core() -> openvino.Core:
-    """The `openvino.Core` of this process, which is never unloaded.
+    """Return the `openvino.Core` of this process, which is never unloaded.
 
     On processors with AMX the CPU plugin gives the thread that loads it an alternate signal stack and unmaps
     it in whichever thread unloads the plugin. The next signal with a handler would then end the process.
@@ -169,6 +169,6 @@ def _tensors(ports: Iterable[Any]) -> tuple[Tensor, ...]:
 
 
 def _last_line(exc: Exception) -> str:
-    """The reason, which follows lines that name places in OpenVINO's source."""
+    """Return the last line, the reason; the lines before it name positions in OpenVINO's source."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return lines[-1] if lines else type(exc).__name__

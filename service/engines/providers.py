@@ -19,7 +19,7 @@ from service.packages.manifest import Manifest
 
 
 class Provider(StrEnum):
-    """Where inference runs. `auto` measures the installed ones and takes the best."""
+    """Where inference runs. `auto` measures the installed providers and takes the best."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -28,7 +28,7 @@ class Provider(StrEnum):
     OPENVINO = "openvino"
 
 
-# Order in which `auto` tries providers. Where it cannot compare them it takes the first that works: GPUs
+# Order in which `auto` tries providers. If it cannot compare them, it takes the first one that works: GPUs
 # before CPUs, and onnxruntime, with which the export verified the package, before OpenVINO.
 PROVIDERS = ("cuda", "tensorrt", "cpu", "openvino")
 ENGINES = {"cuda": "onnxruntime", "tensorrt": "onnxruntime", "cpu": "onnxruntime", "openvino": "openvino"}
@@ -42,8 +42,8 @@ MISSING = {
 # Shared libraries that are present only in builds of onnxruntime with the provider.
 LIBRARIES = {"cuda": "libonnxruntime_providers_cuda.so", "tensorrt": "libonnxruntime_providers_tensorrt.so"}
 
-# Arithmetics that keep the accuracy of a float16 package, for providers that have a choice. Which of them
-# work depends on the processor.
+# Arithmetics that keep the accuracy of a float16 package, for providers with a choice. The processor
+# determines which ones work.
 FLOAT16_ARITHMETICS = {"openvino": (Arithmetic.BF16, Arithmetic.F16, Arithmetic.F32)}
 
 
@@ -56,7 +56,7 @@ class EngineConfig:
         threads: Threads of one run on the CPU.
         concurrency: Concurrent runs to prepare for.
         max_batch: Largest batch on a GPU; None measures which size is worthwhile.
-        cache_dir: Folder for engine selections and TensorRT engines; None keeps nothing.
+        cache_dir: Folder for engine selections and TensorRT engines; None disables these caches.
     """
 
     provider: str = Provider.AUTO
@@ -86,7 +86,7 @@ def candidates(provider: str, precision: str) -> tuple[Candidate, ...]:
     """Candidates for a package of `precision` on `provider`, or on all installed providers for `auto`.
 
     Raises:
-        ProviderUnavailable: the provider is not installed, or none is.
+        ProviderUnavailable: the provider, or any provider for `auto`, is not installed.
     """
     if provider == Provider.AUTO:
         names = installed_providers()
@@ -103,7 +103,7 @@ def candidates(provider: str, precision: str) -> tuple[Candidate, ...]:
 def installed_providers() -> tuple[str, ...]:
     """Providers whose engine is installed and includes them. Starting one can still fail.
 
-    Imports no engine, so that those that are not used take no memory.
+    Imports no engine, so that unused engines take no memory.
     """
     installed = []
     for provider in PROVIDERS:
@@ -156,7 +156,7 @@ def open_session(
         arithmetic: Number format of the computation.
         concurrency: Concurrent runs to prepare for.
         max_batch: Largest batch that TensorRT prepares for; `MAX_BATCH` if None.
-        cache_dir: Folder for TensorRT engines; None keeps none.
+        cache_dir: Folder for TensorRT engines; None disables this cache.
 
     Raises:
         ProviderUnavailable: the provider or the arithmetic is not available.
@@ -197,7 +197,7 @@ def open_candidate(candidate: Candidate, folder: Path, manifest: Manifest, confi
 
 
 def arithmetics(provider: str, precision: str) -> tuple[Arithmetic, ...]:
-    """Arithmetics with which a provider keeps a package's precision. A processor may lack some of them."""
+    """Arithmetics with which a provider keeps a package's precision. A processor may not support all."""
     match precision:
         case "fp16":
             return FLOAT16_ARITHMETICS.get(provider, (Arithmetic.F16,))

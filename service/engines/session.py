@@ -1,4 +1,4 @@
-"""The protocol of inference sessions. Each engine implements it in a module of its own."""
+"""The protocol of inference sessions. Each engine implements it in its own module."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Arithmetic(StrEnum):
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What runs a graph, for display.
+    """The engine that runs a graph and its configuration, for display.
 
     Attributes:
         engine: `onnxruntime` or `openvino`.
@@ -44,7 +44,7 @@ class EngineInfo:
         provider: `cpu`, `cuda`, `tensorrt` or `openvino`, as in the settings.
         arithmetic: Number format of the computation.
         threads: Threads of one run on the CPU.
-        concurrency: Runs at the same time that the session is prepared for.
+        concurrency: Number of concurrent runs that the session is prepared for.
     """
 
     engine: str
@@ -102,7 +102,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output as the graph declares it. None is an axis of free length."""
+    """An input or output as the graph declares it. None stands for an axis of any length."""
 
     name: str
     dtype: str
@@ -114,7 +114,7 @@ class Session(Protocol):
 
     @property
     def runtime(self) -> EngineInfo:
-        """What runs the graph, as reported by the engine."""
+        """The engine and its configuration, as reported by the engine."""
         ...
 
     @property

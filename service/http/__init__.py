@@ -1,1 +1,1 @@
-"""The service over HTTP: the routes, and all that is between them and the pipeline."""
+"""The HTTP interface: the routes, and the code between them and the pipeline."""

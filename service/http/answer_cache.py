@@ -21,9 +21,9 @@ from service.packages.manifest import Manifest
 from service.pipeline.classification import Query, Timings
 
 READ_BYTES = 1_000_000
-# Digest and bookkeeping of an entry, besides its JSON.
+# Size of an entry's digest and bookkeeping, in addition to its JSON.
 ENTRY_BYTES = 500
-# Problems of the clip itself, which every request with it would get.
+# Problems of the clip itself, which every request with this clip would get.
 ABOUT_THE_CLIP = (NotAVideo, Undecodable, OverLimit)
 
 
@@ -32,7 +32,7 @@ class CacheResult(StrEnum):
 
     HIT = "hit"  # from the cache
     SHARED = "shared"  # by the computation of another request
-    MISS = "miss"  # by a computation of its own
+    MISS = "miss"  # by its own computation
 
 
 class AnswerCache:
@@ -56,8 +56,8 @@ class AnswerCache:
     ) -> tuple[ClassifyAnswer, CacheResult]:
         """Return a stored answer, wait for a request that computes the same one, or compute it.
 
-        If that other request fails for a reason of its own, such as its deadline or a client that leaves, one
-        of those that wait computes the answer.
+        If that other request fails for a reason that only concerns it, such as its deadline or a client that
+        disconnects, one of the waiting requests computes the answer.
 
         Raises:
             RequestError: see `compute`.
@@ -80,7 +80,7 @@ class AnswerCache:
             self._store(key, document)
         except ABOUT_THE_CLIP as exc:
             result.set_exception(exc)
-            result.exception()  # marks it as seen: asyncio warns otherwise if no request waits
+            result.exception()  # marks it as retrieved; otherwise asyncio warns if no request waits
             raise
         finally:
             result.cancel()
@@ -99,7 +99,7 @@ class AnswerCache:
 
 
 async def cache_key(video: bytes | BinaryIO, manifest: Manifest, query: Query) -> str:
-    """The key of a classification."""
+    """Return the key of a classification."""
     digest = await asyncio.to_thread(_digest, video)
     return f"{digest} {manifest.name}/{manifest.version} {manifest.sha256} {replace(query, model=None)}"
 

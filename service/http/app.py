@@ -1,6 +1,6 @@
 """The ASGI application for one set of settings.
 
-`create_app` builds it, its lifespan starts and stops the service. No state is kept in module globals, so one
+`create_app` builds it; its lifespan starts and stops the service. No state is kept in module globals, so one
 process may hold several applications.
 """
 
@@ -43,7 +43,7 @@ TITLE = "blvnet-serve"
 
 
 def create_app(settings: Settings, cores: int | None = None) -> FastAPI:
-    """The application; `app.state.service` is its service.
+    """Create the application; `app.state.service` is its service.
 
     Models load in the background after the application has started; until then `/readyz` answers 503.
 
@@ -65,8 +65,8 @@ def create_app(settings: Settings, cores: int | None = None) -> FastAPI:
     app = _bare_app(service, _routes_of(classify.router, timeline.router), lifespan=_lifespan)
     for router in (classify.router, timeline.router, jobs.router, models.router, open_inference.router):
         app.include_router(router, dependencies=[Depends(require_key)])
-    app.include_router(taught.router)  # needs the admin key if one is set, else an API key
-    app.include_router(model_repository.router)  # needs the admin key instead
+    app.include_router(taught.router)  # needs the admin key if one is set, otherwise an API key
+    app.include_router(model_repository.router)  # needs the admin key, not an API key
     app.include_router(health.router)
     if settings.metrics_port is None:
         app.include_router(health.metrics_router)
@@ -75,7 +75,7 @@ def create_app(settings: Settings, cores: int | None = None) -> FastAPI:
 
 
 def create_operations_app(service: Service) -> FastAPI:
-    """An application with the health checks and metrics of a running service, for a separate port."""
+    """Create an application with the health checks and metrics of a running service, for a separate port."""
     app = _bare_app(service)
     app.include_router(health.router)
     app.include_router(health.metrics_router)

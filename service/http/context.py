@@ -1,4 +1,4 @@
-"""Record of one HTTP request: created by the middleware, filled in while the request is answered."""
+"""The record of one HTTP request: created by the middleware, filled in while the request is answered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCOPE_KEY = "blvnet.record"
 
 @dataclass
 class RequestRecord:
-    """What logs and metrics say about a request.
+    """The facts about a request that logs and metrics report.
 
     Attributes:
         request_id: The client's `X-Request-ID`, or a new id.
@@ -64,7 +64,7 @@ def open_record(connection: HTTPConnection) -> RequestRecord:
 
 
 def log_context(connection: HTTPConnection) -> dict[str, str]:
-    """The fields of all log lines of a request: its id, and the trace of the caller if there is one."""
+    """Return the fields of all log lines of a request: its id, and the caller's trace if there is one."""
     given = connection.headers.get(TRACEPARENT_HEADER, "")
     trace = {TRACEPARENT_HEADER: given} if TRACEPARENT_PATTERN.fullmatch(given) else {}
     return {"request_id": record_of(connection).request_id} | trace

@@ -37,7 +37,7 @@ def check_ready(service: Service) -> None:
 
 
 async def require_key(request: Request, service: CurrentService, credentials: Credentials) -> str | None:
-    """The caller, by its key; None if no keys are set.
+    """Return the caller that the key identifies; None if no keys are set.
 
     Raises:
         Unauthorized: the key is missing or unknown.
@@ -76,7 +76,7 @@ async def require_admin_key(
 async def take_share(
     service: CurrentService, caller: Annotated[str | None, Depends(require_key)]
 ) -> AsyncIterator[None]:
-    """Count a request against the limits of its key until it is answered.
+    """Count a request towards the limits of its key until it is answered.
 
     Raises:
         RateLimited: the key has reached a limit.
@@ -98,7 +98,7 @@ RequestTimeout = Annotated[
 async def request_deadline(
     request: Request, service: CurrentService, x_request_timeout: RequestTimeout = None
 ) -> Deadline:
-    """The time limit of a request, or a shorter one that the caller sets."""
+    """Return the time limit of a request, or a shorter one that the caller sets."""
     limit_s = min(x_request_timeout or math.inf, service.settings.request_timeout_s)
     return Deadline(limit_s, elapsed_s=record_of(request).elapsed_ms() / 1000)
 
@@ -106,7 +106,7 @@ async def request_deadline(
 async def timeline_deadline(
     request: Request, service: CurrentService, x_request_timeout: RequestTimeout = None
 ) -> Deadline:
-    """The time limit of a timeline, or a shorter one that the caller sets."""
+    """Return the time limit of a timeline, or a shorter one that the caller sets."""
     limit_s = min(x_request_timeout or math.inf, service.settings.timeline_timeout_s)
     return Deadline(limit_s, elapsed_s=record_of(request).elapsed_ms() / 1000)
 

@@ -1,4 +1,4 @@
-"""What is done for a job: the same as for the request of its kind, with a stored result and no response."""
+"""The work of a job: the same as for a request of its kind, with a stored result instead of a response."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class JobWork:
 
     Args:
         recognizer: runs the models.
-        store: has the videos and takes the results.
+        store: holds the videos and the results.
         metrics: counts stages and predictions as for requests.
         timeout_s: time limit of a job.
     """
@@ -46,7 +46,7 @@ class JobWork:
         Raises:
             RequestError: as for the request of this kind.
             OSError: the result cannot be written.
-            StorageFull, JobsUnavailable: the store cannot take the result or has no video.
+            StorageFull, JobsUnavailable: the store cannot store the result or provide the video.
         """
         with bound_contextvars(request_id=job.request_id, job=job.id):
             return await (self._classify(job) if job.kind is JobKind.CLASSIFY else self._timeline(job))

@@ -40,7 +40,7 @@ ADDITIONAL_SCHEMAS: tuple[tuple[type[BaseModel], Literal["validation", "serializ
     (TimelineError, "serialization"),
 )
 
-# Relative to the address of the document, so it is right behind a proxy with a prefix too.
+# Relative to the address of the document, so it is also right behind a proxy with a prefix.
 SERVERS: list[dict[str, str | Any]] = [{"url": ".", "description": "The service with this document."}]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -57,7 +57,7 @@ VIDEO_BODY: dict[str, Any] = {
     }
 }
 
-# What every route that receives a video may answer, and every route that also decodes it.
+# Problems of every route that receives a video, and of every route that also decodes it.
 UPLOAD_PROBLEMS = (
     "bad_request", "unauthorized", "model_not_found", "too_large", "not_a_video", "invalid_parameter",
     "rate_limited", "overloaded", "storage_full", "not_ready", "deadline_exceeded",
@@ -97,12 +97,12 @@ EXAMPLE_DETAILS = {
 
 
 def operation_id(route: APIRoute) -> str:
-    """Name of an operation in generated clients: the function's name, after `v2_` in the protocol's part."""
+    """Return the operation's name in generated clients: the function's name, prefixed with `v2_` for `/v2`."""
     return f"v2_{route.name}" if PROTOCOL_PATHS.match(route.path_format) else route.name
 
 
 def install(app: FastAPI) -> None:
-    """Make `/openapi.json` of `app` complete."""
+    """Complete `/openapi.json` of `app`."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -120,7 +120,7 @@ def install(app: FastAPI) -> None:
 
 
 def _completed(document: dict[str, Any], *, open_to_all: bool) -> dict[str, Any]:
-    """Add the missing schemas, and remove what FastAPI generates but this service never answers."""
+    """Add the missing schemas, and remove generated responses that this service never sends."""
     schemas = document["components"]["schemas"]
     for name in FASTAPI_ERROR_SCHEMAS:
         schemas.pop(name, None)
@@ -140,24 +140,24 @@ def _completed(document: dict[str, Any], *, open_to_all: bool) -> dict[str, Any]
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Drop null from a parameter's types: URLs and headers cannot hold null."""
+    """Drop null from a parameter's types: URLs and headers cannot contain null."""
     types = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key != "anyOf"}
     return rest | types[0] if len(types) == 1 else schema
 
 
 def schema_of(kind: type[BaseModel]) -> dict[str, Any]:
-    """Reference to one of `ADDITIONAL_SCHEMAS`."""
+    """Return a reference to one of `ADDITIONAL_SCHEMAS`."""
     return {"$ref": SCHEMA_REFERENCE.format(model=kind.__name__)}
 
 
 def json_body(kind: type[BaseModel]) -> dict[str, Any]:
-    """The `openapi_extra` of a route that parses its body itself, because clients send no content type."""
+    """Return the `openapi_extra` of a route that parses its body, because clients send no content type."""
     return {"requestBody": {"content": {"application/json": {"schema": schema_of(kind)}}}}
 
 
 def ndjson(*kinds: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that streams these documents as NDJSON."""
+    """Return the `responses` of a route that streams these documents as NDJSON."""
     schema = {
         "description": "The schema of one line: a JSON document with a line break. The last line is "
         "a summary or an error.",
@@ -167,7 +167,7 @@ def ndjson(*kinds: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
 
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that can answer with these problems, with an example of each."""
+    """Return the `responses` of a route that can answer with these problems, with an example of each."""
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         status, title = PROBLEM_TYPES[code]
@@ -186,7 +186,7 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 def protocol_errors() -> dict[int | str, dict[str, Any]]:
-    """The `responses` of the Open Inference Protocol's routes, whose errors have their own format."""
+    """Return the `responses` of the Open Inference Protocol's routes, whose errors have their own format."""
     schema = schema_of(InferenceError)
     statuses = sorted({kind.status for kind in PROBLEM_TYPES.values()})
     return {

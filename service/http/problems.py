@@ -1,7 +1,7 @@
 """Error answers: problem documents (RFC 9457), or `{"error": ...}` under the Open Inference Protocol's `/v2`.
 
-One table maps the codes of `service.errors`, and a few of HTTP itself, to statuses and titles. Texts of
-unexpected exceptions never leave the process.
+One table maps the codes of `service.errors`, and a few of HTTP itself, to statuses and titles. Messages of
+unexpected exceptions are never sent to clients.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INTERNAL_ERROR = "internal_error"
 METHODS = ("GET", "HEAD", "POST", "DELETE")
 UNEXPECTED = "Unexpected error. The service's log has the details under this request id."
 PROTOCOL_PATHS = re.compile(r"/v2(/|$)")
-# Never sent: the status that logs and metrics show, as in nginx.
+# Never sent: only logs and metrics show this status, as in nginx.
 CLIENT_CLOSED_REQUEST = 499
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def install(app: FastAPI) -> None:
 
 
 def problem_document(code: str, detail: str, request_id: str, **members: Any) -> dict[str, Any]:
-    """The problem document for a code; `members` are its extension members."""
+    """Return the problem document for a code; `members` are its extension members."""
     status, title = PROBLEM_TYPES[code]
     return {
         "type": f"urn:blvnet:problem:{code}",
@@ -96,7 +96,7 @@ def problem_document(code: str, detail: str, request_id: str, **members: Any) ->
 
 
 def problem_document_of(exc: Exception, request_id: str) -> dict[str, Any]:
-    """The problem document for any exception; the text of an unexpected one is left out."""
+    """Return the problem document for any exception; the message of an unexpected one is left out."""
     if not isinstance(exc, RequestError):
         return problem_document(INTERNAL_ERROR, UNEXPECTED, request_id)
     members = {}
@@ -106,7 +106,7 @@ def problem_document_of(exc: Exception, request_id: str) -> dict[str, Any]:
 
 
 def problem_response(exc: Exception, request_id: str, path: str) -> JSONResponse:
-    """The response for any exception at `path`."""
+    """Return the response for any exception at `path`."""
     headers = {}
     if isinstance(exc, RetryAfter):
         headers["Retry-After"] = str(max(1, math.ceil(exc.retry_after_s)))
@@ -147,7 +147,7 @@ def _validation_message(error: dict[str, Any]) -> str:
 
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
-    """Answer Starlette's own errors: no such route (404), or another method (405)."""
+    """Answer Starlette's own errors: no such route (404), or method not allowed (405)."""
     assert isinstance(exc, HTTPException)
     record = record_of(request)
     path = request.url.path
@@ -166,7 +166,7 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Methods of all routes with the path of a request; Starlette names those of the first route only."""
+    """Return the methods of all routes with the request's path; Starlette only names those of the first."""
     return [
         method
         for method in METHODS

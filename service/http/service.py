@@ -24,14 +24,14 @@ from service.settings import BadSetting, Settings, with_current_keys
 from service.taught.lessons import TeachLimits
 from service.taught.teacher import Teacher
 
-# Bodies of the largest size that may be in memory at once, where they have to be in memory as a whole.
+# Number of bodies of the largest size that may be in memory at once, on routes that need whole bodies.
 BODIES_IN_MEMORY = 4
 
 logger = logging.getLogger(__name__)
 
 
 class Service:
-    """One service; the routes reach everything through it."""
+    """One service; the routes access everything through it."""
 
     def __init__(self, settings: Settings, recognizer: Recognizer, metrics: Metrics) -> None:
         self.settings = settings
@@ -82,12 +82,12 @@ class Service:
         )
         try:
             return Teacher(settings.teach_dir, self.recognizer, limits, self.metrics)
-        except BlvnetError as exc:  # an image without a volume, or a second service: all else works
+        except BlvnetError as exc:  # an image without a volume, or a second service: the rest works
             logger.warning("models cannot be taught: %s", exc.message)
             return None
 
     def start(self) -> None:
-        """Start loading the models in the background: `/healthz` and `/readyz` answer meanwhile."""
+        """Start loading the models in the background; `/healthz` and `/readyz` answer in the meantime."""
         self._loading = asyncio.create_task(self.recognizer.start(), name="load models")
         self._loading.add_done_callback(lambda _: self._loaded.set())
         if self.jobs is not None:
@@ -104,12 +104,12 @@ class Service:
         await asyncio.shield(self._loading)
 
     def leave(self) -> None:
-        """Report not ready from now on, while requests are still accepted."""
+        """Report not ready from now on; requests are still accepted."""
         logger.info("reporting not ready before the shutdown")
         self._leaving = True
 
     def problem(self) -> str | None:
-        """Why load balancers should send no requests; None while they should."""
+        """The reason why load balancers should not send requests; None if they should."""
         return "The service is shutting down." if self._leaving else self.recognizer.problem()
 
     def reload(self) -> None:
@@ -125,7 +125,7 @@ class Service:
         self.rescan()
 
     def rescan(self) -> None:
-        """Serve what is in the folder of packages by now, in the background."""
+        """Serve the current contents of the folder of packages; loads in the background."""
         task = asyncio.create_task(self._rescan(), name="rescan models")
         self._rescans.add(task)
         task.add_done_callback(self._rescans.discard)
@@ -138,7 +138,7 @@ class Service:
             await self.recognizer.models.rescan()
         except PackageError as exc:
             logger.error("models cannot be rescanned: %s", exc.message)
-        except Exception:  # nothing awaits this task, so an error that is not logged here is lost
+        except Exception:  # nothing awaits this task, so an error not logged here would be lost
             logger.exception("models cannot be rescanned")
         else:
             entries = self.recognizer.models.entries()
@@ -146,7 +146,7 @@ class Service:
             logger.info("models are rescanned", extra={"states": states})
 
     async def drain(self, grace_s: float) -> None:
-        """Accept nothing new, give jobs back to the queue, and let accepted requests finish."""
+        """Stop accepting requests, return jobs to the queue, and let accepted requests finish."""
         if self.jobs is not None:
             await self.jobs.stop()
         await self.recognizer.drain(grace_s)

@@ -25,7 +25,7 @@ SERVICE_NAME = "blvnet-serve"
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 # Monitors ask for these every few seconds.
 EXCLUDED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-# FastAPI makes each request a span, which continues the trace of the caller, if an exporter is set up.
+# If an exporter is set up, FastAPI creates a span for each request, which continues the trace of the caller.
 TELEMETRY = TelemetryConfig(
     metrics=False,
     logs=False,
@@ -36,7 +36,7 @@ TELEMETRY = TelemetryConfig(
 
 
 class TracingUnavailable(BlvnetError):
-    """A collector is configured, and spans cannot be sent to it."""
+    """A collector is configured, but spans cannot be sent to it."""
 
     exit_code = 2
 
@@ -49,10 +49,10 @@ def is_configured() -> bool:
 
 @contextmanager
 def exporting() -> Iterator[None]:
-    """Send spans to the configured collector during the block, in batches, from a thread.
+    """Send spans to the configured collector during the block, in batches from a separate thread.
 
     Raises:
-        TracingUnavailable: packages are missing, or another protocol is configured.
+        TracingUnavailable: packages are missing, or an unsupported protocol is configured.
     """
     if not is_configured():
         yield
@@ -85,5 +85,5 @@ def exporting() -> Iterator[None]:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # a package that contains it is missing
+    except ModuleNotFoundError:  # the package that contains the module is missing
         return False

@@ -67,10 +67,10 @@ logger = logging.getLogger(__name__)
 
 
 class FolderStore:
-    """The jobs of one folder. Threads read and write it, so the event loop does not wait for the disk.
+    """The jobs in one folder. Disk access runs in threads, so the event loop does not wait for the disk.
 
     Args:
-        folder: the folder; made if it does not exist.
+        folder: the folder; created if it does not exist.
         retention_s: how long finished jobs are kept.
         clock: seconds since 1970.
 
@@ -103,18 +103,18 @@ class FolderStore:
 
     @asynccontextmanager
     async def video(self, job_id: str) -> AsyncIterator[Path]:
-        """Where the video of a job is."""
+        """Yield the path of a job's video."""
         yield self._videos / job_id
 
     @asynccontextmanager
     async def result(self, job_id: str) -> AsyncIterator[Path | None]:
-        """Where the result of a job is, if it is done."""
+        """Yield the path of a job's result if the job is done."""
         path = self._results / job_id
         yield path if await asyncio.to_thread(path.exists) else None
 
     @asynccontextmanager
     async def writing_result(self, job_id: str) -> AsyncIterator[ResultWriter]:
-        """`atomic_write` of the result, in threads."""
+        """Write the result with `atomic_write`, in threads."""
         writing = atomic_write(self._results / job_id)
         async with AsyncExitStack() as stack:
             file = await asyncio.to_thread(writing.__enter__)
@@ -135,7 +135,7 @@ class FolderStore:
             raise StorageFull("The disk for jobs is full.", RETRY_FULL_DISK_S) from exc
 
     async def add(self, job_id: str, request: JobRequest) -> Job:
-        """Queue a job whose video is kept already.
+        """Queue a job whose video is already stored.
 
         If the caller has used the idempotency key before, the video is dropped and the earlier job returned.
 
@@ -180,9 +180,9 @@ class FolderStore:
     @asynccontextmanager
     async def claimed(
         self,
-        on_lost: Callable[[str], None] | None = None,  # noqa: ARG002 - a lock is not lost
+        on_lost: Callable[[str], None] | None = None,  # noqa: ARG002 - a lock cannot be lost
     ) -> AsyncIterator[Job | None]:
-        """Start the oldest job that is due and that no process runs, and hold it during the block.
+        """Start the oldest due job that no process is running, and hold it during the block.
 
         Yields None if there is no such job.
         """
@@ -190,7 +190,7 @@ class FolderStore:
         for job in await asyncio.to_thread(self._select, condition, self._clock()):
             try:
                 video = (self._videos / job.id).open("rb")
-            except FileNotFoundError:  # finished meanwhile by another process
+            except FileNotFoundError:  # another process has finished the job in the meantime
                 continue
             with video:
                 try:
@@ -213,7 +213,7 @@ class FolderStore:
         return await asyncio.to_thread(self._change, job_id, (JobState.RUNNING,), values)
 
     async def retry(self, job: Job, delay_s: float, *, counted: bool) -> None:
-        """Queue a running job again, in `delay_s` seconds; without `counted` the attempt is forgotten."""
+        """Queue a running job again after `delay_s` seconds; without `counted` the attempt does not count."""
         values = {
             "state": JobState.QUEUED,
             "not_before_s": self._clock() + delay_s,
@@ -231,7 +231,7 @@ class FolderStore:
         return await asyncio.to_thread(self._end, job, JobState.FAILED, values)
 
     async def delete(self, job_id: str) -> None:
-        """Forget a job and its files; a process that runs it notices at its next progress or at its end."""
+        """Delete a job and its files; a process running it notices at the next progress or at the end."""
         await asyncio.to_thread(self._delete, job_id)
 
     def _delete(self, job_id: str) -> None:
@@ -250,15 +250,15 @@ class FolderStore:
             self._delete(job.id)
         for folder in (self._videos, self._results):
             for path in folder.iterdir():
-                # What is not old may belong to a submission that is not in the database yet.
+                # A recent file may belong to a submission that is not in the database yet.
                 old = path.stat().st_mtime < time.time() - self.retention_s
                 if old and not self._select("id = ?", path.name):
                     path.unlink(missing_ok=True)
 
     async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
-        """Up to `limit` jobs whose webhook is to be called now by this process.
+        """Return up to `limit` jobs whose webhook this process should call now.
 
-        They are due again after `lease_s`, unless `webhook_tried` is called before.
+        They are due again after `lease_s`, unless `webhook_tried` is called before then.
         """
         return await asyncio.to_thread(self._due_webhooks, limit, lease_s)
 
@@ -274,7 +274,7 @@ class FolderStore:
             ]
 
     async def webhook_tried(self, job: Job, *, delivered: bool, next_in_s: float | None) -> None:
-        """Record a delivery, and when to try again; None for never."""
+        """Record a delivery attempt and when to try again; None for never."""
         values = {
             "webhook_attempts": job.webhook_attempts + 1,
             "webhook_delivered": int(delivered),
@@ -332,7 +332,7 @@ class _FileWriter:
 
 
 def _copy(content: bytes | BinaryIO, path: Path) -> str:
-    """Write a file that appears whole or not at all; return the SHA-256 of its content."""
+    """Write a file atomically; return the SHA-256 of its content."""
     digest = hashlib.sha256()
     with atomic_write(path) as file:
         if isinstance(content, bytes):

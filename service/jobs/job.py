@@ -1,4 +1,4 @@
-"""What a job is."""
+"""The data model of jobs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class JobKind(StrEnum):
-    """What is done with the video."""
+    """The kind of work done on the video."""
 
     CLASSIFY = "classify"
     TIMELINE = "timeline"
 
 
 class JobState(StrEnum):
-    """The life of a job. A job whose process ended while it was running is taken up again.
+    """The states of a job. A job whose process ended while it was running is started again.
 
     QUEUED ──> RUNNING ──> DONE, or FAILED with a problem
     """
@@ -37,9 +37,9 @@ class JobRequest:
     Attributes:
         kind: What to do.
         parameters: Query parameters of the kind's route; `model` is always among them.
-        caller: Fingerprint of the API key, which alone may see the job; empty without keys.
+        caller: Fingerprint of the only API key that may see the job; empty without keys.
         request_id: Request id of the submission; it is in the logs and in the result.
-        idempotency_key: The caller's key against submitting the job twice, or None.
+        idempotency_key: The caller's key that prevents submitting the job twice, or None.
         video_sha256: SHA-256 of the video.
         video_bytes: Size of the video.
         webhook: URL that receives the finished job, or None.
@@ -57,15 +57,15 @@ class JobRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(JobRequest):
-    """A stored job. Times are in seconds since 1970, None for what has not happened.
+    """A stored job. Times are in seconds since 1970, or None if the event has not happened.
 
     Attributes:
         id: Unguessable name.
-        state: Where in its life it is.
+        state: The current state.
         created_s: When it was submitted.
         started_s: When it was last started.
-        finished_s: When it reached its last state.
-        attempts: How often it was started and not interrupted by an orderly shutdown.
+        finished_s: When it reached its final state.
+        attempts: Number of starts, without those interrupted by an orderly shutdown.
         windows: Finished windows of a timeline.
         windows_total: Expected number of windows, 0 while unknown.
         result: JSON of the answer, or of a timeline's summary, when done.

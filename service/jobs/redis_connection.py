@@ -1,4 +1,4 @@
-"""The connection of `service.jobs.redis_store`: commands, scripts, and files as lists of pieces."""
+"""The Redis connection of `service.jobs.redis_store`: commands, scripts, and files as lists of pieces."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from service.errors import JobsUnavailable, StorageFull
 from service.jobs.store import COPY_BYTES
 
 PREFIX = "blvnet-jobs:"
-# Waiting longer for Redis would use up the patience of callers.
+# Callers would not wait longer for Redis.
 TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 RETRY_UNAVAILABLE_S = 5.0
 RETRY_FULL_S = 60.0
-# What was written and then belongs to no job, because its process ended, is deleted after this time.
+# Data that belongs to no job, because the process that wrote it ended, is deleted after this time.
 ABANDONED_S = 3600
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class RedisConnection:
     """
 
     def __init__(self, url: str) -> None:
-        # A repeated command might append a piece of a video twice.
+        # No automatic retries: a repeated command might append a piece of a video twice.
         self.redis: Redis = Redis.from_url(
             url,
             socket_timeout=TIMEOUT_S,
@@ -53,11 +53,11 @@ class RedisConnection:
             return await self.command("EVAL", script, 1, PREFIX, json.dumps(arguments))
 
     async def command(self, *arguments: Any) -> Any:
-        """Run one command; errors are those of redis-py."""
+        """Run one command; raises the errors of redis-py."""
         return await self.redis.execute_command(*arguments)  # type: ignore[no-untyped-call]
 
     async def upload(self, key: str, content: bytes | BinaryIO) -> tuple[int, str]:
-        """Replace a list by the pieces of a file; return its size and SHA-256. The list expires.
+        """Replace a list with the pieces of a file; return the file's size and SHA-256. The list expires.
 
         Raises:
             StorageFull: the memory of Redis is full.
@@ -86,7 +86,7 @@ class RedisConnection:
         return number
 
     async def check_configuration(self) -> None:
-        """Warn, once, of settings of Redis with which jobs are lost."""
+        """Warn once about Redis settings that would lose jobs."""
         if self._checked:
             return
         memory = await self.command("INFO", "memory")
@@ -111,10 +111,10 @@ class FileWriter:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Report errors of Redis as those of jobs, and raise a cancellation that redis-py has dropped.
+    """Translate errors of Redis to errors of jobs, and re-raise a cancellation that redis-py has dropped.
 
-    It drops one that arrives while it closes a broken connection, and on Python 3.11, because of `wait_for`,
-    also one that arrives when a command has just been sent.
+    redis-py drops a cancellation that arrives while it closes a broken connection. On Python 3.11, because of
+    `wait_for`, it also drops one that arrives when a command has just been sent.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -134,7 +134,7 @@ def guarded() -> Iterator[None]:
 def _write(file: IO[bytes], data: bytes) -> None:
     try:
         file.write(data)
-        file.flush()  # or a full disk would be an error of some later operation
+        file.flush()  # otherwise a full disk would only raise in a later operation
     except OSError as exc:
         raise StorageFull("The disk for temporary files is full.", RETRY_FULL_S) from exc
 

@@ -1,7 +1,7 @@
-"""Changes of jobs in Redis that happen as a whole or not at all.
+"""Lua scripts that change jobs in Redis atomically.
 
 KEYS[1] is the prefix of all keys, ARGV[1] a JSON object with the arguments. Numbers are passed as text,
-because Lua rounds them. The keys below are under the prefix:
+because Lua rounds them. The keys below all have the prefix:
 
     job:ID          hash: the fields of a job, and `claim`, a token of the runner that holds it
     state:STATE     sorted set of the jobs in a state: by creation if unfinished, by end if finished
@@ -12,8 +12,8 @@ because Lua rounds them. The keys below are under the prefix:
     bytes           total size of videos and results
 """
 
-# id, idempotency (key or absent), created_s, video_bytes, fields. Returns the id of the new or of the earlier
-# job, or nothing if the video has expired.
+# Arguments: id, idempotency (key or absent), created_s, video_bytes, fields. Returns the id of the new job or
+# of the earlier one, or nothing if the video has expired.
 ADD = """
 local p, a = KEYS[1], cjson.decode(ARGV[1])
 if a.idempotency then
@@ -31,10 +31,10 @@ if a.idempotency then redis.call('SET', p .. a.idempotency, a.id) end
 return a.id
 """
 
-# id, allowed (states), claim (token or absent), fields, started (count an attempt), state and score (if the
-# state changes), webhook_due_s (absent: no change, '': never), ended, result_bytes (if there is a result).
-# Returns 1, or 0 if the job is in no allowed state, held by another runner, or its result is lost. It frees
-# memory or needs little, so it also works in a full Redis.
+# Arguments: id, allowed (states), claim (token or absent), fields, started (count an attempt), state and
+# score (if the state changes), webhook_due_s (absent: no change, '': never), ended, result_bytes (if there is
+# a result). Returns 1, or 0 if the job is not in an allowed state, another runner holds it, or its result is
+# lost. The script frees memory or needs little, so it also works in a full Redis.
 CHANGE = """#!lua flags=allow-oom
 local p, a = KEYS[1], cjson.decode(ARGV[1])
 local job = p .. 'job:' .. a.id
@@ -72,7 +72,7 @@ end
 return 1
 """
 
-# id.
+# Arguments: id.
 DELETE = """#!lua flags=allow-oom
 local p, a = KEYS[1], cjson.decode(ARGV[1])
 local job = p .. 'job:' .. a.id
@@ -87,7 +87,8 @@ redis.call('UNLINK', job, p .. 'video:' .. a.id, p .. 'result:' .. a.id)
 return 1
 """
 
-# now_s, until_s, limit. Returns the ids of jobs whose webhook was due, and makes them due again at until_s.
+# Arguments: now_s, until_s, limit. Returns the ids of jobs whose webhook was due, and makes them due again at
+# until_s.
 DUE_WEBHOOKS = """
 local p, a = KEYS[1], cjson.decode(ARGV[1])
 local due = redis.call('ZRANGEBYSCORE', p .. 'webhooks', '-inf', a.now_s, 'LIMIT', 0, a.limit)

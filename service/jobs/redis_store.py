@@ -1,10 +1,10 @@
 """Jobs in Redis, for replicas on several hosts. The keys are described in `service.jobs.redis_scripts`.
 
-The records of the jobs are this module's. Who runs which job when is decided by SAQ, a queue in the same
-Redis: it hands out jobs in the order of their arrival, delays those that are tried again, and takes back
-those whose process has shown no sign of life for `LEASE_S`. SAQ may hand out a job twice, for example after a
-pause of a whole process. So each claim writes a new token into the record, and what the holder of an older
-one reports is refused.
+This module owns the records of the jobs. SAQ, a queue in the same Redis, decides which process runs which job
+and when: it hands out jobs in the order of their arrival, delays retries, and takes back jobs whose process
+has sent no heartbeat for `LEASE_S`. SAQ may hand out a job twice, for example after a whole process was
+paused. So each claim writes a new token into the record, and reports from the holder of an older token are
+refused.
 
 Records and SAQ's entries are not changed together. A record without an entry, because a process ended between
 the two changes, gets one from `upkeep`. An entry without an unfinished record is dropped when it is handed
@@ -39,7 +39,7 @@ from service.jobs.redis_scripts import ADD, CHANGE, DELETE, DUE_WEBHOOKS
 from service.jobs.store import ResultWriter, check_same
 
 QUEUE = "blvnet-jobs"
-# The job of a killed process is taken up again after this time and at most one more interval of the upkeep.
+# The job of a killed process is started again after this time plus at most one upkeep interval.
 LEASE_S = 15
 UPKEEP_S = 5
 # SAQ blocks for a job at least this long; 0 would be forever.
@@ -50,13 +50,13 @@ MISSING_ENTRIES_S = 60
 RECORD_PAUSE_S = 1.0
 
 logger = logging.getLogger(__name__)
-# It logs a line for each step of each job, which the runner logs already.
+# SAQ logs a line for each step of each job; the runner already logs these.
 logging.getLogger("saq").setLevel(logging.WARNING)
 
 
 @dataclass
 class _Claim:
-    """What this process knows of a job that it holds: the token, and the size of the written result."""
+    """What this process knows about a job that it holds: the token and the size of the written result."""
 
     token: str
     result_bytes: int | None = None
@@ -69,7 +69,7 @@ class RedisStore:
         url: address of Redis, `redis://HOST:PORT/DATABASE`. Nothing is sent before the first call.
         retention_s: how long finished jobs are kept.
         clock: seconds since 1970; the replicas' clocks may differ by a few seconds.
-        lease_s: how long a job without a sign of life of its process remains claimed.
+        lease_s: how long a job remains claimed without a heartbeat from its process.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class RedisStore:
 
     @asynccontextmanager
     async def video(self, job_id: str) -> AsyncIterator[BinaryIO]:
-        """A temporary file without a name that has the video."""
+        """Yield an unnamed temporary file with the video."""
         with tempfile.TemporaryFile() as file:
             await self._redis.download(_key("video", job_id), file)
             yield file
 
     @asynccontextmanager
     async def result(self, job_id: str) -> AsyncIterator[Path | None]:
-        """A temporary file that has the result; its time is the end of the job, as HTTP caches expect."""
+        """Yield a temporary file with the result; its modification time is the job's end, for HTTP caches."""
         job = await self.get(job_id)
         if job is None or job.finished_s is None:
             yield None
@@ -130,7 +130,7 @@ class RedisStore:
         return job_id, digest
 
     async def add(self, job_id: str, request: JobRequest) -> Job:
-        """Queue a job whose video is kept already, or return the earlier one with the idempotency key."""
+        """Queue a job whose video is already stored, or return the earlier job with the idempotency key."""
         now = self._clock()
         idempotency = None
         if request.idempotency_key is not None:
@@ -159,7 +159,7 @@ class RedisStore:
                 fields=fields,
             )
         job = None if added is None else await self.get(added.decode())
-        if job is None:  # the video has expired, or the earlier job has been deleted meanwhile
+        if job is None:  # the video has expired, or the earlier job has been deleted in the meantime
             raise JobsUnavailable("The job could not be queued; submit it again.", 1.0)
         if job.id != job_id:
             check_same(job, request)
@@ -176,7 +176,7 @@ class RedisStore:
 
     @asynccontextmanager
     async def claimed(self, on_lost: Callable[[str], None] | None = None) -> AsyncIterator[Job | None]:
-        """Start a job that SAQ hands out, and hold it during the block, for which it is kept alive."""
+        """Start a job that SAQ hands out, and hold it during the block with regular heartbeats."""
         entry: Entry | None = None
         job: Job | None = None
         try:
@@ -202,7 +202,7 @@ class RedisStore:
                 await self._release(entry, claim)
 
     async def progress(self, job_id: str, windows: int, windows_total: int) -> bool:
-        """Record the progress of a held job; a job goes on while Redis does not answer."""
+        """Record the progress of a held job; the job continues if Redis does not answer."""
         fields = {"windows": windows, "windows_total": windows_total}
         try:
             return await self._change(job_id, (JobState.RUNNING,), fields, held=True)
@@ -210,7 +210,7 @@ class RedisStore:
             return True
 
     async def retry(self, job: Job, delay_s: float, *, counted: bool) -> None:
-        """Queue a held job again, in `delay_s` seconds; without `counted` the attempt is forgotten."""
+        """Queue a held job again after `delay_s` seconds; without `counted` the attempt does not count."""
         fields = {"not_before_s": self._clock() + delay_s, "attempts": job.attempts - (not counted)}
         state = (JobState.QUEUED, job.created_s)
         await self._change(job.id, (JobState.RUNNING,), fields, held=True, state=state)
@@ -224,7 +224,7 @@ class RedisStore:
         return await self._end(job, JobState.FAILED, {"problem": json.dumps(dict(problem))})
 
     async def delete(self, job_id: str) -> None:
-        """Forget a job; a process that runs it notices soon."""
+        """Delete a job; a process that runs it notices soon."""
         await self._redis.script(DELETE, id=job_id)
         with guarded():
             entry = await self._queue.job(job_id)
@@ -233,10 +233,10 @@ class RedisStore:
                 await self._queue.finish(entry, Status.ABORTED)
 
     async def upkeep(self) -> None:
-        """Delete what has expired, give back what ended processes held, and add entries that are missing."""
+        """Delete expired data, requeue the jobs of ended processes, and add missing entries."""
         with guarded():
             await self._redis.check_configuration()
-            with suppress(RuntimeError):  # an entry has been finished meanwhile
+            with suppress(RuntimeError):  # an entry has been finished in the meantime
                 await self._queue.sweep(lock=UPKEEP_S, abort=ABORT_WAIT_S)
             first = await self._redis.command(
                 "SET", f"{PREFIX}missing-entries", "checked", "NX", "EX", MISSING_ENTRIES_S
@@ -249,7 +249,7 @@ class RedisStore:
             await self.delete(job_id)
 
     async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
-        """Up to `limit` jobs whose webhook is to be called now by this process."""
+        """Return up to `limit` jobs whose webhook this process should call now."""
         now = self._clock()
         due = await self._redis.script(
             DUE_WEBHOOKS, now_s=repr(now), until_s=repr(now + lease_s), limit=limit
@@ -258,7 +258,7 @@ class RedisStore:
         return [job for job in jobs if job is not None]
 
     async def webhook_tried(self, job: Job, *, delivered: bool, next_in_s: float | None) -> None:
-        """Record a delivery, and when to try again; None for never."""
+        """Record a delivery attempt and when to try again; None for never."""
         fields = {"webhook_attempts": job.webhook_attempts + 1, "webhook_delivered": int(delivered)}
         due = "" if next_in_s is None else repr(self._clock() + next_in_s)
         await self._change(job.id, tuple(JobState), fields, webhook_due_s=due)
@@ -274,10 +274,10 @@ class RedisStore:
             return int(await self._redis.command("GET", f"{PREFIX}bytes") or 0)
 
     async def _next(self) -> tuple[Entry | None, Job | None]:
-        """Take the next job from SAQ that is due and unfinished, under a new token."""
+        """Take the next due and unfinished job from SAQ, under a new token."""
         while (entry := await self._queue.dequeue(timeout=SHORTEST_WAIT_S)) is not None:
             entry.retry_delay = 0.0
-            # At once: SAQ takes back what was taken from the queue and is not active.
+            # Immediately: SAQ takes back entries that were taken from the queue but are not active.
             await entry.update(status=Status.ACTIVE)
             if entry.key in self._claims:  # SAQ took it back from this process, which holds it again
                 continue
@@ -299,7 +299,7 @@ class RedisStore:
         return None, None
 
     async def _keep_alive(self, entry: Entry, on_lost: Callable[[str], None] | None) -> None:
-        """Show signs of life until the job is lost."""
+        """Send heartbeats until the job is lost."""
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
@@ -314,7 +314,7 @@ class RedisStore:
             on_lost(entry.key)
 
     async def _release(self, entry: Entry, claim: _Claim) -> None:
-        """Give SAQ its entry back: to be handed out again, or finished, as the record says."""
+        """Return an entry to SAQ, requeued or finished according to the record."""
         with guarded():
             state, token = await self._redis.command("HMGET", _key("job", entry.key), "state", "claim")
             if state is None or state.decode() not in UNFINISHED:
@@ -332,11 +332,11 @@ class RedisStore:
         return float(await self._redis.command("HGET", _key("job", job_id), "not_before_s") or 0.0)
 
     async def _enqueue(self, job_id: str) -> None:
-        """Give SAQ an entry for a job, unless it has one."""
+        """Add an entry for a job to SAQ unless it already has one."""
         await self._queue.enqueue("job", key=job_id, timeout=0, heartbeat=self._lease_s, ttl=-1)
 
     async def _end(self, job: Job, state: JobState, fields: Mapping[str, Any]) -> bool:
-        """Record the end of a held job, and wait for Redis with it: the work is done."""
+        """Record the end of a held job; wait for Redis if necessary, because the work is already done."""
         now = self._clock()
         claim = self._claims[job.id]
         changes: dict[str, Any] = {"ended": True}
@@ -392,7 +392,7 @@ class RedisStore:
 
     @asynccontextmanager
     async def _dropped_if_full(self, job_id: str) -> AsyncIterator[None]:
-        """Delete the video of a job that cannot be stored, or it would fill the memory until it expires."""
+        """Delete the video of a job that cannot be stored; otherwise it would use memory until it expires."""
         try:
             yield
         except StorageFull:
@@ -412,7 +412,7 @@ def _key(kind: str, *names: str) -> str:
 
 
 def _present(**fields: Any) -> dict[str, str]:
-    """Fields as text, without those that are None; repr keeps all digits of a time."""
+    """Return the fields that are not None as text; `repr` keeps all digits of a time."""
     return {
         name: value if isinstance(value, str) else repr(value)
         for name, value in fields.items()

@@ -1,7 +1,7 @@
-"""Runs the queued jobs, a few at a time, and calls their webhooks.
+"""Run the queued jobs, a few at a time, and call their webhooks.
 
-Jobs take the same way through the pipeline as requests, without a place in it of their own: while the service
-is busy with callers who wait, it rejects a job, which is tried again later.
+Jobs pass through the same pipeline as requests and have no reserved capacity in it: while the service is busy
+with waiting callers, it rejects a job, which is retried later.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from service.jobs.job import UNFINISHED, Job, JobRequest
 from service.jobs.store import JobStore
 from service.jobs.webhooks import RETRY_PAUSES_S, Webhooks
 
-# How often to look for jobs that another process has queued or left, and for webhooks that are due.
+# How often to look for jobs that another process has queued or abandoned, and for webhooks that are due.
 POLL_S = 1.0
 # A job that was interrupted this often probably crashes its process, so it fails instead of starting again.
 MAX_ATTEMPTS = 3
 RETRY_FULL_QUEUE_S = 60.0
 WEBHOOKS_AT_ONCE = 16
-# If a process ends while it calls a webhook, it is called again after this time.
+# If a process ends while it calls a webhook, the webhook is called again after this time.
 WEBHOOK_LEASE_S = 60.0
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class JobRunner:
         document: the JSON that webhooks receive for a finished job.
         webhooks: calls the webhooks.
         at_once: number of jobs that run at the same time.
-        max_pending: maximum number of unfinished jobs, and `max_pending_bytes` of their videos together.
+        max_pending: maximum number of unfinished jobs; `max_pending_bytes` limits their videos' total size.
         on_end: is called with each job that finished here.
     """
 
@@ -79,7 +79,7 @@ class JobRunner:
         self._tasks = [asyncio.create_task(self._keep_running(loop), name=loop.__name__) for loop in loops]
 
     async def stop(self) -> None:
-        """Stop; running jobs are queued again, as if they had never been started."""
+        """Stop; running jobs are queued again, and the interrupted attempts do not count."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -127,7 +127,7 @@ class JobRunner:
             task.cancel()
 
     async def _keep_running(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run a loop again after an unexpected error, such as a full disk, so that jobs never stand still."""
+        """Restart a loop after an unexpected error, such as a full disk, so that jobs never stall."""
         while True:
             try:
                 await loop()
@@ -135,7 +135,7 @@ class JobRunner:
                 if self._available:
                     logger.error("jobs are interrupted: %s (%s)", exc.message, exc.__cause__)
                 self._available = False
-            except Exception:  # a loop that has ended for any reason at all would leave its jobs forever
+            except Exception:  # if a loop ended, for whatever reason, its jobs would never run
                 logger.exception("jobs are interrupted")
             await asyncio.sleep(POLL_S)
 
@@ -173,7 +173,7 @@ class JobRunner:
             raise
         except RetryAfter as exc:
             await self.store.retry(job, exc.retry_after_s, counted=False)
-        except Exception as exc:  # noqa: BLE001 - or the job would be repeated at every start
+        except Exception as exc:  # noqa: BLE001 - otherwise the job would be repeated at every start
             await self._fail(job, exc)
         else:
             if await self.store.finish(job, result):

@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 from service.errors import InvalidParameter
 
 TIMEOUT_S = 10.0
-# After these pauses a delivery is tried again; then it is given up.
+# Pauses before each retry of a delivery; after the last one the service gives up.
 RETRY_PAUSES_S = (1.0, 5.0, 30.0, 300.0, 1800.0, 7200.0)
 MAX_URL_LENGTH = 2000
 
@@ -89,7 +89,7 @@ class Webhooks:
         await self._http.aclose()
 
     async def _checked_address(self, url: httpx.URL) -> IPv4Address | IPv6Address:
-        """The address to connect to: the first of the host's, if all of them may be called."""
+        """Return the host's first address, if all of its addresses may be called."""
         found = await asyncio.get_running_loop().getaddrinfo(
             url.host, url.port or (443 if url.scheme == "https" else 80), type=socket.SOCK_STREAM
         )

@@ -39,8 +39,8 @@ def control_groups(controller: str, root: Path = ROOT, own: Path = OWN) -> Itera
             version, folders = 1, [root / controllers, root / controller]
         else:
             continue
-        # In a container the path may be one of the host, which is not mounted. The root, which is among the
-        # parents, is then the container's own group.
+        # In a container the path may be a path of the host, which is not mounted. The root, which is one of
+        # the parents, is then the container's own group.
         group = PurePosixPath(path)
         for folder, level in product(folders, (group, *group.parents)):
             yield ControlGroup(version, folder / str(level).lstrip("/"))

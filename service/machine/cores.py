@@ -1,8 +1,8 @@
 """Number of CPU cores that this process may use.
 
-`os.cpu_count()` counts those of the machine. The affinity mask (`--cpuset-cpus`) and the quotas of control
-groups (`--cpus`, a Kubernetes limit, systemd's `CPUQuota`) allow fewer, and more threads than that only wait
-for each other. joblib's loky reads the same limits, but not those of nested groups.
+`os.cpu_count()` counts all cores of the machine. The affinity mask (`--cpuset-cpus`) and the quotas of
+control groups (`--cpus`, a Kubernetes limit, systemd's `CPUQuota`) may allow fewer, and additional threads
+only wait for each other. joblib's loky reads the same limits, but not those of nested groups.
 """
 
 from __future__ import annotations

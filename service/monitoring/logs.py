@@ -35,7 +35,7 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # The service logs its own start and stop, and its own webhooks, whose URLs may hold secrets.
+    # The service itself logs its start, its stop and its webhooks. URLs of webhooks may contain secrets.
     for library in ("uvicorn.error", "httpx", "httpcore"):
         logging.getLogger(library).setLevel(max(root.level, logging.WARNING))
 

@@ -33,15 +33,15 @@ from service.observer import Observer, RestartReason, TrainingResult
 from service.pipeline.models.entry import ModelEntry
 from service.pipeline.recognizer import Recognizer
 
-# From 10 ms to 30 s each is about 1.2 times the one before: a quantile, which Prometheus interpolates,
-# is within a tenth of the true one.
+# From 10 ms to 30 s each bound is about 1.2 times the previous one: a quantile, which Prometheus
+# interpolates, is within a tenth of the true value.
 LATENCY_BUCKETS_S = (
     0.001, 0.002, 0.005, 0.01, 0.012, 0.015, 0.018, 0.022, 0.027, 0.033, 0.039, 0.047, 0.056, 0.068, 0.082,
     0.1, 0.12, 0.15, 0.18, 0.22, 0.27, 0.33, 0.39, 0.47, 0.56, 0.68, 0.82,
     1.0, 1.2, 1.5, 1.8, 2.0, 2.2, 2.7, 3.3, 3.9, 4.7, 5.6, 6.8, 8.2,
     10.0, 12.0, 15.0, 18.0, 22.0, 27.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 )  # fmt: skip
-# Stages have a series for each model, and their quantiles are compared with each other only.
+# Stages have series for each model, and their quantiles are only compared with each other.
 STAGE_BUCKETS_S = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
     1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
@@ -52,7 +52,7 @@ SANDBOXES = ("landlock", "seccomp")
 
 
 class RequestOutcome(StrEnum):
-    """Label of request durations. Refusals are fast and would hide slow answers if they were mixed."""
+    """Label of request durations. Refusals are fast and would hide slow answers without a separate label."""
 
     ANSWERED = "answered"
     REFUSED = "refused"
@@ -203,7 +203,7 @@ class Metrics(Observer):
         self._build_info.labels(version, revision).set(1)
 
     def declare_reasons(self, codes: Iterable[str]) -> None:
-        """Create a series of value 0 for every problem code, so that rates and alerts have a start."""
+        """Create a series with value 0 for every problem code, so that rates and alerts can start."""
         for code in codes:
             self.rejected.labels(code)
 
@@ -224,9 +224,9 @@ class Metrics(Observer):
         self._models.update(self._recognizer.models.entries())
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition in the format that an `Accept` header asks for, and its content type.
+        """Return the exposition in the format that an `Accept` header requests, and its content type.
 
-        With many labels it takes long, so a thread does it; one at a time, however many clients ask.
+        With many labels this takes long, so it runs in a thread, only one at a time for all clients.
         """
         encode, content_type = choose_encoder(accept)
         async with self._rendering:
@@ -235,7 +235,7 @@ class Metrics(Observer):
             return await asyncio.to_thread(encode, self.registry), content_type
 
     async def count_jobs(self) -> None:
-        """Copy the number of jobs into the metrics; there is none while the jobs cannot be reached."""
+        """Copy the number of jobs into the metrics; they have none while the job store cannot be reached."""
         if self._job_runner is None:
             return
         try:
@@ -258,7 +258,7 @@ class Metrics(Observer):
         for stage, value_ms in stages_ms.items():
             self.stage_seconds.labels(stage, model).observe(value_ms / 1000)
             usage.stages[stage].add(value_ms / 1000)
-        # A timeline counts its upload alone, and then each window.
+        # A timeline counts its upload separately, and then each window.
         if "inference" in stages_ms:
             usage.success.add(sum(stages_ms.values()) / 1000)
             usage.last_success = time.time()
@@ -305,19 +305,19 @@ class Metrics(Observer):
         self._self_test_failures.labels(model)
 
     def self_test_failure(self, model: str) -> None:
-        """Count a failed inference, or a second in which one is stuck."""
+        """Count a failed inference, or one second of a stuck inference."""
         self._self_test_failures.labels(model).inc()
 
 
 class _ModelCollector(Collector):
-    """Series of the models, made anew for each scrape so that those of replaced models disappear."""
+    """Series of the models, rebuilt for each scrape so that series of replaced models disappear."""
 
     def __init__(self) -> None:
         self._serving: list[list[str]] = []
         self._refused: list[list[str]] = []
 
     def update(self, entries: Iterable[ModelEntry]) -> None:
-        """Take the labels only, because entries keep unloaded models in memory."""
+        """Store only the labels, because entries would keep unloaded models in memory."""
         self._serving, self._refused = [], []
         for entry in entries:
             version = str(entry.version)
@@ -347,16 +347,16 @@ class _ModelCollector(Collector):
 
 
 def latency_buckets(edges_s: Iterable[float], request_timeout_s: float) -> tuple[float, ...]:
-    """The bucket bounds among `edges_s`, in seconds, that are below the request timeout, and two for it.
+    """Return the bounds among `edges_s`, in seconds, that are below the request timeout, it, and its double.
 
     A request that times out takes slightly longer than the timeout, so there is a bucket above it: otherwise
-    it would look like one that never ends.
+    such a request would look like one that never ends.
     """
     below = [edge for edge in edges_s if edge < request_timeout_s]
     return (*below, request_timeout_s, request_timeout_s * 2)
 
 
 def batch_buckets(max_batch: int) -> tuple[float, ...]:
-    """Bucket bounds: every size up to 4, then powers of two, then the largest batch."""
+    """Return the bucket bounds: every size up to 4, then powers of two, then the largest batch."""
     edges = {size for size in (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512) if size < max_batch}
     return tuple(float(edge) for edge in sorted(edges | {max_batch}))

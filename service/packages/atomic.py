@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import IO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Replace a file by what the block writes, once the block has ended without an error.
+    """Replace a file with the content that the block writes, once the block has ended without an error.
 
-    The content goes to a hidden file beside `path`, which is synced to disk and renamed: a reader sees the
-    old file or the new one, also after a crash. On an error, including a full disk, the old file stays.
+    The content goes to a hidden file next to `path`, which is synced to disk and renamed: a reader sees the
+    old file or the new one, even after a crash. On an error, including a full disk, the old file stays.
 
     Raises:
         OSError: the file cannot be written.

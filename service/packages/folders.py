@@ -1,4 +1,4 @@
-"""Folders of model packages, `ROOT/NAME/VERSION`: which are packages, and how their files are opened."""
+"""Folders of model packages, `ROOT/NAME/VERSION`: finding the packages and opening their files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MAX_VERSION = 2**31 - 1
 class Package:
     """A folder `ROOT/NAME/VERSION` whose contents have not been read.
 
-    `name` is printable. It differs from the folder's name where that is not printable UTF-8; such a package
-    is refused when it is loaded.
+    `name` is printable. It differs from the folder's name if that is not printable UTF-8; such a package is
+    refused when it is loaded.
     """
 
     name: str
@@ -53,7 +53,7 @@ def parse_version(name: str) -> int | None:
 
 
 def scan_packages(root: Path) -> PackageScan:
-    """Find the packages in `root`. Hidden folders and other names than versions are ignored.
+    """Find the packages in `root`. Hidden folders and names that are not versions are ignored.
 
     Raises:
         PackageError: `root` is not a folder, cannot be read or contains no package.
@@ -80,7 +80,7 @@ def scan_packages(root: Path) -> PackageScan:
                 if stat.S_ISDIR(path.stat().st_mode):
                     packages.append(Package(name, version, path))
             except FileNotFoundError:
-                continue  # a link to nothing, or a folder that has just been deleted
+                continue  # a dangling link, or a folder that has just been deleted
             except OSError as exc:
                 unreadable[f"{name}/{version}"] = f"the folder cannot be read: {exc.strerror}"
     if not packages:
@@ -91,7 +91,7 @@ def scan_packages(root: Path) -> PackageScan:
 
 
 def scan_with_taught(root: Path, taught: Path | None) -> PackageScan:
-    """The packages of `root`, and those of `taught` with other names.
+    """Return the packages of `root`, and the packages of `taught` with other names.
 
     Raises:
         PackageError: see `scan_packages`, for `root`.
@@ -102,7 +102,7 @@ def scan_with_taught(root: Path, taught: Path | None) -> PackageScan:
     try:
         beside = scan_packages(taught)
     except PackageError:
-        return scan  # nothing is taught yet
+        return scan  # no model has been taught yet
     names = {package.name for package in scan.packages}
     return PackageScan(
         (*scan.packages, *(package for package in beside.packages if package.name not in names)),
@@ -111,7 +111,7 @@ def scan_with_taught(root: Path, taught: Path | None) -> PackageScan:
 
 
 def next_version(root: Path, name: str) -> int:
-    """One more than the highest version of `name` in `root`, or 1.
+    """Return the highest version of `name` in `root` plus one, or 1.
 
     Raises:
         PackageError: the folder cannot be read, or the highest possible version exists.
@@ -132,8 +132,8 @@ def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading.
 
     Raises:
-        OSError: it cannot be opened, or is not a regular file. To open a FIFO would block until a writer
-            comes, and a device such as /dev/zero never ends.
+        OSError: it cannot be opened, or is not a regular file. Opening a FIFO would block until it has a
+            writer, and reading a device such as /dev/zero never ends.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -149,6 +149,6 @@ def _versions(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _printable(name: str) -> str:
-    """`name` with every byte that is not UTF-8 and every control character escaped, for logs and answers."""
+    """Escape every byte of `name` that is not UTF-8 and every control character, for logs and answers."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -47,13 +47,13 @@ SHOWN_CHARACTERS = 60
 
 
 def _finite_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Refuse NaN and infinities: they are not JSON, and a manifest that holds NaN never equals itself."""
+    """Refuse NaN and infinities: they are not JSON, and a manifest with NaN never equals itself."""
     json.dumps(values, allow_nan=False)
     return values
 
 
 def _plain_name(name: str) -> str:
-    """Check a name of a model, an engine or a file: no path, so nothing outside the folder is opened."""
+    """Check the name of a model, an engine or a file; a path could open a file outside the folder."""
     if not NAME_PATTERN.fullmatch(name):
         raise ValueError(f"must be {NAME_RULE}")
     if name == MANIFEST_FILE:
@@ -79,7 +79,7 @@ class Scores(StrEnum):
     """How logits become scores."""
 
     SOFTMAX = "softmax"  # a video shows one of the labels: scores add up to 1
-    SIGMOID = "sigmoid"  # a video may show several labels, or none: each score is a probability of its own
+    SIGMOID = "sigmoid"  # a video may show several labels, or none: each score is an independent probability
 
 
 class _Document(BaseModel):
@@ -87,7 +87,7 @@ class _Document(BaseModel):
 
 
 class GraphFile(_Document):
-    """A graph in the package's folder. `parity` is its measured difference from the PyTorch network."""
+    """A graph in the package folder. `parity` is its measured difference from the PyTorch network."""
 
     file: PlainName
     sha256: Sha256
@@ -95,12 +95,12 @@ class GraphFile(_Document):
 
 
 class Reference(_Document):
-    """Answers of the PyTorch network to the clips of `service.packages.probe_clips`.
+    """Logits of the PyTorch network for the clips of `service.packages.probe_clips`.
 
     Attributes:
         probe: Version of the formula that makes the clips.
-        bound: Largest difference allowed to a loaded graph, relative to the largest of `logits`.
-        logits: A row of C for each probe clip.
+        bound: Largest difference that a loaded graph may have, relative to the largest of `logits`.
+        logits: A row of C values for each probe clip.
     """
 
     probe: Annotated[int, Field(ge=1, le=MAX_VERSION)]
@@ -109,7 +109,7 @@ class Reference(_Document):
 
 
 class BaseReference(_Document):
-    """The package whose features a taught model reads; `sha256` is that of its `model.onnx`."""
+    """The package whose features a taught model uses; `sha256` is the digest of its `model.onnx`."""
 
     name: PlainName
     version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
@@ -123,19 +123,19 @@ class Manifest(_Document):
     """The checked contents of `model.json`. Unknown fields are ignored.
 
     Attributes:
-        frames: T, the frames of a clip.
-        stride: Frames between two sampled ones with dense sampling.
-        sha256: Of `model.onnx`; of `head.npz` in a taught package.
+        frames: T, the number of frames in a clip.
+        stride: Distance in frames between two sampled frames with dense sampling.
+        sha256: Digest of `model.onnx`, or of `head.npz` in a taught package.
         base: The base of a taught package, whose clip it shares; None in packages with a graph.
         threshold: Answers of a taught model are unsure when their best score is lower.
-        graphs: By engine, a graph that it loads instead of `model.onnx`.
-        reference: None in packages of other origin.
-        gmacs: 10^9 multiply-accumulates of the network for one clip; None where unknown.
+        graphs: By engine name, a graph that the engine loads instead of `model.onnx`.
+        reference: None in packages from other sources.
+        gmacs: 10^9 multiply-accumulates of the network for one clip; None if unknown.
         mirror: For each label the index of the label that it becomes when the clip is mirrored left to right;
-            None where unknown.
+            None if unknown.
         scores: How logits become scores.
         parity: Measured differences from the PyTorch network, for display only.
-        report: What the learning of a taught package found, for display only.
+        report: Results measured while a taught package was learned, for display only.
         provenance: Origin of the weights (checkpoint, digest, versions of tools), for display only.
     """
 
@@ -163,7 +163,7 @@ class Manifest(_Document):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Check what concerns several fields. The message starts with the field's name."""
+        """Check rules that involve several fields. The message starts with the field's name."""
         if len({item.name for item in self.inputs}) < len(self.inputs):
             raise ValueError("inputs: two have the same name")
         for item in self.inputs:
@@ -191,7 +191,7 @@ class Manifest(_Document):
         """Create a manifest for a new package.
 
         Raises:
-            PackageError: a field is missing or wrong; one line that names the fields.
+            PackageError: a field is missing or wrong; the message names the fields in one line.
         """
         try:
             return cls(**fields)
@@ -200,7 +200,7 @@ class Manifest(_Document):
 
     @cached_property
     def clip(self) -> ClipSpec:
-        """Sampling and inputs, as decoding needs them."""
+        """Sampling and inputs, for the decoder."""
         return ClipSpec(self.frames, self.inputs, self.sampling, self.stride)
 
     @property
@@ -219,7 +219,7 @@ class Manifest(_Document):
         return self.graph(), *self.graphs.values()
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `model.json`."""
+        """Return the document of `model.json`."""
         of_taught = {"base", "threshold", "report"}
         return self.model_dump(
             mode="json", by_alias=True, exclude=of_taught if self.base is None else {"reference", "graphs"}
@@ -247,8 +247,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check `folder/model.json`.
 
     Raises:
-        PackageError: the file is missing, is not JSON, or a field is missing or wrong; one line that names
-            the folder and the fields.
+        PackageError: the file is missing, is not JSON, or a field is missing or wrong; the message names the
+            folder and the fields in one line.
     """
     try:
         with open_regular(folder / MANIFEST_FILE) as file:
@@ -270,10 +270,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify_graph(manifest: Manifest, folder: Path) -> None:
-    """Check that the graphs in `folder` are the files that the manifest was written for.
+    """Check that the graphs in `folder` are the files that the manifest describes.
 
     Raises:
-        PackageError: a file is missing, or has another SHA-256.
+        PackageError: a file is missing or has a different SHA-256.
     """
     for graph in manifest.graph_files():
         try:

@@ -1,4 +1,4 @@
-"""Writing a package folder: it appears whole and checked, or not at all."""
+"""Atomic writing of a package folder."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from service.errors import PackageError
 from service.packages.folders import MAX_VERSION, NAME_PATTERN, NAME_RULE, parse_version
 
-# Hidden names of the folders that are being written: version and a random number.
+# Hidden names of the folders that are being written: a version and a random number.
 STAGES = ".[0-9]*." + "[0-9a-f]" * 32
 
 
 @contextmanager
 def staged_package(models: Path, name: str, version: int) -> Iterator[Path]:
-    """A folder to write a package into, which becomes `models/name/version` when the block succeeds.
+    """Yield a folder to write a package into, which becomes `models/name/version` when the block succeeds.
 
-    The folder lies beside its destination, under a hidden name that servers ignore, so the last step is one
+    The folder is next to its destination, under a hidden name that servers ignore, so the last step is one
     rename: a server that watches `models` sees the whole package or nothing. On an error, the content and the
-    folders that were created for it are removed; what a killed process has left of `name` is removed first.
+    folders that were created for it are removed. Leftovers of killed writers of `name` are removed first.
 
     Raises:
         PackageError: the name or the version is not valid, the version exists (the content of a version never
@@ -57,7 +57,7 @@ def staged_package(models: Path, name: str, version: int) -> Iterator[Path]:
 def _writing(folder: Path) -> Iterator[None]:
     """Mark this process as a writer of `folder`; if it is the only one, remove the stages of earlier ones.
 
-    File systems that have no locks are not cleaned.
+    On file systems without locks, stages are not removed.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

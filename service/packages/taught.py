@@ -1,6 +1,6 @@
 """Taught packages on disk: a manifest that names its base, and `head.npz` in place of a graph.
 
-MODELS/NAME/VERSION/model.json      "base": {"name", "version", "sha256"}; `sha256` is that of head.npz
+MODELS/NAME/VERSION/model.json      "base": {"name", "version", "sha256"}; the top-level `sha256`: head.npz
 MODELS/NAME/VERSION/head.npz        weights (Q, F, C), bias (C,), temperature
 MODELS/NAME/VERSION/MODEL_CARD.md   for people
 """
@@ -29,7 +29,7 @@ from service.teaching.head import Head
 from service.teaching.learning.learn import Taught
 
 CARD_FILE = "MODEL_CARD.md"
-# Far above any head: 4 segments x 2048 features x 1000 labels are 33 MB.
+# Far larger than any head: 4 segments x 2048 features x 1000 labels take 33 MB.
 MAX_HEAD_BYTES = 1_000_000_000
 
 
@@ -37,7 +37,7 @@ def read_head(folder: Path, manifest: Manifest) -> Head:
     """Read `head.npz` of a taught package; `verify_graph` checks its checksum.
 
     Raises:
-        PackageError: the file cannot be read, is no head, or does not fit the labels.
+        PackageError: the file cannot be read, is not a head, or does not match the labels.
     """
     path = folder / HEAD_FILE
     try:
@@ -67,14 +67,14 @@ def write_taught(
     *,
     version: int | None = None,
 ) -> Manifest:
-    """Write a taught package `models/name/VERSION`, whole or not at all, and return its manifest.
+    """Write a taught package `models/name/VERSION` atomically and return its manifest.
 
     Args:
-        models: folder of packages; made where it does not exist.
+        models: folder of packages; created if it does not exist.
         name: name of the taught model.
-        base: manifest of the model whose features the head reads.
-        taught: what was learned.
-        version: the next one by default.
+        base: manifest of the model whose features the head uses.
+        taught: the learned head and its report.
+        version: the next free version by default.
 
     Raises:
         PackageError: the name, the labels or the version are not valid, or the folder cannot be written.
@@ -82,7 +82,7 @@ def write_taught(
     if base.name == name:
         raise PackageError(f"a taught model needs another name than its base, {name!r}")
     if version is None:
-        while True:  # another process may write the next version first
+        while True:  # retry, because another process may write the next version first
             version = next_version(models, name)
             try:
                 return write_taught(models, name, base, taught, version=version)

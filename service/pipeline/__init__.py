@@ -1,1 +1,1 @@
-"""From clip to labels, and all that is in the way when many want it at once; no HTTP."""
+"""The pipeline from clip to labels, and the limits on concurrent requests; independent of HTTP."""

@@ -38,10 +38,10 @@ class Features:
 
 @dataclass(frozen=True)
 class AcceptedRequest:
-    """A request that `Recognizer.accept` has accepted, and what it may use until its block ends.
+    """A request that `Recognizer.accept` has accepted. Its methods may be called until the block ends.
 
-    A video is a path, bytes, or an open file with a descriptor. Every method raises a leaf of `RequestError`;
-    `service.errors` lists them. Cancelling drops the work that has not been done.
+    A video is a path, bytes, or an open file with a descriptor. Every method raises a subclass of
+    `RequestError`; `service.errors` lists them. Cancelling drops the work that has not started.
     """
 
     model: ServedVersion
@@ -59,7 +59,7 @@ class AcceptedRequest:
         query.check_mirroring(self.model.manifest)
         self.require(query.views)
         decoded, inference = await self._run(video, clips=query.clips, crops=query.crops)
-        if query.frames:  # encoding images takes longer than an event loop may be kept
+        if query.frames:  # encoding images would block the event loop for too long
             return await asyncio.to_thread(classify, query, self.model.model, decoded, inference)
         return classify(query, self.model.model, decoded, inference)
 
@@ -68,8 +68,8 @@ class AcceptedRequest:
     ) -> tuple[Classification, ...]:
         """Label a video with several models in one pass.
 
-        The video is decoded once for models with the same inputs, and each graph runs once, whatever the
-        number of taught models that use it. The models must be held until this returns.
+        The video is decoded once for models with the same inputs, and each graph runs once, even if several
+        taught models use it. The models must be held until this returns.
         """
         query.check()
         for model in models:
@@ -98,11 +98,11 @@ class AcceptedRequest:
         return Inferred(self.model.manifest, inference.outputs, Timings.of(decoded, inference))
 
     async def features(self, video: VideoFile, *, mirrored: bool = True) -> Features:
-        """Features of the views that a taught model learns from, by a base.
+        """Compute a base's features of the views that a taught model learns from.
 
         Args:
             video: the clip.
-            mirrored: add those of the mirror image of each view.
+            mirrored: add the features of the mirror image of each view.
         """
         manifest = self.model.manifest
         crops = teaching_crops(manifest.gmacs)
@@ -128,7 +128,7 @@ class AcceptedRequest:
         return Inferred(self.model.manifest, inference.outputs, Timings.of(None, inference))
 
     def windows(self, video: VideoFile, rule: WindowRule) -> AbstractAsyncContextManager[WindowStream]:
-        """Decode the windows of a long video, in a worker of its own."""
+        """Decode the windows of a long video, in a dedicated worker."""
         timeout_s = self.timeline_timeout_s if self.deadline is None else self.deadline.limit_s
         return windows_of(self.decoding, video, self.model.manifest.clip, rule, self.limits, timeout_s)
 

@@ -1,4 +1,4 @@
-"""The classification of a video: what can be requested, and what is returned."""
+"""The classification of a video: its query and its result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ S_DIGITS = 6
 
 @dataclass(frozen=True)
 class Query:
-    """What to return for a video; `clips` clips in time and `crops` crops of each are averaged."""
+    """The query for a video; the result averages `clips` temporal clips and `crops` crops of each clip."""
 
     model: str | None = None
     top_k: int = 5
@@ -38,7 +38,7 @@ class Query:
 
     @property
     def views(self) -> int:
-        """Rows that the network runs."""
+        """Number of rows that the network runs."""
         return self.clips * self.crops
 
     def check(self) -> None:
@@ -76,17 +76,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What each moment says: a row per moment, its columns in the order of the predictions.
+    """The evidence of each moment: a row per moment, with columns in the order of the predictions.
 
     Attributes:
         timestamps_s: Times of the moments in seconds.
         scores: The scores of each moment alone. Their mean is not the score of the video, which is the
             softmax (or sigmoid) of the mean: one strong moment can outweigh many weak ones.
-        margins: How far each label is ahead of `runner_up` at each moment, as a difference of logits; below 0
-            it is behind. The mean over the moments is `ln(score / runner_up.score)`. Of a model with sigmoid
-            scores they are the logits, whose mean is `ln(score / (1 - score))`.
-        runner_up: The second best label of the video; None if the model has one label, and margins are 0, or
-            if its scores are sigmoids.
+        margins: The lead of each label over `runner_up` at each moment, as a difference of logits; negative if
+            the label is behind. The mean over the moments is `ln(score / runner_up.score)`. For a model with
+            sigmoid scores the margins are the logits, whose mean is `ln(score / (1 - score))`.
+        runner_up: The second best label of the video. None if the model has one label (the margins are then 0)
+            or if its scores are sigmoids.
     """
 
     timestamps_s: tuple[float, ...]
@@ -132,7 +132,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Classification:
-    """The labels of a video, and what they are based on.
+    """The labels of a video, and the data that they are based on.
 
     `unsure` says whether the best score is below the threshold of a taught model; None if there is none.
     """
@@ -191,7 +191,7 @@ def classify(query: Query, model: Model, decoded: Decoded, inference: Inference)
 
 
 def predictions(model: Model, logits: NDArray[np.floating], top_k: int) -> tuple[Prediction, ...]:
-    """The best labels for logits `(V, C)`, averaged over the views, best first."""
+    """Return the best labels for logits `(V, C)`, averaged over the views, best first."""
     best = scoring.rank(logits / model.temperature, top_k, model.manifest.scores)
     labels = model.manifest.labels
     pairs = zip(best.indices.tolist(), best.scores.tolist(), strict=True)
@@ -199,6 +199,6 @@ def predictions(model: Model, logits: NDArray[np.floating], top_k: int) -> tuple
 
 
 def is_unsure(model: Model, best: Sequence[Prediction]) -> bool | None:
-    """Whether the best score is below the threshold of a taught model; None if the model has none."""
+    """Return whether the best score is below a taught model's threshold; None if the model has none."""
     threshold = model.manifest.threshold
     return None if threshold is None else best[0].score < threshold

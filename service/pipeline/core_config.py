@@ -15,8 +15,8 @@ from service.models.selection_cache import default_cache_dir
 from service.packages.folders import bundled_models
 
 BYTES_PER_MB = 1_000_000
-# On CPUs a batch is no faster than its clips one after the other, whose activations already fill the caches:
-# see `python -m benchmarks.inference --full`.
+# On CPUs a batch is no faster than its clips in sequence, because the activations of one clip already fill
+# the caches; see `python -m benchmarks.inference --full`.
 BATCH_ON_CPU = 1
 
 
@@ -184,7 +184,7 @@ class CoreConfig(BaseModel):
 
     @property
     def taught_models(self) -> Path | None:
-        """Folder of the packages that are taught over HTTP; None if that is off."""
+        """Folder of the packages that are taught over HTTP; None if teaching is off."""
         return None if self.teach_dir is None else self.teach_dir / "models"
 
     @property

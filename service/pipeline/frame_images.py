@@ -1,4 +1,4 @@
-"""The frames that the network saw, as small JPEG images for people to look at."""
+"""The frames that the network saw, as small JPEG images for display."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ S_DIGITS = 6
 
 @dataclass(frozen=True)
 class FrameImage:
-    """A frame as one input of the network took it: scaled and cropped.
+    """A frame as one input of the network received it: scaled and cropped.
 
     Attributes:
         input: Name of the input.
         frame: Number of the frame in the video.
         timestamp_s: Its time in seconds.
-        size: Side in pixels of the square that the network took; `image` is at most 256 pixels wide.
+        size: Side in pixels of the square that the network received; `image` is at most 256 pixels wide.
         image: JPEG data as a `data:` URL.
     """
 
@@ -41,14 +41,14 @@ class FrameImage:
 
 
 def frame_images(spec: ClipSpec, decoded: DecodedVideo, crops: int) -> tuple[FrameImage, ...]:
-    """The centre crop of the sampled frames in the order of time; at most 64, evenly spread.
+    """Return the centre crop of the sampled frames in temporal order; at most 64, evenly spread.
 
     Args:
-        spec: the network's clip, which says which input takes which frame.
+        spec: the network's clip, which assigns the frames to the inputs.
         decoded: the sampled frames.
         crops: crops of each clip.
     """
-    # Which crop is the centre does not depend on the size of the frame.
+    # The index of the centre crop does not depend on the size of the frame.
     centre = crop_boxes(9, 5, 1, crops).index(crop_boxes(9, 5, 1, 1)[0])
     taken = [
         (time_s, index, item, decoded.inputs[item.name][clip * crops + centre][position])

@@ -37,17 +37,17 @@ from service.pipeline.models.repository import ModelRepository
 from service.pipeline.models.served_model import ServedHead, ServedModel, ServedVersion
 from service.workers.decode_pool import DecodePool
 
-# Callers that come together, or keep a few requests open, are not rejected because a model is slow.
+# Callers that arrive together, or keep a few requests open, are not rejected because a model is slow.
 BURST_PER_CORE = 8
-# For the frames of all requests that are decoded or run: 150 MB for 100 views at 224 x 224.
+# For the frames of all requests that are being decoded or run; 100 views at 224 x 224 take 150 MB.
 FRAMES_MEMORY_BYTES = 1_000_000_000
-INFERENCE = "inference"  # start of the names of the threads
+INFERENCE = "inference"  # prefix of the thread names
 
 logger = logging.getLogger(__name__)
 
 
 class RecognizerState(StrEnum):
-    """The life of a recognizer; while `DRAINING` it finishes what it accepted, and accepts nothing new."""
+    """The states of a recognizer; while `DRAINING` it finishes accepted requests and accepts no new ones."""
 
     NEW = "new"
     STARTING = "starting"
@@ -70,11 +70,11 @@ class Recognizer:
 
     Args:
         config: the settings.
-        observer: gets the events.
-        cores: number of cores to use; detected, if None.
+        observer: receives the events.
+        cores: number of cores to use; detected if None.
 
     Attributes:
-        state: Where in its life it is.
+        state: The current state.
         models: The model packages, loaded or not.
         decoding: The decode workers.
     """
@@ -117,13 +117,13 @@ class Recognizer:
 
     @property
     def queue_depth(self) -> int:
-        """Requests that wait for a decode worker or for a batch."""
+        """Number of requests that wait for a decode worker or for a batch."""
         registry = self.models.registry
         graphs = {model.graph for model in (*registry.ready(), *registry.unloading())}
         return self.decoding.waiting + sum(model.batcher.waiting for model in graphs)
 
     def problem(self) -> str | None:
-        """Why no request can be answered, or None; load alone is no problem."""
+        """The reason why no request can be answered, or None; load alone is not a problem."""
         if self._failure is not None:
             return str(self._failure)
         if self.state is not RecognizerState.SERVING:
@@ -133,11 +133,11 @@ class Recognizer:
         return self.models.registry.problem()
 
     def model(self, name: str | None = None, version: int | None = None) -> ServedVersion:
-        """The model that serves, as `ModelRegistry.get`, once the recognizer has started.
+        """Return the model that serves; see `ModelRegistry.get`.
 
         Raises:
-            NotReady: it has not, or no model serves.
-            ModelNotFound: no such model serves, or not that version of it.
+            NotReady: the recognizer has not started, or no model serves.
+            ModelNotFound: no such model, or no such version of it, serves.
         """
         if self.state not in (RecognizerState.SERVING, RecognizerState.DRAINING):
             raise NotReady(self.problem() or "")
@@ -154,7 +154,7 @@ class Recognizer:
         self._enter(RecognizerState.STARTING)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.close)
-            # Both at once; engines are compared when the workers have started, and take no time any more.
+            # Both at once; engines are only compared after the workers have started and no longer use the CPU.
             started, loaded = await asyncio.gather(
                 self._start_workers(), self.models.start(), return_exceptions=True
             )
@@ -182,18 +182,19 @@ class Recognizer:
         """Accept a request before its upload is received, and hold its model until the block ends.
 
         Args:
-            model: its name; the default model, if None.
-            version: its version; the highest one, if None.
+            model: name of the model; the default model if None.
+            version: version of the model; the highest one if None.
             views: number of views, as far as known.
             deadline: ends the block.
-            ticket: its admission, if it is admitted already.
-            timeline: it decodes in a worker of its own.
+            ticket: its admission, if it is already admitted.
+            timeline: whether it decodes in a dedicated worker.
             served: a loaded model to use instead of `model` and `version`.
 
         Raises:
-            NotReady: nothing is accepted, the model does not work, or the service stopped before the answer.
+            NotReady: no requests are accepted, the model does not work, or the service stopped before the
+                answer.
             ModelNotFound: no such model serves.
-            Overloaded: there are too many requests, or it could not be answered in time.
+            Overloaded: there are too many requests, or this one could not be answered in time.
             DeadlineExceeded: the block did not end by the deadline.
         """
         with self.tracked():
@@ -227,7 +228,7 @@ class Recognizer:
         """Let `drain` wait for the block, or cut it off.
 
         Raises:
-            NotReady: nothing is accepted, or the block was cut off.
+            NotReady: no requests are accepted, or the block was cut off.
         """
         if self.state is not RecognizerState.SERVING:
             raise NotReady(self.problem() or "")
@@ -247,7 +248,7 @@ class Recognizer:
                 self._idle.set()
 
     async def drain(self, grace_s: float) -> None:
-        """Accept nothing new, wait up to `grace_s` seconds for what was accepted, then cut it off."""
+        """Stop accepting requests, wait up to `grace_s` seconds for the accepted ones, then cut them off."""
         if self.state in (RecognizerState.STARTING, RecognizerState.SERVING):
             self._enter(RecognizerState.DRAINING)
         try:
@@ -291,7 +292,7 @@ class Recognizer:
             model.session,
             model.opened.concurrent,
             self._slots,
-            # One executor per model: a run that never ends keeps one of its model's threads, not of others.
+            # One executor per model: a run that never ends blocks a thread of its own model only.
             ThreadPoolExecutor(self._slots.total, thread_name_prefix=INFERENCE),
             sizes=config.batch_sizes(model.opened.batches),
             wait_s=config.batch_wait_ms / 1e3,
@@ -325,7 +326,7 @@ class Recognizer:
 async def running(
     config: CoreConfig, observer: Observer | None = None, *, cores: int | None = None
 ) -> AsyncIterator[Recognizer]:
-    """A recognizer that serves, and is closed at the end."""
+    """Yield a serving recognizer, which is closed at the end of the block."""
     recognizer = Recognizer(config, observer, cores=cores)
     await recognizer.start()
     try:

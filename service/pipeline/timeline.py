@@ -1,12 +1,12 @@
-"""The timeline of a long video: its windows one after the other, each as soon as its labels are known.
+"""The timeline of a long video: its windows in order, each as soon as its labels are known.
 
     accepted ──> decoded ahead, a few windows ──> batched and run ──> scored ──> returned ──> summary
                             ^                                                       │
                             └──────────── continues when they are taken ────────────┘
 
-The reader sets the pace: apart from the few windows that wait, nothing is decoded or run for a reader who
-does not read. A timeline has one request at a time in the model's queue, with the windows that are ready by
-then, so it takes turns with other requests as a single clip does.
+The reader sets the pace: apart from a few waiting windows, nothing is decoded or run for a reader who does
+not read. A timeline has one request at a time in the model's queue, with the windows that are ready at that
+time, so it takes turns with other requests like a single clip.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from service.workers.shared_memory import VideoFile
 
 DEFAULT_WINDOW_S = 4.0
 SHORTEST_S, LONGEST_S = 0.1, 3600.0
-# Windows that may overlap at one moment; a worker keeps the frames of all of them.
+# Number of windows that may overlap at one moment; a worker keeps the frames of all overlapping windows.
 MOST_OVERLAPPING = 16
 
 
 @dataclass(frozen=True)
 class TimelineQuery:
-    """What to return for a long video; without a stride, windows neither overlap nor leave gaps."""
+    """The query for a long video; without a stride, windows neither overlap nor leave gaps."""
 
     model: str | None = None
     window_s: float = DEFAULT_WINDOW_S
@@ -62,7 +62,7 @@ class TimelineQuery:
 class WindowClassification:
     """The labels of one window; `windows` is the number of windows as far as it is known.
 
-    The times of inference are the window's share of the run that it was part of.
+    The inference times are the window's share of the run that it was part of.
     """
 
     window: int
@@ -101,10 +101,10 @@ class TimelineSummary:
 async def classify_windows(
     request: AcceptedRequest, video: VideoFile, query: TimelineQuery
 ) -> AsyncGenerator[WindowClassification | TimelineSummary]:
-    """Label the windows of a video one after the other; the summary comes last. Close it if you leave early.
+    """Label the windows of a video in order; the summary comes last. Close the generator if you stop early.
 
     Raises:
-        RequestError: the leaf says why; `service.errors` lists them. Windows returned before are valid.
+        RequestError: the subclass says why; `service.errors` lists them. Windows returned before are valid.
     """
     query.check()
     model = request.model.model

@@ -38,8 +38,8 @@ from service.workers.messages import (
 from service.workers.pool_worker import PoolWorker, WorkerDied, WorkerLost
 from service.workers.shared_memory import FrameLayout, VideoFile, opened_video, shared_memory
 
-# Windows that are decoded ahead: one is ready while another runs, and a few can share a run if decoding is
-# faster than inference.
+# Number of windows that are decoded ahead: one is ready while another runs, and a few can share a run if
+# decoding is faster than inference.
 SLOTS = 4
 
 
@@ -57,7 +57,7 @@ class _Attempt:
     """The state of one worker.
 
     Attributes:
-        ready: Windows that were not yet read, with their decoding time in milliseconds.
+        ready: Windows that have not been taken yet, with their decoding time in milliseconds.
         held: Slots of these windows and of windows that are being copied.
         busy_since_s: None while no slot is free.
     """
@@ -101,7 +101,7 @@ class WindowStream:
         self.result: DecodedWindows | None = None
 
     async def take(self) -> list[DecodedWindow]:
-        """Wait for windows and return all that are ready; an empty result means the end.
+        """Wait for windows and return all that are ready; an empty list means the end.
 
         Raises:
             RequestError: as `service.clip.decoding.windows.decode_windows`; `OverLimit` (`decode_s`) if the

@@ -1,4 +1,4 @@
-"""Where a new example belongs: checks of its name, label and base, and of the limits of the folder."""
+"""Checks of a new example: its name, label and base, and the limits of the folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TeachLimits:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Where a new example belongs."""
+    """The model, label, group and base of a new example."""
 
     name: str
     label: str
@@ -38,9 +38,9 @@ class Lessons:
     """Checks new examples of the models of one folder.
 
     Args:
-        store: the examples so far.
+        store: the stored examples.
         models: the bases and the taught models.
-        limits: of the folder.
+        limits: limits of the folder.
     """
 
     def __init__(self, store: ExampleStore, models: ModelRepository, limits: TeachLimits) -> None:
@@ -53,13 +53,13 @@ class Lessons:
         return self._store.names() | self._models.taught_names()
 
     def lesson(self, name: str, label: str, group: str | None, base: str | None) -> Lesson:
-        """Check where a new example belongs, before its clip is received.
+        """Check a new example before its clip is received.
 
         Args:
             name: the taught model, which may be new.
-            label: of the clip; spaces around it are removed.
+            label: label of the clip; spaces around it are removed.
             group: clips of a group are never split by the cross-validation.
-            base: name of the base; by default that of the other examples, or the default model.
+            base: name of the base; by default the base of the other examples, or the default model.
 
         Raises:
             InvalidParameter: a value is not valid, or the model cannot be a base.
@@ -96,7 +96,7 @@ class Lessons:
             raise LabelConflict(f"{exc.message[0].upper()}{exc.message[1:]}.") from exc
 
     def check_base(self, name: str, reference: BaseReference) -> None:
-        """Raise `BaseChanged` if the examples of `name` have another base than `reference`."""
+        """Raise `BaseChanged` if the base of the examples of `name` is not `reference`."""
         known = self._store.base(name)
         if known is not None and known != reference:
             raise BaseChanged(
@@ -105,7 +105,7 @@ class Lessons:
             )
 
     def check_limits(self, name: str) -> None:
-        """Raise `TeachingFull` if there is no room for a further example of `name`."""
+        """Raise `TeachingFull` if there is no room for another example of `name`."""
         limits, names = self._limits, self.names()
         if name not in names and len(names) >= limits.max_models:
             raise TeachingFull(f"There are {len(names)} taught models, the limit; delete one.")
@@ -115,7 +115,7 @@ class Lessons:
             raise TeachingFull(f"The examples take {limits.max_bytes} bytes, the limit; delete some.")
 
     def _base(self, name: str, wanted: str | None) -> ServedModel:
-        """The model whose features a new example gets."""
+        """Return the model that computes the features of a new example."""
         known = self._store.base(name)
         if wanted is None and known is not None:
             return self.loaded_base(name, known)
@@ -139,7 +139,7 @@ class Lessons:
 
 
 def reference_of(manifest: Manifest) -> BaseReference:
-    """The reference to a model as a base."""
+    """Return a reference to a model as a base."""
     return BaseReference(name=manifest.name, version=manifest.version, sha256=manifest.sha256)
 
 
@@ -148,7 +148,7 @@ def _can_be_base(served: object) -> bool:
 
 
 def _text(name: str, value: str) -> str:
-    """A label or group without spaces around it."""
+    """Return a label or group without spaces around it."""
     text = value.strip()
     if not 1 <= len(text) <= MAX_TEXT or not text.isprintable():
         raise InvalidParameter(f"{name} must have from 1 to {MAX_TEXT} printable characters.")

@@ -13,7 +13,7 @@ from service.packages.folders import parse_version
 from service.pipeline.models.repository import ModelRepository
 from service.taught.store import delete_folder
 
-VERSIONS_KEPT = 10  # of each model; older ones are deleted after a training
+VERSIONS_KEPT = 10  # number for each model; older versions are deleted after a training
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class TaughtPackages:
     """The packages of `folder`, which `models` serves.
 
     Attributes:
-        folder: Where they are.
+        folder: The folder of the packages.
     """
 
     def __init__(self, folder: Path, models: ModelRepository) -> None:
@@ -30,7 +30,7 @@ class TaughtPackages:
         self._models = models
 
     def serving(self, name: str) -> tuple[str, Callable[[], bytes]]:
-        """The file name and the content, as a zip file, of the package that serves; reading it blocks.
+        """Return the file name of the serving package and a function that reads it as a zip file and blocks.
 
         Raises:
             ModelNotFound: no version of the model serves.

@@ -1,10 +1,10 @@
-"""Examples of taught models in a folder: the features of each clip, and not the clip.
+"""Examples of taught models in a folder: the features of each clip, without the clip.
 
     TEACH_DIR/examples/NAME/ID.npz     features (V, T', F), and label, group, time and base as JSON
     TEACH_DIR/models/NAME/VERSION      the taught packages
 
-ID is the start of the SHA-256 of the clip's bytes, so the same bytes are one example. Files are written whole
-or not at all. A file that cannot be read is left where it is, and named.
+ID is the start of the SHA-256 of the clip's bytes, so the same bytes are one example. Files are written
+atomically. A file that cannot be read is kept and reported.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from service.packages.manifest import BaseReference
 
 SUFFIX = ".npz"
 ID_DIGITS = 32
-# What numpy raises for files that are not whole.
+# Exceptions that numpy raises for incomplete files.
 UNREADABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, ValidationError)
 
 logger = logging.getLogger(__name__)
 
 
 class Example(BaseModel):
-    """What is known of one clip besides its features; `added_at` is a time of RFC 3339."""
+    """The data of one clip in addition to its features; `added_at` is an RFC 3339 time."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -58,10 +58,10 @@ class StoredExample:
 
 
 class ExampleStore:
-    """The examples of a folder, which one process uses at a time. Methods that write block for milliseconds.
+    """The examples in a folder, which one process uses at a time. Methods that write block for milliseconds.
 
     Args:
-        folder: made if it does not exist.
+        folder: the folder; created if it does not exist.
 
     Raises:
         BlvnetError: the folder cannot be used.
@@ -100,27 +100,27 @@ class ExampleStore:
         return set(self._models)
 
     def examples(self, name: str) -> Mapping[str, StoredExample]:
-        """The examples of a model by id, in the order in which they were added."""
+        """Return the examples of a model by id, in the order in which they were added."""
         return self._models.get(name, {})
 
     def damaged(self, name: str) -> list[str]:
-        """Names of files that cannot be read."""
+        """Return the names of files that cannot be read."""
         return self._damaged.get(name, [])
 
     def label_counts(self, name: str) -> dict[str, int]:
-        """Number of examples of each label, by label."""
+        """Return the number of examples of each label, ordered by label."""
         return dict(sorted(Counter(stored.example.label for stored in self.examples(name).values()).items()))
 
     def base(self, name: str) -> BaseReference | None:
-        """The base of a model's examples; None if there are none."""
+        """Return the base of a model's examples; None if there are none."""
         return next((stored.example.base for stored in self.examples(name).values()), None)
 
     def folder(self, name: str) -> Path:
-        """Where the examples of a model are."""
+        """Return the folder of a model's examples."""
         return self._folder / name
 
     def add(self, name: str, example_id: str, example: Example, features: NDArray[np.float32]) -> None:
-        """Keep an example, in place of the one that has this id.
+        """Store an example, replacing an earlier one with the same id.
 
         Raises:
             OSError: it cannot be written; nothing has changed.
@@ -134,7 +134,7 @@ class ExampleStore:
                 np.savez(file, features=features, about=about)
         except OSError:
             with suppress(OSError):
-                folder.rmdir()  # only where it is empty
+                folder.rmdir()  # fails unless it is empty
             raise
         stored = StoredExample(example, path.stat().st_size)
         self._models[name] = self._models.get(name, {}) | {example_id: stored}
@@ -163,7 +163,7 @@ class ExampleStore:
         self._damaged.pop(name, None)
 
     def _index(self, folder: Path) -> None:
-        """Read what is known of the examples of one model, and delete what a crash has left."""
+        """Read the data of the examples of one model, and delete partial files left by a crash."""
         if folder.name.startswith("."):
             shutil.rmtree(folder, ignore_errors=True)
         if not NAME_PATTERN.fullmatch(folder.name) or not folder.is_dir():
@@ -171,7 +171,7 @@ class ExampleStore:
         found: dict[str, StoredExample] = {}
         for path in folder.iterdir():
             if path.name.startswith("."):
-                path.unlink(missing_ok=True)  # a write that did not end
+                path.unlink(missing_ok=True)  # an unfinished write
                 continue
             try:
                 found[path.stem] = StoredExample(read_example(path), path.stat().st_size)
@@ -184,13 +184,13 @@ class ExampleStore:
 
 
 def read_example(path: Path) -> Example:
-    """What a file says of its example. Raises one of `UNREADABLE` if it is damaged."""
+    """Read the data of an example. Raises one of `UNREADABLE` if the file is damaged."""
     with np.load(path, allow_pickle=False) as arrays:
         return Example.model_validate_json(arrays["about"].tobytes())
 
 
 def read_features(path: Path) -> NDArray[np.float32]:
-    """Features `(V, T', F)` of an example. Raises one of `UNREADABLE` if the file is damaged."""
+    """Read the features `(V, T', F)` of an example. Raises one of `UNREADABLE` if the file is damaged."""
     with np.load(path, allow_pickle=False) as arrays:
         features = arrays["features"]
     if features.ndim != 3 or features.dtype != np.float32 or not np.isfinite(features).all():
@@ -199,7 +199,7 @@ def read_features(path: Path) -> NDArray[np.float32]:
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete a folder in one step, as readers see it.
+    """Delete a folder atomically from the view of readers.
 
     Raises:
         OSError: it cannot be renamed.

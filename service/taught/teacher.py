@@ -1,8 +1,8 @@
-"""Teaching over HTTP: examples are added one by one, and trainings make versions that serve.
+"""Teaching over HTTP: examples are added one by one, and trainings create versions that serve.
 
     clip ──> decoded and run by the base ──> features kept ──> training process ──> package ──> serves
 
-All methods belong to the event loop. Files are written in threads, one change at a time.
+All methods run on the event loop. Files are written in threads, one change at a time.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Added:
-    """A kept example, and what the model that serves by now makes of the clip.
+    """A stored example, and the predictions of the serving version for its clip.
 
-    `created` is False if the same bytes were an example before. `predictions` is None if no version serves.
+    `created` is False if the same bytes were already an example. `predictions` is None if no version serves.
     """
 
     id: str
@@ -52,10 +52,10 @@ class Teacher:
     """The taught models of one folder.
 
     Args:
-        folder: of examples and packages.
-        recognizer: runs the bases and serves what is trained.
-        limits: of the folder.
-        observer: gets the events.
+        folder: folder of examples and packages.
+        recognizer: runs the bases and serves the trained models.
+        limits: limits of the folder.
+        observer: receives the events.
 
     Attributes:
         store: The examples.
@@ -82,7 +82,7 @@ class Teacher:
         self.store.close()
 
     def names(self) -> list[str]:
-        """Models that have examples or a package, by name."""
+        """Names of the models that have examples or a package, sorted."""
         return sorted(self._lessons.names())
 
     def is_training(self, name: str) -> bool:
@@ -95,14 +95,14 @@ class Teacher:
             raise ModelNotFound(f"There is no taught model {name[:128]!r}; /v1/taught lists them.")
 
     def lesson(self, name: str, label: str, group: str | None, base: str | None) -> Lesson:
-        """Check where a new example belongs, before its clip is received; see `Lessons.lesson`."""
+        """Check a new example before its clip is received; see `Lessons.lesson`."""
         return self._lessons.lesson(name, label, group, base)
 
     async def add(self, request: AcceptedRequest, lesson: Lesson, video: VideoFile) -> Added:
-        """Run the clip and keep its features.
+        """Run the clip and store its features.
 
         Raises:
-            RequestError: the leaf says why; `service.errors` lists them.
+            RequestError: the subclass says why; `service.errors` lists them.
         """
         digest = await asyncio.to_thread(_sha256, video)
         example_id = digest[:ID_DIGITS]
@@ -123,7 +123,7 @@ class Teacher:
                     " its label."
                 )
             if known is None:
-                # Again, because other examples may have been added meanwhile.
+                # Check again, because other examples may have been added in the meantime.
                 self._lessons.check_label(name, lesson.label)
                 self._lessons.check_limits(name)
                 self._lessons.check_base(name, example.base)
@@ -147,7 +147,7 @@ class Teacher:
             self._observer.taught_examples(name, len(self.store.examples(name)))
 
     async def remove(self, name: str) -> None:
-        """Delete a model with its examples and packages; requests that use it are answered.
+        """Delete a model with its examples and packages; requests in progress are still answered.
 
         Raises:
             ModelNotFound: there is no such model.
@@ -174,7 +174,7 @@ class Teacher:
         return await self._trainings.train(name, mirror=mirror)
 
     def package(self, name: str) -> tuple[str, Callable[[], bytes]]:
-        """The package that serves; see `TaughtPackages.serving`.
+        """Return the serving package; see `TaughtPackages.serving`.
 
         Raises:
             ModelNotFound: there is no such model, or no version of it serves.
@@ -185,7 +185,7 @@ class Teacher:
     def _as_taught(
         self, lesson: Lesson, features: Features
     ) -> tuple[tuple[Prediction, ...] | None, bool | None]:
-        """What the serving version makes of a clip, from the view that requests are answered with."""
+        """Predictions of the serving version for a clip, from the view that requests are answered with."""
         served = next(iter(self._models.registry.versions(lesson.name).values()), None)
         if served is None or served.graph is not lesson.base or served.model.head is None:
             return None, None
@@ -194,7 +194,7 @@ class Teacher:
         return best, is_unsure(served.model, best)
 
     async def _write(self, change: Callable[[], object]) -> None:
-        """Make a change in a thread; if the caller leaves, it is still waited for."""
+        """Make a change in a thread; wait for it even if the caller disconnects."""
         task = asyncio.ensure_future(asyncio.to_thread(change))
         try:
             await asyncio.shield(task)
@@ -217,4 +217,4 @@ def _sha256(video: VideoFile) -> str:
 
 def _file_digest(file: BinaryIO) -> str:
     file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # an open file will do
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # any open file works

@@ -1,4 +1,4 @@
-"""Runs a training in a process of its own."""
+"""Running a training in a separate process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 async def run_training(task: Task) -> Result:
-    """Train, and return the result. If the caller is cancelled, the process is killed."""
+    """Train and return the result. The process is killed on cancellation."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
@@ -29,7 +29,7 @@ async def run_training(task: Task) -> Result:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        # One core at most: on a busy machine, several threads of BLAS mostly wait for one another.
+        # One core at most: on a busy machine, several BLAS threads mostly wait for each other.
         env=os.environ | dict.fromkeys(THREAD_VARIABLES, "1") | {"PYTHONPATH": import_path()},
         start_new_session=True,  # Ctrl-C interrupts the service, which ends this process
     )

@@ -1,7 +1,8 @@
 """The process of a training: `python -m service.taught.training_process PARENT`; standard input is the task.
 
-It reads the features of the examples, learns a head and writes the package, which appears as a whole. So the
-event loop of the service is never busy with it, and it can be ended at any moment. It ends with its parent.
+It reads the features of the examples, learns a head and writes the package atomically. So a training never
+blocks the event loop of the service, and its process can be killed at any time. The process ends with its
+parent.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from service.teaching.learning.learn import learn
 from service.teaching.views import stacked
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-NICENESS = 5  # requests come first, and a busy machine still trains
+NICENESS = 5  # requests have priority, but trainings still run on a busy machine
 
 
 class LabelledFile(BaseModel):
@@ -48,7 +49,7 @@ class Task(BaseModel):
 
 
 class Outcome(StrEnum):
-    """How it ended."""
+    """How a training ended."""
 
     TRAINED = "trained"
     REFUSED = "refused"

@@ -1,6 +1,6 @@
-"""Trainings: the examples of a model become a version that serves.
+"""Trainings, which turn the examples of a model into a version that serves.
 
-One training runs at a time, because requests need the cores too; others wait for their turn.
+One training runs at a time, because requests also need the cores; others wait for their turn.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Trainings:
 
     Args:
         store: the examples.
-        lessons: knows their base.
-        packages: where the versions are written.
-        models: serves them.
-        observer: gets the results.
+        lessons: finds the base of the examples.
+        packages: stores the versions.
+        models: serves the versions.
+        observer: receives the results.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class Trainings:
             raise TrainingInProgress(f"{name} is being trained; wait for the result.")
 
     async def train(self, name: str, *, mirror: bool) -> tuple[Manifest, list[str]]:
-        """Train a new version, and return its manifest when it serves, and the files that were left out.
+        """Train a new version; return its manifest once it serves, and the files that were left out.
 
         Args:
             name: the model.
             mirror: whether the mirror image of a clip has the same label.
 
         Raises:
-            TrainingInProgress: it is being trained.
+            TrainingInProgress: the model is already being trained.
             BaseChanged: its base is not loaded.
-            TooFewExamples: there is nothing to learn from.
+            TooFewExamples: there are too few examples to learn from.
             StorageFull: the package cannot be written.
-            TrainingFailed: the process ended.
+            TrainingFailed: the process ended without a result.
         """
         self.require_idle(name)
         self._training.add(name)

@@ -1,4 +1,4 @@
-"""The model card of a taught package, markdown for people."""
+"""The model card of a taught package, in Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from service.teaching.report import Accuracy, Report, Validation
 
 
 def model_card(report: Report, name: str, version: int, base: str) -> str:
-    """The card of `name/version` on `base`, which is `name/version` of the base model."""
+    """Return the card of `name/version` on `base`, the `name/version` of the base model."""
     labels = list(report.labels)
     counts = "\n".join(f"| {_cell(label)} | {clips} |" for label, clips in report.labels.items())
     header = " | ".join(str(number) for number in range(1, len(labels) + 1))
@@ -42,7 +42,7 @@ def model_card(report: Report, name: str, version: int, base: str) -> str:
 
 
 def percentages(accuracy: Accuracy) -> str:
-    """Such as `92.3 % (120 of 130 clips; 95 % interval 86.4 to 95.8 %)`."""
+    """Format an accuracy, such as `92.3 % (120 of 130 clips; 95 % interval 86.4 to 95.8 %)`."""
     return (
         f"{100 * accuracy.top1:.1f} % ({accuracy.right} of {accuracy.clips} clips; 95 % interval"
         f" {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} %)"
@@ -50,7 +50,7 @@ def percentages(accuracy: Accuracy) -> str:
 
 
 def validation_result(validation: Validation) -> str:
-    """Accuracy on the clips that were kept apart."""
+    """Describe the accuracy on the held-out clips."""
     return (
         f"On clips that were kept apart: {percentages(validation.accuracy)};"
         f" {validation.unsure} answers were unsure, {validation.unsure_wrong} of them wrong."
@@ -58,7 +58,7 @@ def validation_result(validation: Validation) -> str:
 
 
 def learning_outlook(report: Report) -> str:
-    """What more clips would likely bring, from the learning curve."""
+    """Describe the likely gain from more clips, according to the learning curve."""
     if report.two_more is None:
         return "There are too few clips to say what more would bring."
     points = 100 * report.two_more
@@ -68,7 +68,7 @@ def learning_outlook(report: Report) -> str:
 
 
 def threshold_effect(report: Report) -> str:
-    """How many answers the threshold marks."""
+    """Describe how many answers the threshold marks."""
     threshold = report.threshold
     shares = [f"{threshold.right_marked:.0%} of the right answers"]
     if threshold.wrong_marked is not None:
@@ -79,5 +79,5 @@ def threshold_effect(report: Report) -> str:
 
 
 def _cell(text: str) -> str:
-    """`text` in a cell of a table."""
+    """Escape `text` for a table cell."""
     return text.replace("|", "\\|").replace("\n", " ")

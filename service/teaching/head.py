@@ -22,7 +22,7 @@ class Head:
         temperature: Scores are `softmax(logits / temperature)`.
 
     Raises:
-        ValueError: the shapes do not fit, a value is not finite, or the temperature is not positive.
+        ValueError: the shapes do not match, a value is not finite, or the temperature is not positive.
     """
 
     weights: NDArray[np.float32]
@@ -57,10 +57,12 @@ class Head:
         return int(self.weights.shape[2])
 
     def evidence(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of every moment, float32 `(N, T', C)`, from features `(N, T', F)`; their mean is the logits.
+        """Return the evidence of every moment, float32 `(N, T', C)`, from features `(N, T', F)`.
+
+        Its mean over the moments is the logits.
 
         Raises:
-            ValueError: F is another, or Q does not divide T'.
+            ValueError: F differs from `feature_size`, or Q does not divide T'.
         """
         views, moments, size = features.shape
         if size != self.feature_size or moments % self.segments:
@@ -75,7 +77,7 @@ class Head:
 
 
 def segment_count(moments: int) -> int:
-    """Q for T' moments: the largest divisor of T' up to `MAX_SEGMENTS`."""
+    """Return Q for T' moments: the largest divisor of T' up to `MAX_SEGMENTS`."""
     return max(count for count in range(1, MAX_SEGMENTS + 1) if moments % count == 0)
 
 

@@ -1,4 +1,4 @@
-"""What the labels of mirrored clips are, by their wording."""
+"""The labels of mirrored clips, derived from the wording of the labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDE = re.compile(rf"(?<![^\W_])(left|right|clockwise|{COUNTER})(?![^\W_])", re.
 
 
 def mirrored_labels(labels: Sequence[str]) -> tuple[int, ...]:
-    """For each label the index of the label that it becomes when a clip is mirrored left to right.
+    """Return, for each label, the index of the label that it becomes when a clip is mirrored left to right.
 
     "left" and "right" swap, and so do "clockwise" and "counter-clockwise" (or "anti-clockwise"). A label
     without such a word is its own mirror image.
@@ -33,7 +33,7 @@ def mirrored_labels(labels: Sequence[str]) -> tuple[int, ...]:
 
 
 def _plain(label: str) -> str:
-    """`label` in lower case, with one spelling of counter-clockwise."""
+    """Return `label` in lower case, with one spelling of counter-clockwise."""
     return re.sub(COUNTER, "counter-clockwise", label.casefold())
 
 

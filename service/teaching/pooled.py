@@ -13,7 +13,7 @@ from service.teaching.learning.regression import LinearClassifier, fit, untraine
 
 Indices = NDArray[np.int64]
 
-# Views of each example are left out above this many numbers, 400 MB of float32.
+# Above this many numbers, 400 MB of float32, some views of each example are left out.
 MAX_NUMBERS = 100_000_000
 
 
@@ -21,14 +21,14 @@ MAX_NUMBERS = 100_000_000
 class PooledExamples:
     """n examples of V views with D = Q F numbers each.
 
-    A classifier with an L2 penalty is a combination of the examples. Where there are fewer of them than
-    numbers, they are described by their coordinates in the space that they span: the result is the same, and
-    the fits take a fraction of the time.
+    The weights of a classifier with an L2 penalty are a combination of the examples. If there are fewer
+    examples than numbers, the examples are stored as coordinates in the space that they span: the result is
+    the same, and the fits take a fraction of the time.
 
     Attributes:
         rows: float32 `(n, V, R)`, coordinates; the first view is the one that requests are answered with.
-        basis: float32 `(D, R)`, orthonormal columns; None where the coordinates are the numbers themselves.
-        classes: int64 `(n, V)`, the class of each view: that of the example, or its mirror image.
+        basis: float32 `(D, R)`, orthonormal columns; None if the coordinates are the numbers themselves.
+        classes: int64 `(n, V)`, the class of each view: the class of the example, or its mirror image.
         class_count: C.
         groups: n groups.
     """
@@ -54,7 +54,7 @@ class PooledExamples:
         kept = max(1, min(views, MAX_NUMBERS // (len(classes) * size)))
         chosen = np.linspace(0, views, kept, endpoint=False).astype(np.int64)
         groups = list(examples.groups or [])
-        if len(set(groups)) < 2:  # nothing to hold one group out for
+        if len(set(groups)) < 2:  # holding out the only group would leave nothing to learn from
             groups = [f"clip {number}" for number in range(len(classes))]
         rows = pooled(examples.features[:, chosen], segments)
         basis = None
@@ -69,15 +69,15 @@ class PooledExamples:
         return self.classes[:, 0]
 
     def weights(self, chosen: Indices) -> NDArray[np.float64]:
-        """Weights of the examples `chosen`, by which all their classes weigh the same."""
+        """Return weights for the examples `chosen` that give all classes the same total weight."""
         counts = np.bincount(self.labels[chosen], minlength=self.class_count)
         return 1.0 / counts[self.labels[chosen]]
 
     def fit(self, chosen: Indices, penalty: float, start: LinearClassifier | None = None) -> LinearClassifier:
-        """The classifier of the examples `chosen`, for the coordinates as they are.
+        """Fit a classifier to the examples `chosen`; it takes the coordinates without scaling.
 
-        The features are centred and divided by one common deviation. Dividing each by its own would give
-        features that hardly vary as much weight as the others.
+        The fit centres the features and divides them by one common deviation. With a separate deviation for
+        each, features that hardly vary would get as much weight as the others.
 
         Args:
             chosen: int64, which examples.
@@ -103,11 +103,11 @@ class PooledExamples:
         return LinearClassifier(weights, found.bias - mean @ weights)
 
     def logits(self, classifier: LinearClassifier, chosen: Indices) -> NDArray[np.float64]:
-        """Logits `(len(chosen), C)` of the view that requests are answered with."""
+        """Return logits `(len(chosen), C)` of the view that requests are answered with."""
         return classifier.logits(self.rows[chosen, 0])
 
     def of_features(self, classifier: LinearClassifier) -> LinearClassifier:
-        """The same classifier for pooled features `(..., D)` in place of coordinates."""
+        """Return the same classifier for pooled features `(..., D)` instead of coordinates."""
         if self.basis is None:
             return classifier
         return LinearClassifier(self.basis @ classifier.weights, classifier.bias)

@@ -1,4 +1,4 @@
-"""What the learning of a head found, as a document."""
+"""The report on a learned head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 of `clips` clips of which `right` are right, with the Wilson interval of 95 %, as fractions."""
+    """Top-1 on `clips` clips, `right` of which are right, with the 95 % Wilson interval, as fractions."""
 
     clips: int
     right: int
@@ -20,7 +20,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A clip that the other clips label otherwise: `score` is the probability of `looks_like`."""
+    """A clip that a classifier of the other clips labels `looks_like`, with the probability `score`."""
 
     name: str
     label: str
@@ -30,7 +30,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Cross-validated top-1 when about `clips_per_label` clips of each label are learned from."""
+    """Cross-validated top-1 after learning from about `clips_per_label` clips of each label."""
 
     clips_per_label: float
     top1: float
@@ -43,8 +43,8 @@ class UnsureThreshold:
     Attributes:
         value: A probability.
         right_marked: Share of the right cross-validated answers that it marks as unsure.
-        wrong_marked: Share of the wrong ones; None if there are none.
-        unknown_marked: Share of clips of a label that was left out of the learning; None with two labels.
+        wrong_marked: Share of the wrong answers that it marks; None if there are none.
+        unknown_marked: Share of clips of a left-out label that it marks; None with two labels.
     """
 
     value: float
@@ -55,7 +55,7 @@ class UnsureThreshold:
 
 @dataclass(frozen=True)
 class Validation:
-    """Answers to clips that were kept apart; `unsure` are marked, and `unsure_wrong` of these are wrong."""
+    """Answers to held-out clips; `unsure` of them are marked, and `unsure_wrong` of these are wrong."""
 
     accuracy: Accuracy
     confusion: tuple[tuple[int, ...], ...]
@@ -68,20 +68,20 @@ class Report:
     """How good a taught model is likely to be, measured on clips that were left out of the learning.
 
     Attributes:
-        labels: Clips of each label, in the order of the model's labels.
-        groups: Number of groups; as many as clips, if each clip is its own.
-        views: Views of each clip that were learned from.
-        folds: Parts of the cross-validation; no group is in two.
-        accuracy: Of the cross-validation.
+        labels: Number of clips of each label, in the order of the model's labels.
+        groups: Number of groups, which is the number of clips if each clip is its own group.
+        views: Number of views of each clip that were learned from.
+        folds: Number of folds of the cross-validation; no group is in two folds.
+        accuracy: Accuracy in the cross-validation.
         confusion: Clips by true label (rows) and predicted label (columns), in the order of `labels`.
         curve: Top-1 with fewer clips, ascending; the last point is `accuracy`.
-        two_more: Expected change of top-1 with two more clips of each label; None if it cannot be told.
+        two_more: Expected change of top-1 with two more clips of each label; None if it cannot be estimated.
         suspects: Clips that look mislabelled, the most suspect first.
-        threshold: For unsure answers.
+        threshold: Threshold for unsure answers.
         regularisation: Chosen strength of the L2 penalty.
-        temperature: That calibrates the scores; it is folded into the weights and the bias.
-        warnings: One sentence each.
-        validation: Answers to clips that were kept apart; None without any.
+        temperature: Temperature that calibrates the scores; it is folded into the weights and the bias.
+        warnings: Warnings of one sentence each.
+        validation: Answers to held-out clips; None without any.
     """
 
     labels: dict[str, int]
@@ -100,6 +100,6 @@ class Report:
     validation: Validation | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The document of the manifest, of `blvnet teach --json` and of the service."""
-        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # lists for tuples
+        """Return the document for the manifest, `blvnet teach --json` and the service."""
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # turns tuples into lists
         return document

@@ -1,8 +1,8 @@
-"""Admission of uploads before anything else is done for a request.
+"""Admission of uploads before any other work on a request.
 
 Under overload there may be more rejections than answers, and each takes time from the requests in progress.
-So a request that is rejected anyway is not routed first, and its parameters are not parsed, which would be a
-good part of the cost of a rejection.
+So a request is rejected before it is routed and its parameters are parsed, which would be a large part of the
+cost of a rejection.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class AdmissionMiddleware:
             return
         recognizer = self._service.recognizer
         try:
-            # Assumes one view and the time limit of the service; the route knows better once it has parsed
-            # the parameters, and checks again what exceeds that.
+            # Assumes one view and the time limit of the service. The route checks again if the parsed
+            # parameters exceed that.
             model = recognizer.models.registry.get(QueryParams(scope["query_string"]).get("model"))
             ticket = recognizer.admission.admit(
                 model.graph.manifest.name, timeout_s=self._service.settings.request_timeout_s
             )
         except (ModelNotFound, NotReady):
-            await self._app(scope, receive, send)  # parameters and keys are checked first
+            await self._app(scope, receive, send)  # the route checks parameters and keys first
         except Overloaded as exc:
-            scope["route"] = route  # for its label in the metrics
+            scope["route"] = route  # for the label of the metrics
             record = record_of(HTTPConnection(scope))
             record.problem = exc.code
             answer = problems.problem_response(exc, record.request_id, scope["path"])
@@ -82,6 +82,6 @@ class AdmissionMiddleware:
 
 
 def ticket_of(connection: HTTPConnection) -> Ticket | None:
-    """The ticket of an admitted request; None if the middleware has passed it on unchecked."""
+    """Return the ticket of an admitted request; None if the middleware has passed it on unchecked."""
     ticket: Ticket | None = connection.scope.get(SCOPE_KEY)
     return ticket

@@ -1,8 +1,8 @@
-"""Reads and drops the rest of an upload after an early answer.
+"""Reading and dropping the rest of an upload after an early answer.
 
 A server that closes a connection with unread data resets it, and the reset can overtake the answer: the
 client sees a broken connection instead of "too large". So the answer is sent at once, but the connection
-stays open for a while to receive what the client still sends, like `lingering_close` of nginx.
+stays open for a while to receive the rest of the client's data, like `lingering_close` in nginx.
 """
 
 from __future__ import annotations

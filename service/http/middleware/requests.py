@@ -71,7 +71,7 @@ class RequestMiddleware:
         self._metrics.request_seconds.labels(route, RequestOutcome.of_status(status)).observe(total_ms / 1000)
         if record.upload_bytes is not None:
             self._metrics.upload_bytes.observe(record.upload_bytes)
-        # A probe answered "not ready" is no rejected request.
+        # A probe answered with "not ready" is not a rejected request.
         if record.problem is not None and route not in PROBES:
             self._metrics.rejected.labels(record.problem).inc()
             if record.model is not None:

@@ -1,4 +1,4 @@
-"""Requests of Triton's model repository extension, parsed into version policies; independent of HTTP.
+"""Parsing of requests of Triton's model repository extension into version policies; independent of HTTP.
 
 A client can choose which versions of a model serve, in the syntax of Triton's model configuration. Packages
 come only from the models folder, so files in a request and all other configuration are refused.
@@ -69,7 +69,7 @@ class VersionPolicyChoice(_Closed):
         return self
 
     def policy(self) -> VersionPolicy:
-        """The policy as the model repository takes it."""
+        """The policy in the form that the model repository takes."""
         if self.specific is not None:
             return VersionPolicy(ALL_VERSIONS, frozenset(self.specific.versions))
         return VersionPolicy(ALL_VERSIONS if self.latest is None else self.latest.num_versions)
@@ -118,10 +118,10 @@ def parse(body: bytes, kind: type[Document]) -> Document:
 
 
 def requested_policy(request: LoadRequest) -> VersionPolicy | None:
-    """The version policy that a request asks for; None for that of the settings.
+    """Return the version policy that a request asks for; None for the policy of the settings.
 
     Raises:
-        BadRequest: the configuration is invalid, or has more than a version policy.
+        BadRequest: the configuration is invalid, or contains anything but a version policy.
     """
     config = request.parameters.config
     return None if config is None else parse(config.encode(), LoadConfig).version_policy.policy()

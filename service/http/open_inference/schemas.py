@@ -1,4 +1,4 @@
-"""Documents of the Open Inference Protocol v2 and of Triton's extensions of it."""
+"""Documents of the Open Inference Protocol v2 and of Triton's extensions to it."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class DurationStatistics(BaseModel):
 
     @classmethod
     def of(cls, total: DurationTotal) -> Self:
-        """The same with nanoseconds."""
+        """Convert a total to nanoseconds."""
         return cls(count=total.count, ns=round(total.seconds * 1e9))
 
 
@@ -172,7 +172,7 @@ class ModelStatistics(BaseModel):
 
     @classmethod
     def of(cls, name: str, version: int, usage: ModelUsage) -> Self:
-        """The statistics from what the metrics have counted."""
+        """Create the statistics from the totals of the metrics."""
         return cls(
             name=name,
             version=str(version),

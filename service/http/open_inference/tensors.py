@@ -1,4 +1,4 @@
-"""Requests and responses of the Open Inference Protocol v2, between bytes and arrays; independent of HTTP.
+"""Conversion of Open Inference Protocol v2 requests and responses between bytes and arrays, without HTTP.
 
 A body is a JSON document, or a JSON document of a given length followed by the bytes of tensors in the order
 in which the document names them (the binary tensor data extension). Clients control every part of it, so
@@ -28,11 +28,11 @@ from service.errors import BadRequest, TooLarge
 from service.http.open_inference.schemas import InferenceRequest, RequestInput, RequestOutput
 from service.packages.manifest import EVIDENCE, FEATURES, LOGITS
 
-CLIP = "clip"  # input that holds an encoded video in place of the graph's inputs
-# Parsing holds Python's global lock, and lists cost far more of it than numbers.
+CLIP = "clip"  # input that holds an encoded video instead of the graph's inputs
+# Parsing holds Python's global lock, and takes far longer for lists than for numbers.
 MAX_JSON_CONTAINERS = 100_000
 # Memory per byte of a body while it is parsed. In JSON, "[]," becomes a list of 64 bytes and '{"":0},' a dict
-# of 200. Binary data exists once, and a second time where it is copied.
+# of 200 bytes. Binary data is in memory once, or twice if it is copied.
 JSON_MEMORY = 32
 BINARY_MEMORY = 2
 MAX_LENGTH_DIGITS = 19
@@ -48,11 +48,11 @@ class ParsedRequest:
 
     @property
     def has_video(self) -> bool:
-        """Whether the request holds an encoded video in place of the graph's inputs."""
+        """Whether the request holds an encoded video instead of the graph's inputs."""
         return [item.name for item in self.document.inputs] == [CLIP]
 
     def without_inputs(self) -> ParsedRequest:
-        """The request without its inputs, so that their memory is freed once they are arrays."""
+        """Return the request without its inputs, so that their memory is freed once they are arrays."""
         return ParsedRequest(self.document.model_copy(update={"inputs": []}), {})
 
 
@@ -65,7 +65,7 @@ class ResponseBody:
 
 
 def max_body_bytes(header_length: str | None, *, max_upload_bytes: int, max_json_bytes: int) -> int:
-    """Largest allowed body: that of JSON, unless `Inference-Header-Content-Length` announces binary data.
+    """Return the body limit: that of JSON, unless `Inference-Header-Content-Length` announces binary data.
 
     Raises:
         TooLarge: the announced JSON document exceeds its limit.
@@ -115,17 +115,17 @@ def parse(body: bytes, header_length: str | None, output_names: Sequence[str]) -
 
 
 def memory_bytes(size_bytes: int, header_length: str | None) -> int:
-    """Upper bound of the memory that `parse` needs. The arrays are no larger than the body."""
+    """Return an upper bound of the memory that `parse` needs. The arrays are no larger than the body."""
     if header_length is None or not _is_length(header_length) or int(header_length) > size_bytes:
         return JSON_MEMORY * size_bytes
     return JSON_MEMORY * int(header_length) + BINARY_MEMORY * (size_bytes - int(header_length))
 
 
 def tensors(request: ParsedRequest, spec: ClipSpec) -> Inputs:
-    """The graph's inputs, uint8 `(N, T_branch, size, size, 3)` each.
+    """Return the graph's inputs, uint8 `(N, T_branch, size, size, 3)` each.
 
     Raises:
-        BadRequest: a tensor is missing or unknown, or has another type or shape than the model's.
+        BadRequest: a tensor is missing or unknown, or its type or shape differs from the model's.
     """
     given = {item.name: item for item in request.document.inputs}
     shapes = {item.name: item.shape(spec.frames) for item in spec.inputs}
@@ -141,7 +141,7 @@ def tensors(request: ParsedRequest, spec: ClipSpec) -> Inputs:
 
 
 def video(request: ParsedRequest) -> bytes:
-    """The encoded video of a request.
+    """Return the encoded video of a request.
 
     Raises:
         BadRequest: it is not exactly one BYTES element.
@@ -168,7 +168,7 @@ def video(request: ParsedRequest) -> bytes:
 def response_body(
     request: ParsedRequest, outputs: Outputs, labels: Sequence[str], model: str, version: int
 ) -> ResponseBody:
-    """The response with the outputs in the requested form.
+    """Build the response with the outputs in the requested form.
 
     Raises:
         BadRequest: a parameter of an output is invalid.
@@ -216,7 +216,7 @@ def _is_length(text: str) -> bool:
 
 
 def _split_binary(document: InferenceRequest, rest: memoryview) -> dict[str, memoryview]:
-    """The bytes after the document, by the name of their input."""
+    """Return the bytes after the document, by the name of their input."""
     found: dict[str, memoryview] = {}
     for item in document.inputs:
         size = item.parameters.get("binary_data_size")
@@ -257,7 +257,7 @@ def _pixels(item: RequestInput) -> NDArray[np.uint8]:
 def _classification(
     name: str, values: NDArray[np.float32], count: object, labels: Sequence[str]
 ) -> list[str]:
-    """The `count` best classes of each row as `value:index:label` (Triton's classification extension)."""
+    """Format the `count` best classes of each row as `value:index:label` (Triton's classification extension)."""
     if type(count) is not int or count < 1 or name != LOGITS:
         raise BadRequest(f"'classification' must be a whole number of 1 or more, and applies to {LOGITS}.")
     best = np.argsort(-values, axis=1, kind="stable")[:, :count]

@@ -1,4 +1,4 @@
-"""`POST /v1/classify`: a clip in, labels out."""
+"""`POST /v1/classify`: labels of a clip."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def classify(
         evidence=parameters.evidence,
         frames=parameters.frames,
     )
-    # The model is held from here on, so an unknown one is refused before the upload is received.
+    # The model is held from here on, so an unknown model is refused before the upload is received.
     async with service.recognizer.accept(
         query.model, views=query.views, deadline=deadline, ticket=ticket_of(request)
     ) as accepted:
@@ -69,7 +69,7 @@ async def classify(
 
 
 def _completed(service: Service, record: RequestRecord, answer: ClassifyAnswer) -> Response:
-    """The response with an answer, whose timing and request id are filled in and counted."""
+    """Build the response with an answer; fill in its timing and request id, and count it."""
     stages = answer.timing_ms.stages() | {"receive": round(record.stages_ms["receive"], MS_DIGITS)}
     answer.timing_ms = TimingMs(**stages, total=round(record.elapsed_ms(), MS_DIGITS))
     answer.request_id = record.request_id

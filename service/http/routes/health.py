@@ -1,4 +1,4 @@
-"""For machines that watch the service: alive, ready, and its metrics. Always open, whatever keys are set."""
+"""Routes for monitoring: liveness, readiness and metrics. They never need a key."""
 
 from __future__ import annotations
 

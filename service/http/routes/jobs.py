@@ -1,4 +1,4 @@
-"""`/v1/jobs`: classify or timeline for callers who do not wait for the answer."""
+"""`/v1/jobs`: classifications and timelines for callers who do not wait for the answer."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 async def require_jobs(service: CurrentService) -> JobRunner:
-    """The jobs of the service.
+    """Return the jobs of the service.
 
     Raises:
-        JobsOff: they are disabled.
+        JobsOff: jobs are disabled.
     """
     if service.jobs is None:
         raise JobsOff("Jobs are disabled: neither BLVNET_JOBS_DIR nor BLVNET_JOBS_REDIS_URL is set.")
@@ -71,7 +71,7 @@ async def submit_job(
     """
     record = record_of(request)
     asked = parameters.of_kind()
-    # The default model may be another one when the job runs.
+    # The default model may have changed by the time the job runs.
     record.model = service.recognizer.model(asked.model).manifest.name
     values = asked.model_dump() | {"model": record.model}
     if parameters.kind is JobKind.TIMELINE:
@@ -98,10 +98,10 @@ async def submit_job(
 
 
 async def find_job(job_id: str, jobs: Jobs, caller: Caller) -> Job:
-    """A job of the caller.
+    """Return a job of the caller.
 
     Raises:
-        JobNotFound: there is none with this id.
+        JobNotFound: the caller has no job with this id.
     """
     job = await jobs.store.get(job_id)
     if job is None or job.caller != (caller or ""):
@@ -115,7 +115,7 @@ OwnJob = Annotated[Job, Depends(find_job)]
 
 
 async def result_file(job: OwnJob, jobs: Jobs) -> AsyncIterator[Path]:
-    """A file with the result of a job, until it has been sent.
+    """Provide a file with the result of a job until the result has been sent.
 
     Raises:
         JobNotFound: the job has no result.

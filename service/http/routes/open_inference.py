@@ -1,4 +1,4 @@
-"""`/v2`: the Open Inference Protocol, with the graph's own tensors or an encoded video as input."""
+"""`/v2`: the Open Inference Protocol, with the graph's input tensors or an encoded video as input."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 @router.head("/")
 @router.get("/")
 async def page(request: Request, service: CurrentService) -> Response:
-    """The web page, with what it must know before it can send a request."""
+    """The web page, with the settings that it needs before it can send a request."""
     headers = COMMON_HEADERS | {"Content-Security-Policy": PAGE_POLICY}
     teaching = "off"
     if service.teacher is not None:
@@ -99,7 +99,7 @@ async def docs_file(name: str, request: Request) -> Response:
 
 @lru_cache
 def _page_files() -> dict[str, StaticFile]:
-    """Every file of the page by its path; reading them all means that no path from outside is opened."""
+    """Read every file of the page, by its path. All are read in advance, so no requested path is opened."""
     folder = files("service.http").joinpath("page")
     found = {entry.name: entry for entry in folder.iterdir() if entry.is_file()}
     samples = folder.joinpath("samples")

@@ -44,7 +44,7 @@ router = APIRouter(prefix="/v1/taught", tags=["teaching"])
 async def require_teacher(
     request: Request, service: CurrentService, credentials: Credentials
 ) -> AsyncIterator[Teacher]:
-    """The taught models of the service, for callers with the admin key; with an API key where none is set.
+    """Provide the taught models to callers with the admin key, or with an API key if no admin key is set.
 
     Raises:
         Unauthorized: the key is missing or wrong.
@@ -191,7 +191,7 @@ async def train(
     with service.recognizer.tracked():
         limits = UploadLimits(MAX_BODY_BYTES, service.settings.request_timeout_s)
         async with received_body(request, limits):
-            pass  # nothing is expected; `while_connected` needs the body to be read
+            pass  # no body is expected, but `while_connected` requires that it has been read
         async with while_connected(request):
             manifest, damaged = await teacher.train(name, mirror=parameters.mirror)
     return TrainedVersion.of(

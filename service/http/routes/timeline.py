@@ -1,4 +1,4 @@
-"""`POST /v1/timeline`: a long video in, a line for each of its windows out."""
+"""`POST /v1/timeline`: labels of each window of a long video, one line per window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes that several routes and the command line share: the public contract of `/v1`."""
+"""Schemas that several routes and the command line share: part of the public API of `/v1`."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ class Problem(BaseModel):
 
 
 def is_none(value: object) -> bool:
-    """Whether a field is left out of a document."""
+    """Return whether a field is left out of a document."""
     return value is None
 
 
 def server_timing(timing_ms: Mapping[str, float]) -> str:
-    """Value of the `Server-Timing` header for these stages, in milliseconds."""
+    """Return the value of the `Server-Timing` header for these stages, in milliseconds."""
     return ", ".join(f"{stage};dur={round(value, MS_DIGITS)}" for stage, value in timing_ms.items())

@@ -29,7 +29,7 @@ class BaseInfo(BaseModel):
 
     @classmethod
     def of(cls, reference: BaseReference) -> Self:
-        """The same as in the manifest."""
+        """Copy the reference in the manifest."""
         return cls(name=reference.name, version=reference.version, sha256=reference.sha256)
 
 

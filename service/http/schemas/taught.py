@@ -83,7 +83,7 @@ class ExampleCounts(BaseModel):
 
     @classmethod
     def of(cls, teacher: Teacher, name: str) -> Self:
-        """The counts by now."""
+        """Return the current counts."""
         return cls(labels=teacher.store.label_counts(name), examples=len(teacher.store.examples(name)))
 
 

@@ -1,7 +1,7 @@
 """Streaming answers of newline-delimited JSON (NDJSON).
 
-The status line is sent with the first document, so an earlier error is answered with its own status like any
-other. A later error becomes the last line, `{"error": ...}`, and the response still ends properly.
+The status line is sent with the first document, so an earlier error gets its own status as on any route. A
+later error becomes the last line, `{"error": ...}`, and the response still ends properly.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class NDJSONWriter:
         await self._send({"type": "http.response.start", "status": 200, "headers": fields})
 
     async def write(self, document: BaseModel, *, exclude_none: bool = False) -> None:
-        """Send one line; waits while the client reads more slowly than lines are written.
+        """Send one line; wait if the client reads more slowly than lines are written.
 
         Raises:
             ReaderStalled: the client read nothing for `write_timeout_s`.
@@ -107,7 +107,7 @@ class NDJSONResponse(StreamingResponse):
                 await self._produce(writer)
             except (ClientDisconnect, ReaderStalled):
                 raise
-            except Exception as exc:  # every error ends the lines; an unexpected one is raised again
+            except Exception as exc:  # every error becomes the last line; an unexpected one is raised again
                 if not writer.started:
                     raise
                 await self._write_error(writer, exc)

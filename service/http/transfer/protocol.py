@@ -1,7 +1,7 @@
-"""HTTP/1.1 connections: uvicorn's h11 protocol, with bounds on what a client can hold open.
+"""HTTP/1.1 connections: uvicorn's h11 protocol, with limits on what a client can hold open.
 
-h11 is used instead of httptools, which is faster: httptools drops the body of a request that offers an
-upgrade to HTTP/2 (`Upgrade: h2c`), as Java's client and `curl --http2` do by default, and has no limit for
+h11 is used although httptools is faster. httptools drops the body of a request that offers an upgrade to
+HTTP/2 (`Upgrade: h2c`), as Java's client and `curl --http2` do by default, and does not limit the size of
 heads.
 """
 
@@ -16,10 +16,10 @@ import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# From the start of a connection, or of a further request on it, to the end of the request's head.
+# From the start of a connection, or of a later request on it, to the end of the request's head.
 HEAD_TIMEOUT_S = 30.0
 MAX_HEAD_BYTES = 65_536
-# How often a connection that the client has closed for sending is checked for a full close.
+# Interval of checks for a full close, after the client has closed its sending side.
 HALF_CLOSED_POLL_S = 0.25
 REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 TRANSPORT = "blvnet.transport"
@@ -35,10 +35,10 @@ def abort_connection(scope: Scope) -> None:
 
 
 class StrictConnection(h11.Connection):
-    """h11's parser, with two checks that it leaves to the caller."""
+    """h11's parser, with two checks that h11 leaves to the caller."""
 
     def next_event(self) -> Any:
-        """The next event.
+        """Return the next event.
 
         Raises:
             h11.RemoteProtocolError: also for a head above `MAX_HEAD_BYTES`, and for a request with both
@@ -47,7 +47,7 @@ class StrictConnection(h11.Connection):
         before = len(self.trailing_data[0]) if self.their_state is h11.IDLE else 0
         event = super().next_event()
         if isinstance(event, h11.Request):
-            # h11 limits only incomplete heads, so a large head that arrives in one read passes.
+            # h11 only limits incomplete heads, so it accepts a large head that arrives in one read.
             if before > MAX_HEAD_BYTES and before - len(self.trailing_data[0]) > MAX_HEAD_BYTES:
                 raise h11.RemoteProtocolError("The request head is too large.", error_status_hint=431)
             if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
@@ -56,7 +56,7 @@ class StrictConnection(h11.Connection):
 
 
 class BoundedProtocol(H11Protocol):
-    """Connection with a timeout for request heads, and support for clients that close for sending early."""
+    """Connection with a timeout for request heads, and support for clients that half-close early."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -79,7 +79,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data; while no request is in progress the head timeout runs."""
+        """Parse the data; the head timeout runs while no request is in progress."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._stop_head_timer()
@@ -89,8 +89,8 @@ class BoundedProtocol(H11Protocol):
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn always closes
         """Keep the connection for the answer if the client has sent a whole request.
 
-        A client that closes the connection altogether looks the same at first. An interim response tells the
-        two apart: a closed socket answers it with a reset.
+        A client that closes the connection completely looks the same at first. An interim response
+        distinguishes the two: a closed socket answers it with a reset.
         """
         cycle = self.cycle
         if cycle is None or cycle.response_complete or cycle.more_body:
@@ -103,7 +103,7 @@ class BoundedProtocol(H11Protocol):
         return True
 
     def _poll_half_closed(self) -> None:
-        """Abort the connection once it was reset; the transport no longer reads, so it would not notice."""
+        """Abort the connection after a reset; the transport no longer reads, so it would not notice one."""
         sock = self.transport.get_extra_info("socket")
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.transport.abort()

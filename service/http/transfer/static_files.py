@@ -1,4 +1,4 @@
-"""Files that never change while the process runs: compressed once, and revalidated by their digest."""
+"""Files that do not change while the process runs: compressed once, and revalidated by their digest."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class StaticFile:
 
     @cached_property
     def compressed(self) -> bytes | None:
-        """The content with gzip; None for media, which is compressed already."""
+        """The gzip-compressed content; None for media, which is already compressed."""
         if not self.media_type.startswith(COMPRESSIBLE):
             return None
         return gzip.compress(self.content, mtime=0)
 
     @cached_property
     def digest(self) -> str:
-        """Identifies the content."""
+        """The digest of the content."""
         return hashlib.sha256(self.content).hexdigest()[:24]
 
     def response(self, request: Request, headers: Mapping[str, str] | None = None) -> Response:
-        """The file, or 304 if the client has it; compressed if the client accepts that."""
+        """Return the file, or 304 if the client has it; compressed if the client accepts that."""
         zipped = self.compressed is not None and _accepts_gzip(request.headers.get("Accept-Encoding", ""))
         etag = f'"{self.digest}{"-gzip" if zipped else ""}"'
         fields = {"Cache-Control": REVALIDATE, "ETag": etag, "Vary": "Accept-Encoding", **(headers or {})}

@@ -1,7 +1,7 @@
-"""Receives request bodies: bounded in size and in time, and deleted when the request ends.
+"""Receiving request bodies: bounded in size and in time, and deleted when the request ends.
 
-Small bodies stay in memory. Larger ones go to a file without a name, which disappears with the process
-however that ends; the client's file name is never used. Threads do the writing, about a megabyte at a time,
+Small bodies stay in memory. Larger ones go to an unnamed file, which disappears with the process even if the
+process is killed; the client's file name is never used. Threads write the file, about a megabyte at a time,
 so a slow disk does not block the event loop.
 """
 
@@ -58,13 +58,13 @@ class UploadLimits:
 
 @dataclass(frozen=True)
 class Upload:
-    """A received body: its bytes, or an open file without a name. Valid until the request ends."""
+    """A received body: its bytes, or an open unnamed file. Valid until the request ends."""
 
     content: bytes | BinaryIO
     size_bytes: int
 
     async def read(self) -> bytes:
-        """The whole body, in memory."""
+        """Return the whole body, in memory."""
         if isinstance(self.content, bytes):
             return self.content
         return await run_in_threadpool(_read_all, self.content)
@@ -76,16 +76,16 @@ async def received_video(
 ) -> AsyncIterator[Upload]:
     """Receive the video of a request: the form field `file`, or the body itself.
 
-    With a ticket, an upload that pauses gives its place to another request when no place is free.
+    With a ticket, an upload that pauses gives its slot to another request if no slot is free.
 
     Raises:
         BadRequest: the body is empty, or a malformed form, or a form without exactly the field `file`.
         TooLarge: the video exceeds the limit; raised as soon as that is known.
-        NotAVideo: the content type is neither a form nor a video's.
+        NotAVideo: the content type is neither that of a form nor that of a video.
         DeadlineExceeded: the upload is slower than allowed.
         StorageFull: the disk is full.
-        Overloaded: no file can be made for another reason, such as too many open ones, or the place of the
-            upload went to another one.
+        Overloaded: no file can be created for another reason, such as too many open files, or another upload
+            took the slot.
         starlette.requests.ClientDisconnect: the client disconnected.
     """
     boundary = _boundary(request)
@@ -110,7 +110,7 @@ async def received_video(
 async def received_body(
     request: Request, limits: UploadLimits, ticket: Ticket | None = None
 ) -> AsyncIterator[Upload]:
-    """Receive a body of any type; one that is compressed with gzip or deflate is decompressed.
+    """Receive a body of any type; decompress it if it is compressed with gzip or deflate.
 
     `ticket` has the same effect as for `received_video`.
 
@@ -134,7 +134,7 @@ async def received_body(
 
 
 def _boundary(request: Request) -> bytes | None:
-    """The boundary of a form, or None if the body itself is the video."""
+    """Return the boundary of a form, or None if the body itself is the video."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise NotAVideo("Content-Encoding is not supported for videos; send the file uncompressed.")
     media_type, options = parse_options_header(
@@ -156,7 +156,7 @@ def _boundary(request: Request) -> bytes | None:
 
 
 def _check_content_length(request: Request, body_limit_bytes: int, limit_bytes: int) -> None:
-    """Refuse an upload that announces itself as too large, before any of it is read."""
+    """Refuse an upload whose announced length is too large, before reading any of it."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > body_limit_bytes:
         raise _too_large(limit_bytes)
@@ -167,7 +167,7 @@ def _too_large(limit_bytes: int) -> TooLarge:
 
 
 async def _chunks(request: Request, timeout_s: float, ticket: Ticket | None) -> AsyncIterator[bytes]:
-    """The body in pieces as they arrive; raises `DeadlineExceeded` for a client that sends too slowly."""
+    """Yield the body in pieces as they arrive; raise `DeadlineExceeded` if the client sends too slowly."""
     clock = asyncio.get_running_loop().time
     stream = request.stream()
     start = clock()
@@ -200,14 +200,14 @@ async def _chunks(request: Request, timeout_s: float, ticket: Ticket | None) -> 
 
 
 class _Place:
-    """The place of an upload that waits for data; `lose` ends the wait."""
+    """The slot of an upload that waits for data; `lose` ends the wait."""
 
     def __init__(self, timeout: asyncio.Timeout) -> None:
         self._timeout = timeout
         self.lost = False
 
     def lose(self) -> None:
-        if not self._timeout.expired():  # else it ends anyway, and cannot be rescheduled
+        if not self._timeout.expired():  # an expired timeout ends the wait anyway and cannot be rescheduled
             self.lost = True
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
@@ -220,7 +220,7 @@ async def _decompressed(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             if chunk and decompressor.eof:
                 raise BadRequest("The compressed body is followed by other data.")
             piece, data = b"", chunk
-            # A full piece may leave output inside the decompressor, even if all input is consumed.
+            # After a full piece, the decompressor may hold more output even if all input is consumed.
             while (data or len(piece) == DECOMPRESSED_PIECE_BYTES) and not decompressor.eof:
                 piece = await run_in_threadpool(decompressor.decompress, data, DECOMPRESSED_PIECE_BYTES)
                 yield piece
@@ -245,7 +245,7 @@ async def _receive_form(
             if received_bytes > body_limit_bytes:
                 raise _too_large(spool.limit_bytes)
             if preamble is not None:
-                # The parser accepts no text before the first boundary, RFC 2046 (5.1.1) does.
+                # RFC 2046 (5.1.1) allows text before the first boundary, but the parser does not.
                 preamble += chunk
                 start = (b"\r\n" + preamble).find(opening)
                 if start < 0:
@@ -287,7 +287,7 @@ class _Form:
         }
 
     def take(self) -> bytes:
-        """The video's bytes since the last call."""
+        """Return the video's bytes since the last call."""
         taken = bytes(self._content)
         self._content.clear()
         return taken
@@ -326,7 +326,7 @@ class _Form:
 
 
 class Spool:
-    """Buffer that moves to a file without a name when it grows large."""
+    """Buffer that moves to an unnamed file when it grows large."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.size_bytes = 0
@@ -340,7 +340,7 @@ class Spool:
         Raises:
             TooLarge: the limit is exceeded.
             StorageFull: the disk is full.
-            Overloaded: no file can be made for another reason, such as too many open ones.
+            Overloaded: no file can be created for another reason, such as too many open files.
         """
         self.size_bytes += len(data)
         if self.size_bytes > self.limit_bytes:
@@ -350,7 +350,7 @@ class Spool:
             await self._flush()
 
     async def finish(self) -> bytes | BinaryIO:
-        """The bytes, or the file that contains all of them."""
+        """Return the bytes, or the file that contains all of them."""
         if self._file is None:
             return bytes(self._memory)
         await self._flush()
@@ -365,7 +365,7 @@ class Spool:
 
     async def _flush(self) -> None:
         # The file is created here rather than in the thread, so that `close` finds it if the request is
-        # cancelled meanwhile. The lock of a buffered file makes `close` wait for a write in progress.
+        # cancelled in the meantime. The lock of a buffered file makes `close` wait for a write in progress.
         data, self._memory = self._memory, bytearray()
         try:
             if self._file is None:

@@ -1,1 +1,1 @@
-"""From single requests to runs of a model: shared batches, turns, and whether the runs succeed."""
+"""From single requests to runs of a model: shared batches, slots, and the health of inference."""

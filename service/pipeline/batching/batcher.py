@@ -1,10 +1,10 @@
 """Dynamic batching: one batcher per model, between the requests and the model's sessions.
 
-A single clip runs with all threads. Several clips run with one thread each, as many side by side as there are
+A single clip runs with all threads. Several clips run concurrently with one thread each, as many as there are
 slots; see `service.engines.concurrency`. Rows (views) of several requests may share a run, and a request may
 be spread over several runs. A batch waits only while more rows are known to be on their way, for at most
-`wait_s`. Requests take turns, one run each, so that a request of many views does not delay the others. Rows
-whose caller has gone are dropped before they run.
+`wait_s`. Requests take turns, one run each, so that a request with many views does not delay the others. Rows
+whose caller has disconnected are dropped before they run.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Job:
         self.finished += len(outputs.logits)
         if self.finished < self.rows or self.done.done():
             return
-        if len(self.parts) > 1:  # runs end in any order, and the rows keep theirs
+        if len(self.parts) > 1:  # runs end in any order, so sort the parts by their first row
             outputs = Outputs.concatenate([self.parts[first] for first in sorted(self.parts)])
         queue_s, inference_s = self.started_s - self.submitted_s, time.monotonic() - self.started_s
         self.done.set_result(Inference(outputs, queue_s * 1e3, inference_s * 1e3))
@@ -102,7 +102,7 @@ class Batcher:
 
     Args:
         session: the graph for runs with all threads.
-        concurrent: the graph for one-thread runs side by side; None with a single thread, or on a device.
+        concurrent: the graph for concurrent one-thread runs; None with a single thread, or on a device.
         slots: the slots that all batchers share.
         executor: runs the graph, so that the event loop never waits for it; one thread for each slot.
         sizes: permitted numbers of rows in a run, ascending from 1; the largest one that can be filled is
@@ -148,12 +148,12 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Requests without a row that has run or is running."""
+        """Number of requests without a row that has run or is running."""
         return sum(1 for job in self._jobs if job.taken == 0 and not job.done.done())
 
     @property
     def clips(self) -> int:
-        """Rows expected, waiting and running."""
+        """Number of rows expected, waiting and running."""
         return self._expected + self._rows_left + self._rows_running
 
     def start(self) -> None:
@@ -168,7 +168,7 @@ class Batcher:
 
     @contextmanager
     def expect(self, rows: int = 1) -> Iterator[None]:
-        """Announce rows that are submitted when the block ends, or never; a batch may wait for them."""
+        """Announce rows that may be submitted by the end of the block; a batch may wait for them."""
         self._expected += rows
         try:
             yield
@@ -177,7 +177,7 @@ class Batcher:
             self._changed.set()
 
     async def infer(self, inputs: Inputs, *, counted: bool = True) -> Inference:
-        """Run the rows of one request; cancelling drops those that have not started.
+        """Run the rows of one request; cancelling drops rows that have not started.
 
         Args:
             inputs: the rows, uint8 `(N, T_branch, size, size, 3)` for each input of the graph.
@@ -216,7 +216,7 @@ class Batcher:
                 self._release(run)
 
     def _drop(self, job: _Job) -> None:
-        """Drop the rows that have not started; the loop may have waited for them."""
+        """Drop the rows that have not started; wake the loop, which may be waiting for them."""
         if job.taken < job.rows:
             self._jobs.remove(job)
             self._rows_left -= job.rows - job.taken
@@ -248,15 +248,15 @@ class Batcher:
                 elif not self._start_run():
                     self.state = BatcherState.QUEUED
                     await self._changed.wait()
-        finally:  # whatever ended the loop, no request is left waiting
+        finally:  # leave no request waiting, for whatever reason the loop ended
             self._slots.unregister(self)
             self._stop()
 
     def _start_run(self) -> bool:
         """Start the next run if its slots are free.
 
-        The run is a local variable of this function. In the loop's own frame it would keep the frames of the
-        last clip in memory while the service is idle.
+        The run is a local variable of this function. As a local variable of the loop it would keep the frames
+        of the last clip in memory while the service is idle.
         """
         session, slots, rows = self._session, self._slots.total, self._rows_left
         if self._concurrent is not None and self._concurrent.profile.concurrent_is_faster(self._slots.clips):
@@ -298,7 +298,7 @@ class Batcher:
             logger.error("a batch of %d requests failed: %s", len(run.batch), exc.message)
             self._on_failure()
             self._fail(run)
-        except BaseException:  # whatever it is, the requests of the batch must not wait for ever
+        except BaseException:  # the requests of the batch must not wait forever after any error
             self._fail(run)
             raise
         else:

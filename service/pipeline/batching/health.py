@@ -1,7 +1,7 @@
-"""Whether the inference of one model works, judged by its runs.
+"""The health of one model's inference, judged by its runs.
 
-A failed run makes the model unhealthy until a run succeeds. A run that does not end, or requests of which
-none is run for a long time, make it unhealthy while that lasts.
+A failed run makes the model unhealthy until a run succeeds. A run that does not end, or a long time without
+runs while requests wait, makes it unhealthy while that lasts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from service.engines.session import InferenceFailed
 
 LAST_RUNS = 100
 # A run that takes this many times as long as the longest recent one is stuck rather than slow. The machine
-# may pause for a moment, so a few seconds are never counted as stuck.
+# may pause for a moment, so runs of a few seconds never count as stuck.
 TIMES_LONGEST = 20
 LEAST_BOUND_S = 5.0
 
@@ -31,11 +31,11 @@ class InferenceHealth:
     def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit_s = limit_s
         self._clock = clock
-        self._began_s: dict[object, float] = {}  # of the current runs, in the order of their start
+        self._began_s: dict[object, float] = {}  # start times of the current runs, in order
         self._took_s: deque[float] = deque(maxlen=LAST_RUNS)
         self._requests = 0
         self._failed = False
-        self._last_s = clock()  # a run ended, or the first request came after an idle time
+        self._last_s = clock()  # last end of a run, or arrival of the first request after an idle time
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -78,7 +78,7 @@ class InferenceHealth:
         return min(self._limit_s, max(LEAST_BOUND_S, TIMES_LONGEST * max(self._took_s)))
 
     def stuck(self) -> str | None:
-        """Describe what does not end, or return None."""
+        """Describe what is stuck, or return None."""
         if self.oldest_run_s > self.run_limit_s:
             return f"An inference has not ended for {self.oldest_run_s:.0f} s."
         quiet_s = self._clock() - self._last_s
@@ -87,10 +87,10 @@ class InferenceHealth:
         return None
 
     def problem(self) -> str | None:
-        """Why inference does not work, or None."""
+        """Return the reason why inference does not work, or None."""
         return self.stuck() or ("The last inference failed." if self._failed else None)
 
     def needs_test(self, idle_s: float) -> bool:
-        """Whether the model is idle, and its last run failed or ended at least `idle_s` seconds ago."""
+        """Return whether the model is idle and its last run failed or ended at least `idle_s` seconds ago."""
         quiet_s = self._clock() - self._last_s
         return not self._requests and not self._began_s and (self._failed or quiet_s >= idle_s)

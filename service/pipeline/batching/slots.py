@@ -9,11 +9,11 @@ from typing import Protocol
 
 
 class SlotUser(Protocol):
-    """A batcher, as the slots see it."""
+    """The part of a batcher's interface that the slots use."""
 
     @property
     def clips(self) -> int:
-        """Rows on their way to it, waiting and running."""
+        """Number of its rows that are expected, waiting or running."""
         ...
 
     def wake(self) -> None:
@@ -24,19 +24,19 @@ class SlotUser(Protocol):
 class Slots:
     """A fixed number of slots, granted in the order in which the users asked.
 
-    A user that was refused keeps its place in the queue. One that was granted slots asks again behind those
-    that wait, so models take turns run by run: a request of many rows delays the other models by one run.
+    A user that was refused keeps its place in the queue. A user that was granted slots asks again behind the
+    waiting ones, so models take turns run by run: a request with many rows delays other models by one run.
     """
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.free = total
         self._users: list[SlotUser] = []
-        self._queue: dict[SlotUser, None] = {}  # in the order of asking
+        self._queue: dict[SlotUser, None] = {}  # in the order in which they asked
 
     @property
     def clips(self) -> int:
-        """Rows that all users have: the demand for the cores."""
+        """Number of rows of all users: the demand for the cores."""
         return sum(user.clips for user in self._users)
 
     def register(self, user: SlotUser) -> None:
@@ -44,7 +44,7 @@ class Slots:
         self._users.append(user)
 
     def unregister(self, user: SlotUser) -> None:
-        """Forget the user; slots that it holds are still to be released."""
+        """Forget the user; slots that it holds must still be released."""
         self._users.remove(user)
         self.withdraw(user)
 
@@ -62,7 +62,7 @@ class Slots:
         return True
 
     def release(self, count: int) -> None:
-        """Give slots back."""
+        """Release slots."""
         self.free += count
         self._wake()
 

@@ -1,1 +1,1 @@
-"""Limits of the requests in progress: their number, their time and their memory."""
+"""Limits on the number, time and memory of the requests in progress."""

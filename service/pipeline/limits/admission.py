@@ -1,8 +1,8 @@
 """Admission control: limits on the requests in progress, by number and by the time they would take.
 
-A request is admitted before its upload is read. One that exceeds a limit, or that could not be answered in
-time at the measured rate, is rejected at once with a time to retry, instead of waiting for an answer that
-comes too late.
+A request is admitted before its upload is read. A request that exceeds a limit, or that could not be answered
+in time at the measured rate, is rejected at once with a time to retry, instead of waiting for an answer that
+would come too late.
 
     admitted, its upload is received ──> in progress ──> done
 """
@@ -17,32 +17,32 @@ from dataclasses import dataclass, field
 
 from service.errors import NotAVideo, OverLimit, Overloaded, Undecodable
 
-# The measured rate is exponentially decayed: a change of load shows within seconds, and a single slow video
-# changes little.
+# The measured rate decays exponentially: a change of load shows within seconds, and a single slow video has
+# little effect.
 MEMORY_S = 5.0
 # Weight of a rate that was measured when the model was loaded, in seconds of measurement.
 EXPECTED_S = 0.5
-# A prediction is a mean, which half of the answers exceed; few exceed it by this factor.
+# A predicted time is a mean, which half of the answers exceed; few exceed it by this factor.
 CAUTION = 1.15
-# These errors are results of decoding, and took the time that a video takes. Other errors ended the work
-# early, and do not count towards the rate.
+# These errors are results of decoding and take as long as a decodable video. Other errors end the work early
+# and do not count towards the rate.
 VERDICTS = (NotAVideo, Undecodable, OverLimit)
 SHORTEST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
-# A slow upload takes no time of the pipeline, so more requests may be receiving than in progress. Each may
-# hold a megabyte of memory.
+# A slow upload uses no pipeline time, so more requests may be receiving than in progress. Each may hold a
+# megabyte of memory.
 UPLOADS_PER_PLACE = 4
-# An upload that has sent nothing for this long gives its place to another one when all are taken, so that
-# clients that send only the head of a request cannot lock out others.
+# An upload that has sent nothing for this long gives its place to another one if all are taken, so that
+# clients that only send the head of a request cannot lock out others.
 IDLE_UPLOAD_S = 1.0
 RETRY_TIMELINE_S = 10.0
-# Most uploads are complete within this time after their head. Until then they count as work to come, so that
-# requests that arrive together are not all admitted by the load of the moment before.
+# Most uploads are complete within this time after their head. Until then they count as upcoming work, so that
+# requests that arrive together are not all admitted based on the earlier load.
 ARRIVAL_S = 0.5
 
 
 class Throughput:
-    """Mean time between two views that are done while there is work, exponentially decayed."""
+    """Mean time between two completed views while there is work, exponentially decayed."""
 
     def __init__(self) -> None:
         self._busy_s = 0.0
@@ -59,7 +59,7 @@ class Throughput:
             self._busy_s, self._views = EXPECTED_S, EXPECTED_S * views_per_s
 
     def add(self, busy_s: float, views: int) -> None:
-        """Count views that were done after `busy_s` seconds of work."""
+        """Count views that were completed after `busy_s` seconds of work."""
         kept = math.exp(-busy_s / MEMORY_S)
         self._busy_s = self._busy_s * kept + busy_s
         self._views = self._views * kept + views
@@ -67,7 +67,7 @@ class Throughput:
 
 @dataclass
 class _ModelLoad:
-    """The work in progress for one model; `measured` requests of it determine the rate."""
+    """The work in progress for one model; its `measured` requests determine the rate."""
 
     throughput: Throughput = field(default_factory=Throughput)
     views: int = 0
@@ -101,8 +101,8 @@ class Admission:
         self._clock = clock
         self._loads: dict[str, _ModelLoad] = {}
         self._receiving: dict[Ticket, None] = {}  # in the order of their admission
-        self._arriving: dict[Ticket, None] = {}  # those of them that are younger than ARRIVAL_S
-        # Those of them that wait for data: since when, and what ends them. In the order of the former.
+        self._arriving: dict[Ticket, None] = {}  # the receiving ones admitted less than ARRIVAL_S ago
+        # The receiving ones that wait for data: since when, and the function that ends them. The oldest first.
         self._waiting: dict[Ticket, tuple[float, Callable[[], None]]] = {}
         self.inflight = 0
 
@@ -111,7 +111,7 @@ class Admission:
         return self._load(model).throughput
 
     def admit(self, model: str, views: int = 1, timeout_s: float = math.inf) -> Ticket:
-        """Admit a request, whose upload may be received now.
+        """Admit a request; its upload may then be received.
 
         Args:
             model: the name of the model that serves it.
@@ -119,7 +119,7 @@ class Admission:
             timeout_s: time until its deadline.
 
         Raises:
-            Overloaded: there are too many requests, or it could not be answered in time.
+            Overloaded: there are too many requests, or this one could not be answered in time.
         """
         if self.inflight >= self._limit:
             raise self._overloaded(f"The queue is full ({self.inflight} requests in progress).")
@@ -144,7 +144,7 @@ class Admission:
         return self._loads.setdefault(model, _ModelLoad())
 
     def _check_time(self, ticket: Ticket) -> None:
-        """Reject a request that could not be answered in time after those that are ahead of it."""
+        """Reject a request that could not be answered in time after the requests ahead of it."""
         now = self._clock()
         for other in tuple(self._arriving):
             if other.admitted_s + ARRIVAL_S > now:
@@ -153,7 +153,7 @@ class Admission:
         arriving = [other for other in self._arriving if other is not ticket]
         ahead = ticket.load.views + sum(other.views for other in arriving if other.load is ticket.load)
         if not ahead:
-            return  # nothing is faster than an idle model
+            return  # the model is idle: no retry would be answered faster
         requests = self.inflight + len(arriving)
         expected_s = (ahead + ticket.views) * ticket.load.throughput.interval_s * CAUTION
         late = expected_s > ticket.timeout_s
@@ -165,7 +165,7 @@ class Admission:
             )
 
     def _overloaded(self, message: str) -> Overloaded:
-        """The error, with the time in which the slowest model should have finished its work."""
+        """Return the error, with the time in which the slowest model should have finished its work."""
         backlog_s = max((load.views * load.throughput.interval_s for load in self._loads.values()), default=0)
         return Overloaded(message, min(max(backlog_s, SHORTEST_RETRY_S), LONGEST_RETRY_S))
 
@@ -204,7 +204,7 @@ class TimelinePlaces:
 
 
 class Ticket:
-    """One admitted request. It is released when the request is over, in progress or not."""
+    """One admitted request. It is released when the request ends, in any state."""
 
     def __init__(self, admission: Admission, load: _ModelLoad, views: int, timeout_s: float) -> None:
         self._admission = admission
@@ -217,7 +217,7 @@ class Ticket:
         """Check again if the request turns out to have more views, or less time, than it was admitted for.
 
         Raises:
-            Overloaded: it could not be answered in time.
+            Overloaded: the request could not be answered in time.
         """
         if views > self.views or timeout_s < self.timeout_s:
             self.views, self.timeout_s = views, min(timeout_s, self.timeout_s)
@@ -231,10 +231,10 @@ class Ticket:
 
     @contextmanager
     def waiting_for_data(self, end: Callable[[], None]) -> Iterator[None]:
-        """Let another request have the place if the block takes longer than `IDLE_UPLOAD_S` and none is free.
+        """Give the place to another request if the block takes longer than `IDLE_UPLOAD_S` and none is free.
 
         Args:
-            end: is called then, and has to end the upload.
+            end: is called in that case, and has to end the upload.
         """
         waiting = self._admission._waiting
         waiting[self] = self._admission._clock(), end
@@ -248,7 +248,7 @@ class Ticket:
         """Hold a place for the work of the request, whose upload has been received.
 
         Args:
-            measured: whether it determines the rate. A timeline does not: it waits for its reader.
+            measured: whether the request counts towards the rate. A timeline does not: it waits for its reader.
 
         Raises:
             Overloaded: requests with faster uploads have taken all places.
@@ -265,7 +265,7 @@ class Ticket:
                 admission.inflight -= 1
             return
         if not load.measured:
-            load.last_s = admission._clock()  # an idle time is not part of the rate
+            load.last_s = admission._clock()  # idle time does not count towards the rate
         load.measured += 1
         load.views += self.views
         done = 0

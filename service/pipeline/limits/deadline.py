@@ -13,7 +13,7 @@ class Deadline:
 
     Args:
         timeout_s: the time limit.
-        elapsed_s: how much of it has passed already.
+        elapsed_s: the part of it that has already passed.
 
     Attributes:
         limit_s: The time limit.

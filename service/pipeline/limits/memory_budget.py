@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 
 class MemoryBudget:
-    """`total_bytes` shared by all requests; those that do not fit wait in order of arrival.
+    """`total_bytes` shared by all requests; requests that do not fit wait in order of arrival.
 
-    A reservation above the total is cut down to the total, so the largest requests run one at a time.
+    A reservation above the total is reduced to the total, so the largest requests run one at a time.
 
     Args:
         total_bytes: the budget.
@@ -40,7 +40,7 @@ class MemoryBudget:
             reservation.shrink(0)
 
     def release(self, size_bytes: int) -> None:
-        """Give bytes back."""
+        """Release bytes."""
         self.free_bytes += size_bytes
         while self._waiting:
             wanted_bytes, turn = self._waiting[0]
@@ -60,7 +60,7 @@ class MemoryBudget:
         try:
             await turn
         except asyncio.CancelledError:
-            # The bytes may have been granted in the same moment; otherwise the next request may fit now.
+            # The bytes may have been granted at the same moment; otherwise the next request may fit now.
             self.release(0 if turn.cancelled() else size_bytes)
             raise
 

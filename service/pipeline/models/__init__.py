@@ -1,1 +1,1 @@
-"""The models at run time: versions are loaded, serve, and are unloaded after their last request."""
+"""The models at run time: versions are loaded, serve, and are unloaded after their last requests."""

@@ -14,7 +14,7 @@ class ModelState(StrEnum):
 
     LOADING = "loading"
     READY = "ready"
-    UNLOADING = "unloading"  # takes no new requests, and finishes those that it has
+    UNLOADING = "unloading"  # takes no new requests, and finishes its current ones
     UNLOADED = "unloaded"  # in the folder, but not selected
     REFUSED = "refused"
 
@@ -38,5 +38,5 @@ class ModelEntry:
 
     @property
     def provider(self) -> str | None:
-        """Where it runs, as the setting names it."""
+        """The provider that it runs on, as named in the setting."""
         return None if self.opened is None else self.opened.session.runtime.provider

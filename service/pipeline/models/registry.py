@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 
 class ModelRegistry:
-    """What serves; all methods belong to the event loop.
+    """The serving versions; all methods run on the event loop.
 
     A set of versions is published in one step, so a request gets either the old version or the new one, and
-    keeps what it got.
+    keeps it.
 
     Args:
-        default: the model of requests that name none; if None, the first by name that is not taught, or the
-            first by name if all are.
+        default: the model for requests that name none; if None, the alphabetically first model that is not
+            taught, or the first one if all are taught.
     """
 
     def __init__(self, default: str | None = None) -> None:
@@ -47,7 +47,7 @@ class ModelRegistry:
 
         Raises:
             NotReady: no model serves at all.
-            ModelNotFound: no such model serves, or not that version of it.
+            ModelNotFound: no such model, or no such version of it, serves.
         """
         if not self._ready:
             raise NotReady(NO_MODEL)
@@ -62,29 +62,29 @@ class ModelRegistry:
         return versions[max(versions) if version is None else version]
 
     def versions(self, name: str) -> dict[int, ServedVersion]:
-        """The versions of a model that serve."""
+        """Return the serving versions of a model."""
         return self._ready.get(name, {})
 
     def names(self) -> set[str]:
-        """The models that serve."""
+        """Return the names of the serving models."""
         return set(self._ready)
 
     def ready(self) -> list[ServedVersion]:
-        """Every version that serves."""
+        """Return every serving version."""
         return [model for versions in self._ready.values() for model in versions.values()]
 
     def unloading(self) -> list[ServedVersion]:
-        """Every version that was replaced and still has requests or memory."""
+        """Return every replaced version that still has requests or memory."""
         return list(self._unloading)
 
     def loaded(self) -> list[ServedModel]:
-        """The graphs that requests can run on: of the models that serve, and the bases of taught ones."""
+        """Return the graphs that requests can run on: those of serving models and the bases of taught ones."""
         serving = [model for model in self.ready() if isinstance(model, ServedModel)]
         kept = [model for model in self._unloading if isinstance(model, ServedModel) and model.taught]
         return serving + kept
 
     def problem(self) -> str | None:
-        """Why no model at all can answer, or None."""
+        """Return the reason why no model at all can answer, or None."""
         problem: str | None = NO_MODEL
         for model in self.ready():
             problem = model.problem()
@@ -99,23 +99,23 @@ class ModelRegistry:
             self._ready[name] = versions
         for model in versions.values():
             if (unload := self._unloading.pop(model, None)) is not None:
-                unload.cancel()  # it was only kept for taught models, and serves by its own name now
+                unload.cancel()  # it was only kept for taught models, and now serves under its own name
         for new in _not_in(versions.values(), before.values()):
             logger.info("model %s serves on %s", new, describe(new.model.opened))
         self.retire(_not_in(before.values(), versions.values()))
 
     def retire(self, models: Iterable[ServedVersion]) -> None:
-        """Unload these once no request holds them."""
+        """Unload these models once no request holds them."""
         for model in models:
             task = start_background(self._unload(model), name=f"unload {model}")
             task.add_done_callback(_log_failure)
             self._unloading[model] = task
 
     async def unloaded(self, name: str) -> None:
-        """Wait until the replaced versions of a model, and unused ones of others, have released their memory.
+        """Wait until replaced versions of a model, and unused ones of others, have released their memory.
 
-        A version of another model that a slow request holds is not waited for: it may take minutes. Neither
-        is a base that taught models keep loaded.
+        This does not wait for a version of another model that a slow request holds, because that may take
+        minutes, or for a base that taught models keep loaded.
         """
         waits = [
             task
@@ -135,7 +135,7 @@ class ModelRegistry:
             await asyncio.wait(list(self._unloading.values()))
 
     def _preference(self, name: str) -> tuple[bool, str]:
-        """Sorts the models that may be the default one."""
+        """Return the sort key of a model as a candidate for the default model."""
         return self._ready[name][max(self._ready[name])].manifest.base is not None, name
 
     async def _unload(self, model: ServedVersion) -> None:
@@ -147,16 +147,16 @@ class ModelRegistry:
         except TimeoutError:
             logger.critical("an inference of model %s does not end; it keeps its memory and thread", model)
         finally:
-            if self._unloading.get(model) is asyncio.current_task():  # else it serves again
+            if self._unloading.get(model) is asyncio.current_task():  # otherwise it serves again
                 del self._unloading[model]
 
 
 async def in_daemon_thread(
     function: Callable[[], Result], discard: Callable[[Result], object] = lambda _: None
 ) -> Result:
-    """Run a blocking function in a thread of its own, which does not keep the process from exiting.
+    """Run a blocking function in a daemon thread, which does not keep the process from exiting.
 
-    If the caller is cancelled, the function goes on, and `discard` gets its result.
+    If the caller is cancelled, the function continues, and `discard` receives its result.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
@@ -176,7 +176,7 @@ async def in_daemon_thread(
             result = function()
         except BaseException as exc:  # noqa: BLE001 - raised again in the caller
             failure = exc
-        with suppress(RuntimeError):  # the loop is closed: nobody waits, and the process is about to exit
+        with suppress(RuntimeError):  # the loop is closed: nothing waits, and the process is about to exit
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=work, name="loading", daemon=True).start()
@@ -184,7 +184,7 @@ async def in_daemon_thread(
 
 
 def listed(versions: Iterable[int]) -> str:
-    """Version numbers for a message."""
+    """Format version numbers for a message."""
     return ", ".join(map(str, sorted(versions))) or "none"
 
 

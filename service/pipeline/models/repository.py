@@ -1,14 +1,14 @@
-"""The folder of model packages, and what of it is loaded while the service runs.
+"""The folder of model packages, and loading and unloading of the packages while the service runs.
 
     folder ──scan──> versions that the policy selects ──loaded and warmed up──> published, all at once
-                          └── refused, with the reason; what served before goes on
+                          └── refused, with the reason; the previous versions continue to serve
 
-A taught package has no graph. Its base is one that serves, or a package that is loaded for it alone. The base
-stays loaded as long as a taught model uses it, also after it was replaced by another version.
+A taught package has no graph. Its base is a serving model, or a package that is loaded only as a base. The
+base stays loaded while a taught model uses it, even after it was replaced by another version.
 
-A change is made beside what serves. The changes of one model follow one another, and each first waits until
-the one before has released its memory. Changes of different models take turns, since engines are compared by
-their speed; a load that takes long loses its turn, so that it never stops the others.
+A change is loaded while the previous versions serve. The changes of one model run in order, and each first
+waits until the previous one has released its memory. Changes of different models take turns, since engines
+are compared by their speed; a load that takes long loses its turn, so that it never stops the others.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ from service.pipeline.models.registry import ModelRegistry, in_daemon_thread, li
 from service.pipeline.models.served_model import ServedHead, ServedModel, ServedVersion
 from service.pipeline.models.turn import Turn
 
-# Most loads take seconds. Building engines for a GPU takes minutes, and then goes on beside other loads.
+# Most loads take seconds. Building engines for a GPU takes minutes; it then continues alongside other loads.
 TURN_S = 30.0
 
 logger = logging.getLogger(__name__)
 
 
 class ModelRepository:
-    """Loads and unloads the packages of a folder; all methods belong to the event loop.
+    """Loads and unloads the packages of a folder; all methods run on the event loop.
 
     Args:
         root: folder of packages.
         open_package: loads a package and checks it; see `service.models.engine_selection.open_package`.
-        serve: wraps a loaded model, and starts it.
-        serve_taught: wraps a taught model and the one that it is based on.
-        taught: a further folder of packages, which may be missing or empty. A model of `root` hides one of
-            the same name in it.
-        default: model for requests that name none; the first by name, if None.
-        versions_kept: how many versions of a model serve side by side.
+        serve: wraps a loaded model and starts it.
+        serve_taught: wraps a taught model and its base.
+        taught: an additional folder of packages, which may be missing or empty. A model in `root` hides one
+            with the same name in it.
+        default: model for requests that name none; see `ModelRegistry`.
+        versions_kept: number of versions of a model that serve at the same time.
         turn_s: how long a load keeps other loads waiting.
 
     Attributes:
-        registry: The versions that serve.
+        registry: The serving versions.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ModelRepository:
         self._loading: set[tuple[str, int]] = set()
         self._opening: dict[tuple[str, int], asyncio.Event] = {}  # set when the load of the graph has ended
         self._changes: dict[str, asyncio.Task[list[str]]] = {}
-        self._stale: set[str] = set()  # models to look at again after their current change
+        self._stale: set[str] = set()  # models to check again after their current change
         self._turn = asyncio.Lock()
         self._started = False
         self.registry = ModelRegistry(default)
@@ -98,7 +98,8 @@ class ModelRepository:
         """Find and load the packages.
 
         Raises:
-            PackageError: there is none, none is good, or the default one is not; one line with the reasons.
+            PackageError: there are no packages, none is valid, or the default one is invalid; the message is
+                one line with the reasons.
             ProviderUnavailable: the requested provider is not available.
         """
         await self.rescan()
@@ -116,10 +117,10 @@ class ModelRepository:
     async def rescan(self) -> None:
         """Find packages that are new, have changed or are gone, and serve the selected ones.
 
-        Returns when they serve, apart from those whose load takes longer than its turn.
+        Returns when they serve, apart from packages whose load takes longer than its turn.
 
         Raises:
-            PackageError: there is no package at all; what serves goes on.
+            PackageError: there is no package at all; the serving versions continue to serve.
         """
         await self._scan()
         self._stale |= self._changes.keys()  # they may have read the folder too early
@@ -131,15 +132,15 @@ class ModelRepository:
                 change.result()
 
     async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
-        """Serve a model as it is in the folder now, and return when it does.
+        """Serve the current package of a model in the folder, and return when it serves.
 
         Args:
             name: the model.
-            policy: selects the versions to serve, from now on; the policy of the settings, if None.
+            policy: selects the versions to serve from now on; the policy of the settings if None.
 
         Raises:
             ModelNotFound: there is no such package.
-            ModelRefused: a selected version cannot serve; what served before goes on.
+            ModelRefused: a selected version cannot serve; the previous versions continue to serve.
         """
         try:
             await self._scan()
@@ -199,7 +200,7 @@ class ModelRepository:
         await self.registry.close()
 
     def entries(self) -> tuple[ModelEntry, ...]:
-        """All packages, by name, the higher version first."""
+        """Return all packages, ordered by name, with higher versions first."""
         unloading = {model.key for model in self.registry.unloading() if not model.graph.taught}
         keys = {(name, package.version) for name, packages in self._packages.items() for package in packages}
         keys |= unloading | {model.key for model in self.registry.ready()}
@@ -228,15 +229,15 @@ class ModelRepository:
         return bool(names) if self._default is None else self._default in names
 
     def is_provided(self, name: str) -> bool:
-        """Whether a model of that name is in the folder of packages, and not a taught one beside it."""
+        """Return whether a model with this name is in the folder of packages, not in that of taught models."""
         return any(package.folder.parent.parent == self._root for package in self._packages.get(name, ()))
 
     def taught_names(self) -> set[str]:
-        """The models that have packages in the folder of taught models."""
+        """Return the names of the models that have packages in the folder of taught models."""
         return {name for name in self._packages if not self.is_provided(name)}
 
     def loaded_base(self, reference: BaseReference) -> ServedModel | None:
-        """The loaded model that is this base, even if it only serves taught models; None if there is none."""
+        """Return the loaded model for this base, even if it only serves taught models; None if there is none."""
         for model in self.registry.loaded():
             manifest = model.manifest
             if (manifest.name, manifest.version, manifest.sha256) == (
@@ -256,10 +257,10 @@ class ModelRepository:
         await self._scan()
 
     async def _scan(self) -> None:
-        """List the folder; reasons against packages that are gone are dropped."""
+        """List the folder; drop the refusal reasons of packages that are gone."""
         scan = await in_daemon_thread(partial(scan_with_taught, self._root, self._taught))
         for name, reason in scan.unreadable.items():
-            if self._unreadable.get(name) != reason:  # once, and not at every scan
+            if self._unreadable.get(name) != reason:  # log once, not at every scan
                 logger.error("model %s is refused: %s", name, reason)
         self._unreadable = scan.unreadable
         self._packages = {}
@@ -269,7 +270,7 @@ class ModelRepository:
         self._refused = {key: reason for key, reason in self._refused.items() if key in there}
 
     def _begin_change(self, name: str) -> asyncio.Task[list[str]]:
-        """Bring a model in line with its policy, after the change that is in progress."""
+        """Begin to update a model to its policy, after the change that is in progress."""
         change = asyncio.create_task(self._change(name, self._changes.get(name)), name=f"change {name}")
         self._changes[name] = change
         change.add_done_callback(partial(self._end_change, name))
@@ -285,9 +286,9 @@ class ModelRepository:
             logger.error("model %s could not be changed", name, exc_info=failure)
 
     async def _change(self, name: str, previous: asyncio.Task[list[str]] | None) -> list[str]:
-        """Serve the selected versions of a model; returns those that were refused, with the reasons.
+        """Serve the selected versions of a model; return the refused ones with the reasons.
 
-        A previous change that has not ended in its turn is given up, and with it the load that does not end.
+        A previous change that has not ended within its turn is cancelled together with its unfinished load.
         """
         if previous is not None and not previous.done():
             await asyncio.wait([previous], timeout=self._turn_s)
@@ -308,17 +309,17 @@ class ModelRepository:
                 if reason := self._refused.get((name, package.version)):
                     refused.append(f"{name}/{package.version} is refused: {reason}")
             undo.pop_all()
-            if serving or not refused:  # with nothing to replace it, what serves goes on
+            if serving or not refused:  # without a replacement, the previous versions continue to serve
                 self.registry.publish(name, serving)
         return refused
 
     def _retire_unpublished(self, loaded: Mapping[int, ServedVersion]) -> None:
-        """Unload what a change has loaded before it failed."""
+        """Unload the versions that a change had loaded before it failed."""
         kept = [*self.registry.ready(), *self.registry.unloading()]
         self.registry.retire(model for model in loaded.values() if model not in kept)
 
     async def _load(self, package: Package, turn: Turn) -> ServedVersion | None:
-        """Load a package as it is in the folder now; if it is refused, return what serves of it, or None."""
+        """Load the current package from the folder; if it is refused, return its serving version, or None."""
         key = package.name, package.version
         current = self.registry.versions(package.name).get(package.version)
         self._loading.add(key)
@@ -332,7 +333,7 @@ class ModelRepository:
                 model = await self._load_graph(package, manifest, turn)
         except (PackageError, InferenceFailed, ProviderUnavailable) as exc:
             if isinstance(exc, ProviderUnavailable) and not self._started:
-                raise  # no package could serve; after the start it is a fault of this one
+                raise  # at the start, no package could serve; later, only this package is affected
             self._refused[key] = reason = exc.message.removeprefix(f"{package.folder}: ")
             logger.error("model %s/%d is refused: %s", *key, reason)
             return current
@@ -344,7 +345,7 @@ class ModelRepository:
     async def _load_taught(
         self, package: Package, manifest: Manifest, current: ServedVersion | None, turn: Turn
     ) -> ServedVersion:
-        """Load a taught package, and its base where that is not loaded; an unchanged one goes on as it is."""
+        """Load a taught package, and its base if that is not loaded; keep an unchanged package as it is."""
         assert manifest.base is not None
         beside = self._packages.get(manifest.base.name, ())
         found = await in_daemon_thread(partial(find_base, manifest.base, beside))
@@ -361,13 +362,13 @@ class ModelRepository:
         return self._serve_taught(model, base)
 
     async def _load_graph(self, package: Package, manifest: Manifest, turn: Turn) -> ServedModel:
-        """The model of a package with a graph: the one in memory, or loaded now; held until the turn ends."""
+        """Return the model of a package with a graph, loaded if necessary and held until the turn ends."""
         key = package.name, package.version
         model = self._in_memory(manifest)
         if model is None:
             await turn.take()
             while (opening := self._opening.get(key)) is not None:
-                await opening.wait()  # for a load that has lost its turn
+                await opening.wait()  # wait for a load that has lost its turn
             model = self._in_memory(manifest)
         if model is None:
             opening = self._opening[key] = asyncio.Event()
@@ -385,7 +386,7 @@ class ModelRepository:
 
 
 def _discard(model: Model | None) -> None:
-    """Close a model whose load was cancelled meanwhile."""
+    """Close a model whose load was cancelled in the meantime."""
     if model is not None:
         logger.info("a load of %s/%d was given up", model.manifest.name, model.manifest.version)
         model.opened.close()

@@ -1,11 +1,11 @@
-"""A loaded version of a model while it serves: its batcher, its self-tests, and who holds it.
+"""A loaded version of a model while it serves: its batcher, its self-tests, and the requests that hold it.
 
 A taught model has no batcher. Its requests run in the batches of its base, which it keeps loaded.
 
     idle for a while ──> a black clip, through the queue that requests use
     a run succeeds ──> healthy      a run fails ──> unhealthy, until one succeeds
 
-An unhealthy model gets no requests, so its recovery shows only in self-tests.
+An unhealthy model gets no requests, so only self-tests can show its recovery.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from service.pipeline.batching.batcher import Batcher, BatcherState, Inference
 from service.tracing import record_stages
 
 TICK_S = 1.0
-# Multiply-accumulates of a head that take about a millisecond; larger ones run in a thread.
+# Number of multiply-accumulates of a head that take about a millisecond; larger products run in a thread.
 INLINE_PRODUCTS = 4_000_000
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class ServedVersion(ABC):
     """A version of a model that requests can use.
 
     A request holds the version from its admission to its answer: its video is decoded for this version's
-    inputs and runs on this session, even if another version has replaced it meanwhile.
+    inputs and runs on its session, even if another version has replaced it in the meantime.
 
     Args:
         model: the loaded package.
@@ -81,7 +81,7 @@ class ServedVersion(ABC):
     @property
     @abstractmethod
     def graph(self) -> ServedModel:
-        """The model whose graph runs, and whose queue the requests wait in."""
+        """The model that provides the graph to run and the queue in which requests wait."""
 
     @abstractmethod
     def problem(self) -> str | None:
@@ -93,7 +93,7 @@ class ServedVersion(ABC):
 
     @abstractmethod
     async def applied(self, inference: Inference) -> Inference:
-        """The outputs of this version for a run of its graph.
+        """Return the outputs of this version for a run of its graph.
 
         Raises:
             NotReady: the outputs of a head are not finite.
@@ -101,7 +101,7 @@ class ServedVersion(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop the work of the version, which no request holds any more.
+        """Stop the work of the version; no request may hold it any more.
 
         Raises:
             TimeoutError: a run does not end.
@@ -133,17 +133,17 @@ class ServedVersion(ABC):
 
 
 class ServedModel(ServedVersion):
-    """A model with a graph of its own.
+    """A model with its own graph.
 
     Args:
         model: the loaded package.
-        batcher: of the model, not started yet.
+        batcher: the model's batcher, not started yet.
         idle_s: the model is tested when nothing has run for this long.
         limit_s: maximum duration of a run.
         on_failure: called every second in which inference is stuck.
 
     Attributes:
-        taught: The taught models that use the graph. It stays loaded while there are any.
+        taught: The taught models that use the graph. The graph stays loaded while there are any.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class ServedModel(ServedVersion):
         return inference
 
     async def applied(self, inference: Inference) -> Inference:
-        """The same."""
+        """Return `inference` unchanged."""
         return inference
 
     async def close(self) -> None:
@@ -202,7 +202,7 @@ class ServedModel(ServedVersion):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []  # their exceptions refer to this object, which would outlive its use
+        self._tasks = []  # their exceptions refer to this object and would keep it alive
         async with asyncio.timeout(max(0.0, self._limit_s - self.batcher.health.oldest_run_s)):
             await self.batcher.close()
 
@@ -215,7 +215,7 @@ class ServedModel(ServedVersion):
         batcher = self.batcher
         while batcher.state is not BatcherState.CLOSED:
             if not batcher.clips and batcher.health.needs_test(self._idle_s):
-                with suppress(NotReady):  # the health records the failure, as that of any run
+                with suppress(NotReady):  # the health records the failure, like that of any run
                     inference = await batcher.infer(self._black_clip, counted=False)
                     logger.debug("model %s was tested: %.1f ms", self.manifest.name, inference.inference_ms)
             await asyncio.sleep(min(TICK_S, self._idle_s))
@@ -240,7 +240,7 @@ class ServedHead(ServedVersion):
 
     Args:
         model: the loaded package.
-        base: the model that it was taught on; it stays loaded until this one is closed.
+        base: the model that it was taught on; the base stays loaded until this model is closed.
         on_rows: called with the number of views of each request.
     """
 
@@ -295,12 +295,12 @@ class ServedHead(ServedVersion):
         return replace(inference, outputs=outputs)
 
     async def close(self) -> None:
-        """Let the base go."""
+        """Release the base."""
         self._base.taught.discard(self)
         self._hold.close()
 
     def unload(self) -> None:
-        """Nothing to do: the head is freed with this object."""
+        """Do nothing: the head is freed with this object."""
 
     def _classified(self, features: NDArray[np.float32]) -> Outputs:
         evidence = self._head.evidence(features)

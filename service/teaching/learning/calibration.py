@@ -24,10 +24,10 @@ def softmax(logits: Floats) -> Floats:
 
 
 def log_loss(logits: Floats, classes: NDArray[np.int64], weights: Floats) -> float:
-    """Weighted mean cross entropy of `logits (n, C)`, for targets a little below 1.
+    """Return the weighted mean cross entropy of `logits (n, C)`, for targets a little below 1.
 
-    A class of m clips has the target (m + 1) / (m + 2), as in Platt scaling (1999): if no clip of a few is
-    wrong, another one may be.
+    A class of m clips has the target (m + 1) / (m + 2), as in Platt scaling (1999): even if all of a few
+    clips are right, the next one may be wrong.
     """
     count, size = logits.shape
     rest = 1 / (count / size + 2)
@@ -39,14 +39,14 @@ def log_loss(logits: Floats, classes: NDArray[np.int64], weights: Floats) -> flo
 
 
 def best_temperature(logits: Floats, classes: NDArray[np.int64], weights: Floats) -> tuple[float, float]:
-    """The temperature with the least `log_loss`, and that loss (Guo et al., arXiv 1706.04599)."""
+    """Return the temperature with the least `log_loss`, and that loss (Guo et al., arXiv 1706.04599)."""
     losses = [log_loss(logits / temperature, classes, weights) for temperature in TEMPERATURES]
     best = int(np.argmin(losses))
     return float(TEMPERATURES[best]), losses[best]
 
 
 def accuracy_of(right: int, clips: int) -> Accuracy:
-    """Top-1 with the Wilson score interval of 95 % (Wilson, 1927), which holds for few clips too."""
+    """Return top-1 with the 95 % Wilson score interval (Wilson, 1927), which is also valid for few clips."""
     share, square = right / clips, NORMAL_95**2
     centre = (share + square / (2 * clips)) / (1 + square / clips)
     half = NORMAL_95 * math.sqrt(share * (1 - share) / clips + square / (4 * clips**2)) / (1 + square / clips)
@@ -54,10 +54,10 @@ def accuracy_of(right: int, clips: int) -> Accuracy:
 
 
 def unsure_threshold(right: Floats, wrong: Floats, unknown: Floats) -> UnsureThreshold:
-    """The score that best separates right answers from the others.
+    """Return the score that best separates right answers from the others.
 
     It maximises the share of right answers above it plus the share of other answers below it (Youden, 1950),
-    and marks at most `MAX_RIGHT_MARKED` of the right ones.
+    and marks at most a share of `MAX_RIGHT_MARKED` of the right answers.
 
     Args:
         right: best scores of right answers.
@@ -77,5 +77,5 @@ def unsure_threshold(right: Floats, wrong: Floats, unknown: Floats) -> UnsureThr
 
 
 def _below(scores: Floats, value: float) -> float:
-    """Share of `scores` that are lower than `value`; 0 without scores."""
+    """Return the share of `scores` that are lower than `value`; 0 without scores."""
     return float((scores < value).mean()) if len(scores) else 0.0

@@ -1,4 +1,4 @@
-"""Cross-validation by group: what a head answers to clips that it was not learned from."""
+"""Cross-validation by group: the answers of a head to clips that it was not learned from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from service.teaching.report import CurvePoint
 
 Floats = NDArray[np.float64]
 
-# Strongest first: each fit starts from the one before.
+# Strongest first: each fit starts from the previous one.
 PENALTIES = (10.0, 1.0, 0.1, 0.01)
 CURVE_SHARES = (1 / 3, 2 / 3)
 CURVE_SEED = 0
-# Labels that are left out in turn to see what scores clips of unknown actions get.
+# Number of labels that are left out in turn, to measure the scores of clips of unknown actions.
 MAX_UNKNOWN_LABELS = 8
 
 
@@ -28,8 +28,8 @@ class LeftOut:
     """Answers to every example by a classifier of the folds that do not contain it.
 
     Attributes:
-        logits: float64 `(n, C)`, with the penalty that was chosen.
-        penalty: The strength with the least calibrated log loss.
+        logits: float64 `(n, C)`, with the chosen penalty.
+        penalty: The penalty with the least calibrated log loss.
         temperature: The calibration of the logits.
         known: bool `(n,)`, whether the label of the example was among those of its classifier.
     """
@@ -46,7 +46,7 @@ class LeftOut:
 
 
 class CrossValidation:
-    """Fits on all folds but one, for each fold."""
+    """For each fold, fits on all other folds."""
 
     def __init__(self, examples: PooledExamples) -> None:
         self._examples = examples
@@ -57,7 +57,7 @@ class CrossValidation:
         """Choose the penalty and the temperature by the log loss of the examples that were left out."""
         examples = self._examples
         logits = np.zeros((len(PENALTIES), len(examples.labels), examples.class_count))
-        # A label of a single group is unknown to the classifier that has to answer its clips.
+        # If all clips of a label are in one group, the classifier that answers them does not know the label.
         known = np.zeros(len(examples.labels), np.bool_)
         for fold in range(self.folds):
             kept, tested = self._split(fold)
@@ -74,10 +74,11 @@ class CrossValidation:
         return LeftOut(logits[best], PENALTIES[best], calibrated[best][0], known)
 
     def learning_curve(self, left_out: LeftOut) -> tuple[tuple[CurvePoint, ...], float | None]:
-        """Top-1 with fewer clips, and the expected change with two more clips of each label.
+        """Return top-1 with fewer clips, and the expected change with two more clips of each label.
 
-        The error is extrapolated as a power of the number of clips, which learning curves follow (Hestness et
-        al., arXiv 1712.00409). None where fewer than three clips of a label leave nothing to compare.
+        The error is extrapolated as a power of the number of clips, as learning curves do (Hestness et al.,
+        arXiv 1712.00409). The change is None if there are too few clips to compare (fewer than three of a
+        label).
         """
         examples, random = self._examples, np.random.default_rng(CURVE_SEED)
         points = []
@@ -107,7 +108,7 @@ class CrossValidation:
         return tuple(points), _two_more(points, per_label)
 
     def scores_of_unknown_labels(self, left_out: LeftOut) -> Floats:
-        """Best scores of clips whose label was left out of the learning, for a spread of the labels."""
+        """Return the best scores of clips whose label was left out, for evenly spread labels."""
         examples = self._examples
         if examples.class_count < 3:
             return np.zeros(0)
@@ -122,12 +123,12 @@ class CrossValidation:
         return np.concatenate(scores)
 
     def _split(self, fold: int) -> tuple[Indices, Indices]:
-        """The examples to learn from and those to test on."""
+        """Return the examples to learn from and the examples to test on."""
         return np.flatnonzero(self.fold_of != fold), np.flatnonzero(self.fold_of == fold)
 
 
 def _two_more(points: list[CurvePoint], per_label: float) -> float:
-    """Gain of top-1 from `per_label` clips to two more, by a power law through the errors at `points`."""
+    """Return the gain of top-1 from two clips more than `per_label`, by a power law fitted to `points`."""
     sizes = np.log([point.clips_per_label for point in points])
     errors = np.array([1 - point.top1 for point in points])
     if errors[-1] == 0:

@@ -1,4 +1,4 @@
-"""Parts of a set of examples for cross-validation."""
+"""Folds of a set of examples for cross-validation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MAX_FOLDS = 5
 
 
 def grouped_folds(classes: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
-    """Number of the fold of each example, `(n,)`: up to `MAX_FOLDS` folds, and no group is in two.
+    """Return the fold number of each example, `(n,)`: up to `MAX_FOLDS` folds, and no group is in two.
 
-    The largest groups are placed first, each into the fold that has the fewest clips of the group's labels,
-    so that labels spread evenly. The same examples always get the same folds.
+    The largest groups are placed first, each into the fold with the fewest clips of the group's labels, so
+    that labels are spread evenly. The same examples always get the same folds.
     """
     names, members = np.unique(np.asarray(groups), return_inverse=True)
     labels = int(classes.max()) + 1
@@ -24,7 +24,7 @@ def grouped_folds(classes: NDArray[np.int64], groups: Sequence[str]) -> NDArray[
     held = np.zeros((folds, labels), np.int64)
     fold_of_group = np.zeros(len(names), np.int64)
     for group in np.argsort(-counts.sum(axis=1), kind="stable"):
-        # Of equally suited folds the smallest.
+        # Among equally suitable folds, take the smallest.
         overlap = held @ counts[group]
         fold = min(range(folds), key=lambda index: (overlap[index], held[index].sum()))
         held[fold] += counts[group]

@@ -31,7 +31,7 @@ MAX_SUSPECTS = 10
 
 @dataclass(frozen=True)
 class Taught:
-    """A learned head with its labels, and what the learning found.
+    """A learned head with its labels and the report.
 
     `mirror` is `Manifest.mirror`: None unless mirrored views were learned from.
     """
@@ -48,7 +48,7 @@ class Taught:
 
 
 def learn(examples: Examples, on_progress: OnProgress = lambda _share, _text: None) -> Taught:
-    """Learn a head. It takes seconds of processor time; the same examples give the same head.
+    """Learn a head. This takes seconds of processor time; the same examples give the same head.
 
     Raises:
         TeachingError: see `check_set`, and `mirrored_labels` for mirrored views.
@@ -100,7 +100,7 @@ def learn(examples: Examples, on_progress: OnProgress = lambda _share, _text: No
 def _suspects(
     names: Sequence[str], labels: tuple[str, ...], classes: NDArray[np.int64], left_out: LeftOut
 ) -> tuple[Suspect, ...]:
-    """Clips that the classifier of the others labels otherwise with a high score, the highest first."""
+    """Return clips that a classifier of the other clips labels differently, the highest score first."""
     answers, best = left_out.scores.argmax(axis=1), left_out.scores.max(axis=1)
     suspect = np.flatnonzero(left_out.known & (answers != classes) & (best >= SUSPECT_SCORE))
     ordered = suspect[np.argsort(-best[suspect], kind="stable")][:MAX_SUSPECTS]
@@ -111,7 +111,7 @@ def _suspects(
 
 
 def _warnings(examples: Examples, labels: tuple[str, ...]) -> Iterator[str]:
-    """What makes the measured accuracy uncertain."""
+    """Yield reasons why the measured accuracy is uncertain."""
     counts = Counter(examples.labels)
     if few := [label for label in labels if counts[label] < FEW_CLIPS]:
         yield f"Fewer than {FEW_CLIPS} clips of {', '.join(few)}: the accuracy is uncertain."

@@ -19,7 +19,8 @@ Evaluate = Callable[[Floats], tuple[float, Floats]]
 
 MEMORY = 10  # pairs of steps and gradient changes that approximate the curvature
 MAX_ITERATIONS = 300
-# Largest component of the gradient, of a loss near 1. Rows in float32 give it no more precisely than 1e-5.
+# Largest gradient component at which the fit stops, for a loss near 1. With rows in float32 the gradient is
+# not more precise than 1e-5.
 TOLERANCE = 1e-4
 SUFFICIENT_DECREASE = 1e-4
 SHORTEST_STEP = 1e-10
@@ -49,9 +50,9 @@ def fit(
     Args:
         rows: float32 `(m, D)`, standardised.
         classes: int64 `(m,)`, from 0 to C - 1.
-        weights: float64 `(m,)`, of the rows.
+        weights: float64 `(m,)`, weights of the rows.
         penalty: Strength of the penalty, above 0.
-        start: Where to begin; `(D, C)` determines the shape.
+        start: Starting point; its `(D, C)` determines the shape.
     """
     shape = start.weights.shape
     share = (weights / weights.sum())[:, None]
@@ -72,12 +73,12 @@ def fit(
 
 
 def untrained(size: int, classes: int) -> LinearClassifier:
-    """The classifier of zeros, a start for `fit`."""
+    """Return an all-zero classifier as a start for `fit`."""
     return LinearClassifier(np.zeros((size, classes)), np.zeros(classes))
 
 
 def minimise(evaluate: Evaluate, start: Floats) -> Floats:
-    """Minimum of a smooth convex function by L-BFGS.
+    """Find the minimum of a smooth convex function with L-BFGS.
 
     Args:
         evaluate: value and gradient at a point.
@@ -108,7 +109,7 @@ def minimise(evaluate: Evaluate, start: Floats) -> Floats:
 
 
 def _inverse_hessian(gradient: Floats, pairs: deque[tuple[Floats, Floats]]) -> Floats:
-    """The approximate inverse Hessian times `gradient`, by the two loops of the method."""
+    """Return the approximate inverse Hessian times `gradient`, by the two-loop recursion of L-BFGS."""
     result = gradient.copy()
     factors = []
     for moved, change in reversed(pairs):

@@ -1,4 +1,4 @@
-"""A learned head on clips that were not learned from."""
+"""Validation of a learned head on held-out clips."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.teaching.report import Validation
 
 
 def validated(taught: Taught, examples: Examples) -> Taught:
-    """Add the answers to `examples`, each by the view that requests are answered with, to the report.
+    """Add the answers to `examples`, each for the view that requests are answered with, to the report.
 
     Raises:
         TeachingError: a label of the examples was not taught.
