@@ -97,7 +97,7 @@ EXAMPLE_DETAILS = {
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return the operation's name in generated clients: the function's name, prefixed with `v2_` for `/v2`."""
+    """Return the operation's name in generated clients: the function's name, with prefix `v2_` for `/v2`."""
     return f"v2_{route.name}" if PROTOCOL_PATHS.match(route.path_format) else route.name
 
 

@@ -82,11 +82,11 @@ class Evidence:
         timestamps_s: Times of the moments in seconds.
         scores: The scores of each moment alone. Their mean is not the score of the video, which is the
             softmax (or sigmoid) of the mean: one strong moment can outweigh many weak ones.
-        margins: The lead of each label over `runner_up` at each moment, as a difference of logits; negative if
-            the label is behind. The mean over the moments is `ln(score / runner_up.score)`. For a model with
-            sigmoid scores the margins are the logits, whose mean is `ln(score / (1 - score))`.
-        runner_up: The second best label of the video. None if the model has one label (the margins are then 0)
-            or if its scores are sigmoids.
+        margins: The lead of each label over `runner_up` at each moment, as a difference of logits; negative
+            if the label is behind. The mean over the moments is `ln(score / runner_up.score)`. For a model
+            with sigmoid scores the margins are the logits, whose mean is `ln(score / (1 - score))`.
+        runner_up: The second best label of the video. None if the model has one label (the margins are then
+            0) or if its scores are sigmoids.
     """
 
     timestamps_s: tuple[float, ...]

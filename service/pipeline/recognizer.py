@@ -154,7 +154,7 @@ class Recognizer:
         self._enter(RecognizerState.STARTING)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.close)
-            # Both at once; engines are only compared after the workers have started and no longer use the CPU.
+            # Both at once; engines are compared after the workers have started and no longer use the CPU.
             started, loaded = await asyncio.gather(
                 self._start_workers(), self.models.start(), return_exceptions=True
             )

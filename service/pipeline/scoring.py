@@ -74,7 +74,7 @@ def probabilities(logits: Floats, scores: Scores) -> NDArray[np.float64]:
 
 
 def rank(logits: Floats, top_k: int, scores: Scores = Scores.SOFTMAX) -> Ranked:
-    """Return the `top_k` best classes (all, if there are fewer) of `logits (V, C)`, averaged over the V views.
+    """Return the `top_k` best classes (all if there are fewer) of `logits (V, C)`, averaged over V views.
 
     Equal scores come in the order of their indices, so that an answer never depends on the sorting algorithm.
     Sigmoid scores are ordered by their logits, because the sigmoids of large logits are equal.
@@ -91,8 +91,8 @@ def evidence_scores(
     """Return the probabilities `(clips * T', k)` of the classes `indices` at every moment.
 
     Args:
-        evidence: `(clips * crops, T', C)` logits, one row per view, ordered by clip and then by crop. Crops of
-            one clip show the same moments and are averaged; each clip shows different moments.
+        evidence: `(clips * crops, T', C)` logits, one row per view, ordered by clip and then by crop. Crops
+            of one clip show the same moments and are averaged; each clip shows different moments.
         clips: number of temporal samplings.
         indices: `(k,)` classes to show; with softmax, probabilities are over all C classes.
         scores: how logits become scores.
@@ -108,8 +108,8 @@ def margins(
     """Return the lead of the classes `indices` over `runner_up` at every moment, `(clips * T', k)`.
 
     A margin is a difference of logits. The logits of a video are the mean of its evidence, so the mean of a
-    margin over the moments is `ln(score / score of runner_up)`: a plot of the margins adds up to the scores.
-    The values of `evidence_scores` do not, because a softmax of a mean is not the mean of softmaxes. Without a
+    margin over the moments is `ln(score / score of runner_up)`: plotted margins add up to the scores. The
+    values of `evidence_scores` do not, because a softmax of a mean is not the mean of softmaxes. Without a
     runner-up the margins are the logits, whose mean is `ln(score / (1 - score))` for sigmoid scores.
 
     Args:

@@ -248,7 +248,7 @@ def _pixels(item: RequestInput) -> NDArray[np.uint8]:
         values = np.array(item.data if item.data is not None else [])
     except (ValueError, OverflowError):
         values = np.array(None)
-    # NumPy makes objects of ragged lists and of numbers above 64 bits, and floats of empty lists.
+    # NumPy turns ragged lists and numbers above 64 bits into objects, and empty lists into floats.
     if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
         raise BadRequest(f"The 'data' of input {item.name!r} must be whole numbers from 0 to 255.")
     return values.astype(np.uint8)
@@ -257,7 +257,7 @@ def _pixels(item: RequestInput) -> NDArray[np.uint8]:
 def _classification(
     name: str, values: NDArray[np.float32], count: object, labels: Sequence[str]
 ) -> list[str]:
-    """Format the `count` best classes of each row as `value:index:label` (Triton's classification extension)."""
+    """The `count` best classes of each row as `value:index:label` (Triton's classification extension)."""
     if type(count) is not int or count < 1 or name != LOGITS:
         raise BadRequest(f"'classification' must be a whole number of 1 or more, and applies to {LOGITS}.")
     best = np.argsort(-values, axis=1, kind="stable")[:, :count]

@@ -77,7 +77,7 @@ async def docs(request: Request) -> Response:
             swagger_favicon_url=f".{DOCS_PATH}/favicon.png",
         ).body
     ).decode()
-    # Swagger UI has colours for dark mode but leaves it to the page to select them.
+    # Swagger UI has colours for dark mode, but the page has to select them.
     html = html.replace("<head>", f'<head><script src=".{PAGE_PATH}/docs.js"></script>', 1)
     script_hashes = " ".join(map(_hash, INLINE_SCRIPT.findall(html)))
     # Swagger UI sets inline styles from scripts, which no hash can allow.

@@ -168,7 +168,7 @@ class Batcher:
 
     @contextmanager
     def expect(self, rows: int = 1) -> Iterator[None]:
-        """Announce rows that may be submitted by the end of the block; a batch may wait for them."""
+        """Announce rows that will be submitted when the block ends, if at all; a batch may wait for them."""
         self._expected += rows
         try:
             yield

@@ -102,7 +102,7 @@ class Admission:
         self._loads: dict[str, _ModelLoad] = {}
         self._receiving: dict[Ticket, None] = {}  # in the order of their admission
         self._arriving: dict[Ticket, None] = {}  # the receiving ones admitted less than ARRIVAL_S ago
-        # The receiving ones that wait for data: since when, and the function that ends them. The oldest first.
+        # The receiving ones that wait for data: since when, and the function that ends them; oldest first.
         self._waiting: dict[Ticket, tuple[float, Callable[[], None]]] = {}
         self.inflight = 0
 
@@ -248,7 +248,7 @@ class Ticket:
         """Hold a place for the work of the request, whose upload has been received.
 
         Args:
-            measured: whether the request counts towards the rate. A timeline does not: it waits for its reader.
+            measured: whether it counts towards the rate. A timeline does not: it waits for its reader.
 
         Raises:
             Overloaded: requests with faster uploads have taken all places.

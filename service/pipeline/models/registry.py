@@ -78,7 +78,7 @@ class ModelRegistry:
         return list(self._unloading)
 
     def loaded(self) -> list[ServedModel]:
-        """Return the graphs that requests can run on: those of serving models and the bases of taught ones."""
+        """Return the graphs that requests can run on: those of serving models and bases of taught ones."""
         serving = [model for model in self.ready() if isinstance(model, ServedModel)]
         kept = [model for model in self._unloading if isinstance(model, ServedModel) and model.taught]
         return serving + kept

@@ -229,7 +229,7 @@ class ModelRepository:
         return bool(names) if self._default is None else self._default in names
 
     def is_provided(self, name: str) -> bool:
-        """Return whether a model with this name is in the folder of packages, not in that of taught models."""
+        """Return whether a model with this name is in the folder of packages, so it is not a taught one."""
         return any(package.folder.parent.parent == self._root for package in self._packages.get(name, ()))
 
     def taught_names(self) -> set[str]:
@@ -237,7 +237,7 @@ class ModelRepository:
         return {name for name in self._packages if not self.is_provided(name)}
 
     def loaded_base(self, reference: BaseReference) -> ServedModel | None:
-        """Return the loaded model for this base, even if it only serves taught models; None if there is none."""
+        """Return the loaded model for this base, even if it only serves taught models; None without one."""
         for model in self.registry.loaded():
             manifest = model.manifest
             if (manifest.name, manifest.version, manifest.sha256) == (
