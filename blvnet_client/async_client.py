@@ -119,15 +119,15 @@ class AsyncClient:
         return self._lines(operation, video, on_progress)
 
     async def models(self) -> ModelsResult:
-        """All models of the service, and the limits of requests."""
+        """Return all models of the service, and the limits of requests."""
         return await self._fetch(operations.models())
 
     async def model(self, name: str) -> ModelDescription:
-        """One model; raises `NotFoundError` if there is none of this name."""
+        """Return one model; raise `NotFoundError` if there is none with this name."""
         return await self._fetch(operations.model(name))
 
     async def ready(self) -> Readiness:
-        """Whether the service accepts requests; asks once."""
+        """Return whether the service accepts requests, with a single request."""
         try:
             await self._send_once(operations.ready(), None)
         except BusyError as exc:
@@ -167,11 +167,11 @@ class AsyncClient:
         return await self._fetch(operations.train(name, mirror=mirror))
 
     async def taught_models(self) -> TaughtModels:
-        """All taught models."""
+        """Return all taught models."""
         return await self._fetch(operations.taught_models())
 
     async def taught_model(self, name: str) -> TaughtDescription:
-        """One taught model with its examples, versions and latest report."""
+        """Return one taught model with its examples, versions and latest report."""
         return await self._fetch(operations.taught_model(name))
 
     async def delete_example(self, name: str, example: str) -> ExamplesLeft:
@@ -224,7 +224,7 @@ class AsyncClient:
         return exchange.decoded(response, operation.kind, self.url)
 
     async def _send(self, operation: Operation[Any], upload: Upload | None) -> httpx.Response:
-        """Send a request once; the body of a successful answer is still to be read."""
+        """Send a request once; the caller has to read the body of a successful answer."""
         request = exchange.build_request(self._http, operation, upload)
         with self._errors():
             response = await self._http.send(request, stream=True)

@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 
 class Client:
-    """Connections to one service; may be shared by threads.
+    """Connections to one service; threads may share a client.
 
     Every method may raise `LocalError`, `ConnectionFailed`, `TimedOut`, `UnexpectedAnswer` and
     `ProblemError`, which `blvnet_client.errors` describes.
@@ -125,7 +125,7 @@ class Client:
     ) -> Iterator[WindowResult | TimelineResult]:
         """Label a long video: yield each window as soon as it is ready, and the summary last.
 
-        The request is sent again only as long as no window has arrived. An error may follow some windows.
+        The request is only sent again if no window has arrived yet. An error may follow some windows.
 
         Args:
             video: a path, the bytes, an open binary file or an iterable of bytes.
@@ -143,15 +143,15 @@ class Client:
         return self._lines(operation, video, on_progress)
 
     def models(self) -> ModelsResult:
-        """All models of the service, and the limits of requests."""
+        """Return all models of the service, and the limits of requests."""
         return self._fetch(operations.models())
 
     def model(self, name: str) -> ModelDescription:
-        """One model; raises `NotFoundError` if there is none of this name."""
+        """Return one model; raise `NotFoundError` if there is none with this name."""
         return self._fetch(operations.model(name))
 
     def ready(self) -> Readiness:
-        """Whether the service accepts requests; asks once."""
+        """Return whether the service accepts requests, with a single request."""
         try:
             self._send_once(operations.ready(), None)
         except BusyError as exc:
@@ -169,7 +169,7 @@ class Client:
         """Add examples to a taught model and train it; it serves as `name` when this returns.
 
         Args:
-            name: of the taught model; it is created if there is none.
+            name: name of the taught model, which is created if it does not exist.
             examples: videos by label.
             base: model whose features are used; None for the service's default model.
             mirror: whether mirrored examples keep their label.
@@ -189,11 +189,11 @@ class Client:
         group: str | None = None,
         on_progress: Progress | None = None,
     ) -> ExampleResult:
-        """Add one example to a taught model; the same video twice is one example.
+        """Add one example to a taught model; adding the same video twice gives one example.
 
         Args:
-            name: of the taught model; it is created if there is none.
-            label: of the video.
+            name: name of the taught model, which is created if it does not exist.
+            label: label of the video.
             video: see `classify`.
             base: model whose features are used.
             group: examples of one group, such as a person, are never on both sides of a cross-validation.
@@ -207,11 +207,11 @@ class Client:
         return self._fetch(operations.train(name, mirror=mirror))
 
     def taught_models(self) -> TaughtModels:
-        """All taught models."""
+        """Return all taught models."""
         return self._fetch(operations.taught_models())
 
     def taught_model(self, name: str) -> TaughtDescription:
-        """One taught model with its examples, versions and latest report."""
+        """Return one taught model with its examples, versions and latest report."""
         return self._fetch(operations.taught_model(name))
 
     def delete_example(self, name: str, example: str) -> ExamplesLeft:
@@ -260,7 +260,7 @@ class Client:
         return exchange.decoded(response, operation.kind, self.url)
 
     def _send(self, operation: Operation[Any], upload: Upload | None) -> httpx.Response:
-        """Send a request once; the body of a successful answer is still to be read."""
+        """Send a request once; the caller has to read the body of a successful answer."""
         request = exchange.build_request(self._http, operation, upload)
         with self._errors():
             response = self._http.send(request, stream=True)

@@ -4,7 +4,7 @@
     ├── LocalError                  a mistake in the call: the file, the address or the key; nothing was sent
     ├── ConnectionFailed            no connection, or the connection was cut
     ├── TimedOut                    no connection, no progress or no answer within the time limit
-    ├── UnexpectedAnswer            the answer is not one of this service: another server, or a proxy's page
+    ├── UnexpectedAnswer            the answer is not from this service: another server, or a proxy's page
     └── ProblemError                the service refused the request; `code` is its problem code
         ├── InvalidRequestError     bad_request, invalid_parameter, ...
         ├── AuthenticationError     unauthorized, forbidden
@@ -132,7 +132,7 @@ class VideoError(ProblemError):
 
 
 class ConflictError(ProblemError):
-    """The request contradicts what the service has: examples, names of models, a training in progress."""
+    """The request conflicts with the service's state: examples, names of models, a training in progress."""
 
     codes = (
         "label_conflict",
@@ -161,12 +161,12 @@ KINDS = {code: kind for kind in ProblemError.__subclasses__() for code in kind.c
 
 
 def problem_error(problem: ProblemDocument, retry_after_s: float | None = None) -> ProblemError:
-    """The error for a problem document."""
+    """Return the error for a problem document."""
     return KINDS.get(problem.code, ProblemError)(problem, retry_after_s)
 
 
 def parse_problem(content: bytes) -> ProblemDocument | None:
-    """The problem document in the body of an answer; None if it is none."""
+    """Return the problem document in the body of an answer; None if there is none."""
     try:
         return msgspec.json.decode(content, type=ProblemDocument)
     except msgspec.DecodeError:

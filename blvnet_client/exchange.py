@@ -1,4 +1,4 @@
-"""What both clients share: addresses, requests, and the meaning of answers and network errors."""
+"""Code that both clients share: addresses, requests, and interpretation of answers and network errors."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ WHAT_TIMED_OUT = {
 
 
 def normalised(address: str) -> str:
-    """The base URL for an address; `127.0.0.1:8000` means `http://127.0.0.1:8000`.
+    """Return the base URL for an address; `127.0.0.1:8000` means `http://127.0.0.1:8000`.
 
     Raises:
-        LocalError: it is not an address of an HTTP server.
+        LocalError: the address is not that of an HTTP server.
     """
     text = address.strip()
     url = text if "://" in text else f"http://{text}"
@@ -60,7 +60,7 @@ def normalised(address: str) -> str:
 
 
 def client_options(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    """Arguments of the httpx client for a base URL.
+    """Return the arguments of the httpx client for a base URL.
 
     Raises:
         LocalError: the key cannot be sent in a header.
@@ -74,7 +74,7 @@ def client_options(url: str, api_key: str | None, timeout_s: float) -> dict[str,
         "base_url": url,
         "headers": headers,
         "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-        # Loading the certificates takes longer than a request, and plain HTTP needs none.
+        # Loading the certificates takes longer than a request, and plain HTTP does not need them.
         "verify": url.startswith("https:"),
     }
 
@@ -82,7 +82,7 @@ def client_options(url: str, api_key: str | None, timeout_s: float) -> dict[str,
 def build_request(
     http: httpx.Client | httpx.AsyncClient, operation: Operation[Any], upload: Upload | None
 ) -> httpx.Request:
-    """The request of an operation with the body of an upload, in the form that `http` sends.
+    """Build the request of an operation with the body of an upload, in the form that `http` sends.
 
     Raises:
         LocalError: `http` is closed.
@@ -101,7 +101,7 @@ def build_request(
 
 @contextmanager
 def translated_errors(url: str, timeout: httpx.Timeout) -> Iterator[None]:
-    """Raise errors of httpx in the block as those of the client."""
+    """Translate errors of httpx in the block to errors of the client."""
     try:
         yield
     except httpx.TimeoutException as exc:
@@ -116,7 +116,7 @@ def translated_errors(url: str, timeout: httpx.Timeout) -> Iterator[None]:
 
 
 def error_of(response: httpx.Response, url: str) -> BlvnetClientError:
-    """The error for an answer that is no success; its body must have been read."""
+    """Return the error for an unsuccessful answer, whose body must have been read."""
     problem = parse_problem(response.content)
     if problem is None:
         return unexpected(response, url)
@@ -125,7 +125,7 @@ def error_of(response: httpx.Response, url: str) -> BlvnetClientError:
 
 
 def unexpected(response: httpx.Response, url: str) -> UnexpectedAnswer:
-    """The error for an answer that is not one of this service."""
+    """Return the error for an answer that does not come from this service."""
     status = response.status_code
     return UnexpectedAnswer(
         f"{url} sent an unexpected answer with status {status}; is it a blvnet service?", status
@@ -133,7 +133,7 @@ def unexpected(response: httpx.Response, url: str) -> UnexpectedAnswer:
 
 
 def decoded(response: httpx.Response, kind: type[Result], url: str) -> Result:
-    """The document of a successful answer; `NoneType` stands for an answer without one."""
+    """Return the document of a successful answer; `NoneType` stands for an answer without one."""
     try:
         if kind is type(None):
             return kind()
@@ -143,7 +143,7 @@ def decoded(response: httpx.Response, kind: type[Result], url: str) -> Result:
 
 
 def timeline_line(text: str, response: httpx.Response, url: str) -> WindowResult | TimelineResult:
-    """One line of a timeline; the problem document of a failed timeline is raised."""
+    """Parse one line of a timeline; raise the problem document of a failed timeline."""
     try:
         line = parse_timeline_line(text)
     except msgspec.DecodeError as exc:
@@ -154,5 +154,5 @@ def timeline_line(text: str, response: httpx.Response, url: str) -> WindowResult
 
 
 def cut_short(url: str) -> ConnectionFailed:
-    """The error for a timeline that ends without its last line."""
+    """Return the error for a timeline that ends without its last line."""
     return ConnectionFailed(f"{url} closed the connection before the last window")

@@ -1,4 +1,4 @@
-"""Jobs: videos that the service keeps and works on later."""
+"""Jobs: videos that the service stores and processes later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blvnet_client.operations import AnyJob
 from blvnet_client.results import ClassifyJob, Job, TimelineJob, TimelineResult, WindowResult
 from blvnet_client.uploads import AsyncSource, Progress, Source
 
-# Most clips take less than a second, so the first question comes soon.
+# Most clips take less than a second, so the first poll is soon.
 FIRST_POLL_S = 0.1
 LONGEST_POLL_S = 2.0
 POLL_GROWTH = 1.5
@@ -60,8 +60,8 @@ class Jobs:
             evidence: whether to include the scores of each moment.
             frames: whether to include the frames that the network saw, as images.
             webhook: URL that receives the finished job by POST; the service must allow its host.
-            idempotency_key: submitting with the same key again returns the first job. Without one, each call
-                makes its own, so that an attempt after a cut connection does not submit twice.
+            idempotency_key: submitting with the same key again returns the first job. By default each call
+                creates a key, so that a retry after a cut connection does not submit twice.
             request_id: id of the request in the service's log.
             on_progress: see `Client.classify`.
         """
@@ -106,7 +106,7 @@ class Jobs:
         return job
 
     def get(self, job_id: str) -> ClassifyJob | TimelineJob:
-        """The job as it is now; raises `NotFoundError` if there is none, or no longer."""
+        """Return the current state of a job; raise `NotFoundError` if it does not exist (any more)."""
         job: ClassifyJob | TimelineJob = self._fetch(operations.job(job_id))
         return job
 
@@ -115,11 +115,11 @@ class Jobs:
 
         Args:
             job: as `submit_classify`, `submit_timeline` or `get` returned it.
-            timeout_s: how long to wait; None for as long as it takes.
+            timeout_s: how long to wait; None for no limit.
 
         Raises:
             ProblemError: the job failed.
-            TimedOut: it was not finished in time; it goes on. `phase` is `job`.
+            TimedOut: the job was not finished in time, but continues. `phase` is `job`.
         """
         schedule = _Schedule(timeout_s)
         while not job.finished:
@@ -188,7 +188,7 @@ class AsyncJobs:
         return job
 
     async def get(self, job_id: str) -> ClassifyJob | TimelineJob:
-        """The job as it is now; see `Jobs.get`."""
+        """Return the current state of a job; see `Jobs.get`."""
         job: ClassifyJob | TimelineJob = await self._fetch(operations.job(job_id))
         return job
 
@@ -210,7 +210,7 @@ class AsyncJobs:
 
 
 class _Schedule:
-    """When to ask for a job again."""
+    """The schedule of polls for a job."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
@@ -218,7 +218,7 @@ class _Schedule:
         self._following_s = FIRST_POLL_S
 
     def next_wait_s(self, job: Job) -> float:
-        """Seconds until the next question, which is never later than the time limit.
+        """Return the seconds until the next poll, which is never later than the time limit.
 
         Raises:
             TimedOut: the time limit has passed.

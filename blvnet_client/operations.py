@@ -1,4 +1,4 @@
-"""The operations of the service: one function each, which builds the request for both clients."""
+"""The operations of the service: one function for each, which builds the request for both clients."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def ready() -> Operation[None]:
 
 
 def add_example(name: str, **parameters: Any) -> Operation[ExampleResult]:
-    """`POST /v1/taught/{name}/examples`: the same video twice is one example."""
+    """`POST /v1/taught/{name}/examples`: sending the same video twice gives one example."""
     return Operation("POST", f"{_taught(name)}/examples", ExampleResult, _given(parameters), {})
 
 
 def train(name: str, **parameters: Any) -> Operation[TrainingResult]:
-    """`POST /v1/taught/{name}/train`: each request makes a version."""
+    """`POST /v1/taught/{name}/train`: each request creates a version."""
     return Operation(
         "POST", f"{_taught(name)}/train", TrainingResult, _given(parameters), {}, repeatable=False
     )
@@ -108,7 +108,7 @@ def delete_taught(name: str) -> Operation[None]:
 def submit_job(
     kind: type[AnyJob], idempotency_key: str, request_id: str | None, **parameters: Any
 ) -> Operation[AnyJob]:
-    """`POST /v1/jobs`: the same idempotency key twice is one job."""
+    """`POST /v1/jobs`: using the same idempotency key twice gives one job."""
     headers = _headers(request_id, None) | {"Idempotency-Key": idempotency_key}
     asked = {"kind": "classify" if kind is ClassifyJob else "timeline"} | _given(parameters)
     return Operation("POST", "/v1/jobs", kind, asked, headers)
@@ -134,12 +134,12 @@ def _taught(name: str) -> str:
 
 
 def _segment(text: str) -> str:
-    """A name as one segment of a path, whatever it contains."""
+    """Encode any name as one segment of a path."""
     return quote(text, safe="")
 
 
 def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters without those that are None."""
+    """Return the parameters that are not None."""
     return {name: value for name, value in parameters.items() if value is not None}
 
 

@@ -1,7 +1,7 @@
 """The documents of the service as typed, immutable structures.
 
-Unknown fields are ignored, so a client works with later versions of the service. `to_dict` of any of them
-returns the plain document.
+Unknown fields are ignored, so a client works with later versions of the service. The `to_dict` method of each
+structure returns the plain document.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the documents."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The document as dicts, lists, strings and numbers, as in JSON."""
+        """Return the document as dicts, lists, strings and numbers, as in JSON."""
         converted: dict[str, Any] = msgspec.to_builtins(self)
         return converted
 
@@ -72,7 +72,7 @@ class ScoresOverTime(Document, frozen=True):
 
 
 class SampledImage(Document, frozen=True):
-    """A frame as an input of the network took it, a square of `size` pixels; `image` is a data URL."""
+    """A frame as an input of the network received it, a square of `size` pixels; `image` is a data URL."""
 
     input: str
     frame: int
@@ -92,7 +92,7 @@ class StageTimes(Document, frozen=True):
 
 
 class ClassifyResult(Document, frozen=True, omit_defaults=True):
-    """Labels of a video; a model with a threshold is `unsure` when its best score is below it."""
+    """Labels of a video; with a threshold, the answer is `unsure` if the best score is below it."""
 
     model: UsedModel
     predictions: tuple[ScoredLabel, ...]
@@ -209,9 +209,9 @@ class Readiness(Document, frozen=True):
 
 
 class ExampleResult(Document, frozen=True):
-    """An example that was added; `created` is false if the same bytes were there already.
+    """An added example; `created` is false if the same bytes were already an example.
 
-    `labels` counts the examples of each label. `predictions` are those of the version that serves, None
+    `labels` counts the examples of each label. `predictions` come from the serving version; they are None
     before the first training.
     """
 
@@ -306,14 +306,14 @@ class ProblemDocument(Document, frozen=True):
 
 
 class JobProgress(Document, frozen=True):
-    """Windows of a timeline that are finished, and their expected number."""
+    """Number of finished windows of a timeline, and their expected number."""
 
     windows: int
     of: int
 
 
 class JobWebhook(Document, frozen=True):
-    """Deliveries of a finished job to the URL that was given at its submission."""
+    """Deliveries of a finished job to the URL that was given on submission."""
 
     url: str
     attempts: int
@@ -321,10 +321,10 @@ class JobWebhook(Document, frozen=True):
 
 
 class Job(Document, frozen=True, tag_field="kind"):
-    """What the two kinds of jobs have in common; times are RFC 3339.
+    """Base of the two kinds of jobs; times are in RFC 3339 format.
 
     `state` is `queued`, `running`, `done` or `failed`. A failed job has a `problem`. `attempts` counts how
-    often the job was started, which happens again if the service ends during it.
+    often the job was started; it is started again if the service ends while it runs.
     """
 
     id: str
@@ -343,12 +343,12 @@ class Job(Document, frozen=True, tag_field="kind"):
 
     @property
     def finished(self) -> bool:
-        """Whether it is done or has failed."""
+        """Whether the job is done or has failed."""
         return self.state in ("done", "failed")
 
 
 class ClassifyJob(Job, frozen=True, tag="classify"):
-    """A video to classify; `result` is there when it is done."""
+    """A video to classify; `result` is set when the job is done."""
 
     result: ClassifyResult | None = None
 
@@ -366,10 +366,10 @@ class TimelineFailure(Document, frozen=True):
 
 
 def parse_timeline_line(line: str) -> WindowResult | TimelineResult | TimelineFailure:
-    """One line of a timeline.
+    """Parse one line of a timeline.
 
     Raises:
-        msgspec.DecodeError: the line is none of the three.
+        msgspec.DecodeError: the line is none of the three documents.
     """
     document = msgspec.json.decode(line)
     kinds = {"window": WindowResult, "summary": TimelineResult, "error": TimelineFailure}

@@ -1,4 +1,4 @@
-"""When a failed request is sent again, and how long the client waits before it."""
+"""Retries: which failed requests are sent again, and how long the client waits before each."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PROXY_STATUSES = frozenset({502, 503})
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Budget of the repeated attempts of one call.
+    """Budget for the attempts of one call.
 
-    A request is sent again if the service is busy (429, 503), if a proxy reports that it is away (502, 503),
-    or if the connection fails or is cut, unless a second request could have a further effect or the video
-    cannot be read once more. The wait is the service's `Retry-After`, but at least an exponentially growing
-    time with jitter.
+    A request is sent again if the service is busy (429, 503), if a proxy reports that it is unavailable (502,
+    503), or if the connection fails or is cut, unless a second request could have another effect or the video
+    cannot be read again. The wait is the service's `Retry-After`, but at least an exponentially growing time
+    with jitter.
 
     Attributes:
         budget_s: No attempt begins later than this after the start of the call; 0 for a single attempt.
-        first_wait_s: Wait before the second attempt; doubled for each following one.
-        longest_wait_s: Upper bound of that growth; `Retry-After` may be longer.
+        first_wait_s: Wait before the second attempt; doubled for each following attempt.
+        longest_wait_s: Upper bound of the growing wait; `Retry-After` may be longer.
     """
 
     budget_s: float = 30.0
@@ -35,11 +35,11 @@ class RetryPolicy:
     longest_wait_s: float = 10.0
 
     def retrying(self, operation: Operation[Any], upload: Upload | None) -> Retrying:
-        """A caller that repeats a function."""
+        """Return a caller that repeats a function."""
         return Retrying(**self._options(operation, upload))
 
     def retrying_async(self, operation: Operation[Any], upload: Upload | None) -> AsyncRetrying:
-        """A caller that repeats a coroutine function."""
+        """Return a caller that repeats a coroutine function."""
         return AsyncRetrying(**self._options(operation, upload))
 
     def _options(self, operation: Operation[Any], upload: Upload | None) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class RetryPolicy:
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
+    """Return whether the same request may succeed later."""
     if isinstance(error, UnexpectedAnswer):
         return error.status in PROXY_STATUSES
     if isinstance(error, TimedOut):

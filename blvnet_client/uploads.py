@@ -21,7 +21,7 @@ class Readable(Protocol):
     """An open binary file."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Return at most `size` bytes; none at the end."""
 
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Iterable[bytes]
@@ -57,7 +57,7 @@ class Upload:
 
     @property
     def repeatable(self) -> bool:
-        """Whether the video can be sent from its start once more."""
+        """Whether the video can be sent from its start again."""
         one_shot = isinstance(self._content, Iterator | AsyncIterator | Readable)
         return not self._begun or self._start is not None or not one_shot
 
@@ -68,13 +68,13 @@ class Upload:
         return {"Content-Type": "application/octet-stream"} | length
 
     def pieces(self) -> Iterator[bytes]:
-        """The video from its start."""
+        """Yield the video from its start."""
         for piece in self._from_start():
             yield piece
             self._report(piece)
 
     async def pieces_async(self) -> AsyncIterator[bytes]:
-        """The video from its start; files and plain iterators are read in a thread."""
+        """Yield the video from its start; files and plain iterators are read in a thread."""
         if isinstance(self._content, AsyncIterable):
             self._begin()
             async for piece in self._content:
@@ -115,7 +115,7 @@ def opened(source: AsyncSource, on_progress: Progress | None = None) -> Iterator
     """Open a source and close it at the end of the block, if it is a path.
 
     Raises:
-        LocalError: the file cannot be read, or the source is of another type.
+        LocalError: the file cannot be read, or the source has an unsupported type.
     """
     if isinstance(source, (str, os.PathLike)):
         with _open(Path(source)) as file:
@@ -136,7 +136,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _position_and_rest(file: Readable) -> tuple[int | None, int | None]:
-    """Where a seekable file stands, and how many bytes follow; None for what cannot be known."""
+    """Return the position of a seekable file and the number of bytes after it; None for unknown values."""
     try:
         position: int = file.tell()  # type: ignore[attr-defined]
         end: int = file.seek(0, os.SEEK_END)  # type: ignore[attr-defined]

@@ -1,1 +1,1 @@
-"""Labels of many videos in one file: listed, classified, and written so that a run can be continued."""
+"""Labelling of many videos into one file; an interrupted run can be continued."""

@@ -18,7 +18,7 @@ from service.pipeline.core_config import CoreConfig
 from service.pipeline.recognizer import Recognizer
 
 UNREADABLE = "unreadable"
-# Videos that are fetched while others are decoded.
+# Number of videos that are fetched while others are decoded.
 FETCHED_AHEAD = 2
 RETRIES = 5
 
@@ -27,13 +27,13 @@ class BatchClassifier:
     """Loaded models and decode workers.
 
     Args:
-        config: settings; its models are those that can be named.
+        config: settings, which determine the available models.
         models: names of the models; the default model, if there are none.
         query: labels and views for each model.
 
     Raises:
         PackageError: no model can be served.
-        ModelNotFound: there is no model of one of the names.
+        ModelNotFound: there is no model with one of the names.
     """
 
     def __init__(self, config: CoreConfig, models: Sequence[str], query: Query) -> None:
@@ -57,7 +57,7 @@ class BatchClassifier:
         self._stack.close()
 
     def rows(self, addresses: Iterable[str]) -> Iterator[Row]:
-        """The row of each video, in the order in which they are ready."""
+        """Yield the row of each video, in the order in which they are ready."""
         rows = self._rows(addresses)
         try:
             while (row := self._runner.run(anext(rows, None))) is not None:
@@ -98,7 +98,7 @@ class BatchClassifier:
             await asyncio.to_thread(fetched.__exit__)
 
     async def _classify(self, path: Path) -> Sequence[Classification]:
-        """Classify; a lack of resources, such as a killed worker, is no property of the video."""
+        """Classify a video; a lack of resources, such as a killed worker, is not a property of the video."""
         for attempt in range(RETRIES):
             try:
                 async with self._recognizer.accept(
@@ -113,7 +113,7 @@ class BatchClassifier:
 
 
 def result_row(address: str, results: Sequence[Classification]) -> Row:
-    """The row of a video with labels of each model."""
+    """Return the row of a video with the labels of each model."""
     return {
         "clip": address,
         "error": None,
@@ -134,5 +134,5 @@ def result_row(address: str, results: Sequence[Classification]) -> Row:
 
 
 def error_row(address: str, code: str, detail: str) -> Row:
-    """The row of a video without labels."""
+    """Return the row of a video without labels."""
     return {"clip": address, "error": {"code": code, "detail": detail}, "duration_s": None, "results": []}

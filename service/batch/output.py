@@ -1,8 +1,9 @@
 """The file of a batch: JSON lines that are appended, or Parquet that is written at the end.
 
-Rows are appended to a journal, one line each; for JSON lines the journal is the file itself. A run that was
-killed leaves complete lines and perhaps a part of one, which the next run removes. Parquet cannot be appended
-to, so its journal is a hidden file beside it, which is converted and removed when all videos are done.
+Rows are appended to a journal, one line each; for JSON lines the journal is the file itself. A killed run
+leaves complete lines and perhaps an incomplete one, which the next run removes. Parquet files cannot be
+appended to, so the journal is a hidden file next to the Parquet file, which is converted and removed when all
+videos are done.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class BatchFile:
             self._journal_rows += 1
 
     def write(self, row: Row) -> bool:
-        """Append a row; return False if its video has one already."""
+        """Append a row; return False if its video already has one."""
         if row["clip"] in self.finished:
             return False
         self._journal.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -95,7 +96,7 @@ def opened_file(path: Path) -> Iterator[BatchFile]:
     """Open the file of a batch, new or to be continued; only one process at a time may write it.
 
     Raises:
-        OutputError: the suffix is unknown, another run writes the file, or it has other contents.
+        OutputError: the suffix is unknown, another run is writing the file, or it has other contents.
     """
     if path.suffix not in (*JSONL_SUFFIXES, PARQUET_SUFFIX):
         raise OutputError(f"{path}: the file of a batch is .jsonl or .parquet")
@@ -112,7 +113,7 @@ def opened_file(path: Path) -> Iterator[BatchFile]:
 
 
 def _complete_rows(journal: TextIO) -> Iterator[Row]:
-    """The rows of a journal; an incomplete last line is removed."""
+    """Yield the rows of a journal; remove an incomplete last line."""
     journal.seek(0)
     position = 0
     while line := journal.readline():

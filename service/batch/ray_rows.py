@@ -19,13 +19,13 @@ VIDEOS_PER_TASK = 8
 
 
 class RayClassifier:
-    """A `BatchClassifier` in an actor; rows travel as JSON, because their columns are nested."""
+    """A `BatchClassifier` in an actor; rows are sent as JSON, because their columns are nested."""
 
     def __init__(self, config: CoreConfig, models: Sequence[str], query: Query) -> None:
         self._classifier = BatchClassifier(config, models, query)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """The rows of the videos of a task."""
+        """Return the rows of the videos of a task."""
         return {"row": [json.dumps(row) for row in self._classifier.rows(map(str, batch["clip"]))]}
 
 
@@ -34,8 +34,8 @@ def rows_of_cluster(
 ) -> Iterator[Row]:
     """Classify on a cluster, with an actor for each node.
 
-    Every node needs this package, and reads the models and the videos at the same addresses. A row may arrive
-    twice if a node is lost; the caller keeps the first.
+    Every node needs this package, and reads the models and the videos at the same addresses. If a node is
+    lost, a row may arrive twice; the caller keeps the first one.
     """
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)

@@ -1,4 +1,4 @@
-"""The videos of a batch: of a folder, a listing, or any address that fsspec opens."""
+"""The videos of a batch: from a folder, a listing, or any address that fsspec can open."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class SourceError(BlvnetError):
 
 
 def list_videos(source: str) -> list[str]:
-    """Addresses of the videos of a source, each once, in order.
+    """Return the addresses of the videos of a source, each once, in order.
 
     Args:
-        source: a folder, whose files with the suffix of a video count at any depth; a pattern; a listing with
-            an address on each line (.txt), relative to its own folder; or one video. Each may be a path or
-            an address of fsspec, such as `s3://bucket/folder`.
+        source: a folder, from which all files with a video suffix are taken, at any depth; a pattern; a
+            listing with an address on each line (.txt), relative to its folder; or one video. Each may be a
+            path or an address of fsspec, such as `s3://bucket/folder`.
 
     Raises:
-        SourceError: it cannot be read, or names no video.
+        SourceError: the source cannot be read, or contains no video.
     """
     try:
         videos = _expanded(source)
-    except Exception as exc:  # libraries behind fsspec have errors of their own
+    except Exception as exc:  # libraries behind fsspec raise their own errors
         raise SourceError(f"{source}: {' '.join(str(exc).split()) or type(exc).__name__}") from exc
     if not videos:
         raise SourceError(f"{source}: there is no video")
@@ -61,7 +61,7 @@ def _expanded(source: str) -> list[str]:
 
 
 def _shown(system: Any, name: str) -> str:
-    """The address of a file; a plain path for local ones."""
+    """Return the address of a file; a plain path for local files."""
     address: str = name if _is_local(system) else system.unstrip_protocol(name)
     return address
 
@@ -72,11 +72,11 @@ def _is_local(system: Any) -> bool:
 
 
 class Fetched:
-    """A video as a local file: itself, or a copy that is deleted at the end of the block.
+    """A video as a local file: the file itself, or a copy that is deleted at the end of the block.
 
     Args:
-        address: of the video.
-        folder: for copies.
+        address: address of the video.
+        folder: folder for copies.
 
     Raises:
         OSError: the video cannot be read.

@@ -1,1 +1,1 @@
-"""Side-by-side measurements of inference: workloads in separate processes, run in alternating repeats."""
+"""Comparative measurements of inference: workloads in separate processes, run in alternating repeats."""

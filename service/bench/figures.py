@@ -12,12 +12,12 @@ import numpy as np
 from service.bench.measurement import Result
 from service.subprocesses.workload import Arrays
 
-DIGITS = 6  # more than any measurement here resolves
+DIGITS = 6  # more than the precision of any measurement here
 
 
 @dataclass(frozen=True)
 class ExpectedOutputs:
-    """Outputs to compare with, where they come from, and the largest difference allowed; None is unknown."""
+    """Outputs to compare with, their source, and the largest difference allowed; None if unknown."""
 
     source: str | None
     outputs: Arrays | None = None
@@ -49,12 +49,12 @@ class Spread:
 
 
 def entry(result: Result, product: Result, expected: ExpectedOutputs) -> dict[str, Any]:
-    """The report of a workload.
+    """Return the report of a workload.
 
     Args:
         result: Measurements of the workload.
         product: Measurements of the matrix product in the same group.
-        expected: What the workload should have computed for the sample.
+        expected: The outputs that the workload should have computed for the sample.
     """
     compared: dict[str, Any] | None = None
     if expected.outputs is not None and result.outputs is not None:
@@ -73,7 +73,7 @@ def entry(result: Result, product: Result, expected: ExpectedOutputs) -> dict[st
 
 
 def product_entry(product: Result) -> dict[str, Any]:
-    """The report of the matrix product of a group."""
+    """Return the report of the matrix product of a group."""
     return {
         "threads": product.workload.threads,
         "gflops": rate_spread(product),

@@ -17,7 +17,7 @@ from service.machine.cores import usable_cores
 from service.subprocesses.workload import Arrays, RunBatch, Workload
 
 CPUINFO = Path("/proc/cpuinfo")
-SIZE = 2048  # 17 GFLOP on 50 MB: too large for caches, and long enough for start-up costs not to matter
+SIZE = 2048  # 17 GFLOP on 50 MB: too large for caches, and long enough that start-up costs are negligible
 GFLOP = 2 * SIZE**3 / 1e9
 
 

@@ -1,4 +1,4 @@
-"""Interleaved measurement: all workloads of a group are loaded, then run in alternation, round after round.
+"""Interleaved measurement: all workloads of a group are loaded, then run alternately in each round.
 
 A slow moment of the machine then affects all workloads alike.
 """
@@ -24,7 +24,7 @@ class Plan:
     Attributes:
         rounds: Repeats of a workload with each batch size.
         repeat_s: Minimum duration of a repeat, without its untimed run.
-        loads: How often a workload is loaded, each time in a new process.
+        loads: Number of times a workload is loaded, each time in a new process.
     """
 
     rounds: int = 5
@@ -36,7 +36,7 @@ class Plan:
         return self.loads + (1 + self.rounds) * len(workload.batches)
 
     def to_json(self) -> dict[str, float]:
-        """The plan as reports show it."""
+        """Return the plan for reports."""
         return {"rounds": self.rounds, "turn_s": self.repeat_s, "loads": self.loads}
 
 
@@ -50,7 +50,7 @@ class Result:
         runs_s: Batch size -> seconds of each timed run.
         peak_bytes: Batch size -> peak memory of the process after batches up to that size.
         outputs: Outputs for the sample that all workloads compute.
-        failure: Why the workload failed, in one line; None if it did not.
+        failure: Why the workload failed, in one line; None if it did not fail.
     """
 
     workload: Workload
@@ -80,11 +80,11 @@ def measure_groups(
     on_step: OnStep,
     sample: Arrays | None = None,
 ) -> list[list[Result]]:
-    """Measure groups of workloads one after the other. A workload that fails is no longer run.
+    """Measure groups of workloads sequentially. A workload that fails is no longer run.
 
     Args:
         groups: Workloads to compare. Names are unique within a group.
-        clips: Inputs, as many as the largest batch.
+        clips: Inputs, as many clips as the largest batch.
         plan: How long to measure.
         on_step: Called at the beginning of each step.
         sample: Inputs that each workload computes once, in one batch, to compare their outputs.
@@ -97,7 +97,7 @@ def measure_groups(
             for runner in runners:
                 runner.load(clips, sample)
             for number in range(plan.rounds):
-                # Another workload begins each round.
+                # Each round begins with a different workload.
                 for index in range(len(runners)):
                     runners[(index + number) % len(runners)].run_round(number)
             results.append([runner.result for runner in runners])

@@ -1,4 +1,4 @@
-"""Measurement of a package on every installed engine, side by side."""
+"""Comparative measurement of a package on every installed engine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def measure_package(
     Args:
         path: Folder of the package, or of the model for its highest version.
         providers: Providers to measure; empty for all installed ones.
-        threads: Numbers of threads, measured one after the other.
+        threads: Numbers of threads, measured sequentially.
         batches: Batch sizes, ascending.
         plan: How long to measure.
         on_step: Called at the beginning of each step.
@@ -84,7 +84,7 @@ def measure_package(
 
 
 def find_package(path: Path) -> Path:
-    """The folder of a package: `path`, or the highest version in it.
+    """Return the folder of a package: `path`, or the highest version in it.
 
     Raises:
         PackageError: there is no package.
@@ -101,10 +101,10 @@ def find_package(path: Path) -> Path:
 def package_workloads(
     folder: Path, providers: Sequence[str], threads: int, batches: Sequence[int]
 ) -> list[Workload]:
-    """A package on each provider, or on all installed ones if `providers` is empty, in each arithmetic.
+    """Return workloads for a package on each provider (all installed ones by default), in each arithmetic.
 
     Raises:
-        PackageError: its manifest cannot be read.
+        PackageError: the package's manifest cannot be read.
     """
     manifest = read_manifest(folder)
     gflop = None if manifest.gmacs is None else 2 * manifest.gmacs
@@ -120,7 +120,7 @@ def package_workloads(
 
 
 def load_package(folder: Path, candidate: Candidate, threads: int) -> RunBatch:
-    """Load a package like a server does."""
+    """Load a package as a server does."""
     return _runner(open_candidate(candidate, folder, read_manifest(folder), EngineConfig(threads=threads)))
 
 
@@ -138,7 +138,7 @@ def _runner(session: Session) -> RunBatch:
 
 
 def _expected_outputs(manifest: Manifest, groups: Sequence[Sequence[Result]]) -> ExpectedOutputs:
-    """The package's reference, which PyTorch computed; without one, the outputs of the first workload."""
+    """Return the package's reference from PyTorch, or the outputs of the first workload if it has none."""
     stored = manifest.reference
     if stored is not None and stored.probe == PROBE and len(stored.logits) == PROBE_CLIPS:
         logits = np.array(stored.logits, np.float32)

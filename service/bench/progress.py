@@ -1,4 +1,4 @@
-"""Progress of a measurement: a bar on a terminal, some plain lines elsewhere."""
+"""Progress of a measurement: a bar on a terminal, a few plain lines without one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from service.bench.measurement import OnStep, Step
 
-PLAIN_LINES = 10  # printed in total where there is no terminal
+PLAIN_LINES = 10  # number of lines printed in total without a terminal
 
 
 @contextmanager

@@ -35,7 +35,7 @@ UPRIGHT = Orientation()
 
 
 def scaled_size(width: int, height: int, scale: int) -> tuple[int, int]:
-    """Width and height after scaling the shorter side to `scale` pixels; the longer side rounds down.
+    """Return width and height after scaling the shorter side to `scale` pixels; the longer side rounds down.
 
     torchvision's Resize, with which the published models were evaluated, rounds down.
     """
@@ -45,7 +45,7 @@ def scaled_size(width: int, height: int, scale: int) -> tuple[int, int]:
 
 
 def crop_boxes(width: int, height: int, size: int, crops: int) -> tuple[Crop, ...]:
-    """The crops of `size` x `size` pixels of a scaled, upright frame.
+    """Return the crops of `size` x `size` pixels of a scaled, upright frame.
 
     One crop is the centre; three are evenly spaced along the longer side; five are the four corners (top
     left, top right, bottom left, bottom right) and the centre; ten are those five, then their mirror images.
@@ -74,7 +74,7 @@ def crop_boxes(width: int, height: int, size: int, crops: int) -> tuple[Crop, ..
 
 
 def orientation_of(matrix: Sequence[int]) -> Orientation:
-    """The orientation of a display matrix, rounded to quarter turns.
+    """Return the orientation of a display matrix, rounded to quarter turns.
 
     `matrix` is the 3x3 matrix of ISO/IEC 14496-12 in row order `(a, b, u, c, d, v, x, y, w)`: a point (p, q)
     of the coded frame, with q pointing down, is displayed at (a p + c q, b p + d q). A matrix without a

@@ -15,7 +15,7 @@ Indices = tuple[tuple[int, ...], ...]
 
 
 def sample_indices(spec: ClipSpec, frame_count: int, clips: int = 1) -> tuple[tuple[int, ...], ...]:
-    """The T indices of each of `clips` clips, according to the spec.
+    """Return the T indices of each of `clips` clips, according to the spec.
 
     Raises:
         ValueError: `frame_count` or `clips` is below 1.
@@ -48,8 +48,8 @@ def dense_indices(
     """T frames at a fixed stride, spanning `frames * stride` frames, as in the Kinetics evaluation.
 
     The starts of C clips are evenly spaced between the first frame and the last possible start; a single clip
-    is centred. Indices beyond the end wrap to the beginning, as in the authors' code, whose networks were
-    trained on short videos that way.
+    is centred. Indices beyond the end wrap to the beginning, as in the authors' code; their networks were
+    trained on short videos in this way.
 
     Raises:
         ValueError: there are no frames, the clip does not exist, or `stride` is below 1.
@@ -72,7 +72,7 @@ def _check(frame_count: int, frames: int, clip: int, clips: int) -> None:
 def replace_damaged(
     indices: tuple[tuple[int, ...], ...], frame_count: int, damaged: frozenset[int]
 ) -> tuple[tuple[int, ...], ...]:
-    """Return the indices with each damaged frame replaced by the nearest other one, the earlier of two."""
+    """Return the indices with each damaged frame replaced by the nearest intact one, the earlier in a tie."""
     if not damaged:
         return indices
     undamaged = [index for index in range(frame_count) if index not in damaged]

@@ -19,9 +19,9 @@ from service.errors import Undecodable
 
 # A triangle filter that widens when shrinking, like PIL's antialiased BILINEAR, with interpolated chroma.
 FILTER = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-# The output format of swscale. With interpolated chroma it writes planes with vector instructions, but packed
-# RGB pixel by pixel: scaling 427x240 to 398x224 takes 0.14 ms plus 0.04 ms for packing a crop, instead of
-# 0.48 ms. The values are identical when shrinking; when enlarging, one in 500 differs by one level.
+# The output format of swscale. With interpolated chroma swscale writes planes with vector instructions, but
+# packed RGB pixel by pixel: scaling 427x240 to 398x224 takes 0.14 ms plus 0.04 ms for packing a crop, instead
+# of 0.48 ms. The values are identical when shrinking; when enlarging, one in 500 differs by one level.
 PLANAR = "gbrp"
 
 # AVColorSpace of a frame -> swscale's number of the matrix.
@@ -101,7 +101,7 @@ class Scaler:
                 format=PLANAR,
                 src_colorspace=colour_matrix(frame.colorspace, frame.width, frame.height),
                 interpolation=FILTER,
-                threads=1,  # deterministic, and one core is this worker's share
+                threads=1,  # deterministic, and this worker's share is one core
             )
         except FFmpegError as exc:
             raise Undecodable("the video's pixel format cannot be converted") from exc
@@ -120,7 +120,7 @@ def colour_matrix(colorspace: int, width: int, height: int) -> Colorspace:
 def frame_orientation(frame: VideoFrame) -> Orientation:
     """The orientation in the display matrix of a frame."""
     try:
-        # `frame.side_data` would create a reference cycle, so that 14 MB of a 4K frame wait for garbage
+        # `frame.side_data` would create a reference cycle, so that 14 MB of a 4K frame would wait for garbage
         # collection. PyAV's stub lacks this constructor and declares the elements as str; they are SideData.
         side_data = cast("Iterable[SideData]", SideDataContainer(frame))  # type: ignore[call-arg]
     except ValueError:

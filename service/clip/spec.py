@@ -38,7 +38,7 @@ class InputSpec:
     scale: int
 
     def of(self, count: int) -> slice:
-        """The slice of `count` sampled frames that this input receives."""
+        """Return the slice of `count` sampled frames that this input receives."""
         match self.frames:
             case Frames.EVEN:
                 return slice(0, count, 2)

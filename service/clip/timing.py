@@ -2,8 +2,8 @@
 
     timestamps of the frames ──> outliers removed ──> restarts joined ──> gaps filled ──> sorted ──> seconds
 
-One bad timestamp costs one frame its exact time, not the whole video its timing. `Timing.exact` tells whether
-every time is the file's own.
+One bad timestamp makes the time of one frame inexact, not the timing of the whole video. `Timing.exact` tells
+whether every time comes from the file.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Literal
 
 # FFmpeg's own guess for a stream that states no rate.
 DEFAULT_RATE = Fraction(25)
-# A stated rate outside this range is a tick rate or wrong: the fastest cameras that people upload from reach
-# 960 frames a second.
+# A stated rate outside this range is a tick rate or wrong: the fastest consumer cameras reach 960 frames a
+# second.
 PLAUSIBLE_RATES = (Fraction(1, 3600), Fraction(1000))
 # How far a stated rate may be from the measured one and still be used. Timestamps in milliseconds measure
 # 29.97 as 29.94 over two seconds.
@@ -26,9 +26,9 @@ RATE_TOLERANCE = Fraction(1, 100)
 # Timestamps may fall by this many typical steps and still only be out of order: H.264 and HEVC reorder at
 # most 16 frames. A larger fall is an outlier or the start of another recording.
 MAX_REORDER_STEPS = 16
-# This many frames in a row may be outliers; more are a recording of their own.
+# This many frames in a row may be outliers; more are a separate recording.
 MAX_OUTLIERS = 3
-# No recording pauses for longer between two frames; a longer gap is a jump of the clock.
+# A recording does not pause for longer between two frames; a longer gap is a jump of the clock.
 MAX_GAP_S = 3600
 
 
@@ -37,10 +37,10 @@ class Timing:
     """Display times of all frames of a video.
 
     Attributes:
-        times_s: One time per frame in display order, from 0, never falling.
+        times_s: One time per frame in display order, non-decreasing, starting with 0.
         fps: Mean rate in frames per second.
         duration_s: End of the last frame.
-        exact: Every time is the one that the file states; otherwise some or all are estimated.
+        exact: Whether every time is stated by the file; otherwise some or all are estimated.
     """
 
     times_s: tuple[float, ...]
@@ -55,7 +55,7 @@ class Timing:
 
 
 class PacketTimes:
-    """What the packets of a track say about time, collected in file order.
+    """The timestamps and durations of a track's packets, collected in file order.
 
     Planned decoding, full decoding and windows all derive their times from it, so they agree.
 
@@ -63,9 +63,9 @@ class PacketTimes:
         time_base: Seconds per tick.
         stated_rates: Frame rates that the file states, the most trusted first.
         decode_times_only: The container (AVI) stores no presentation times. Frames then take its decode times
-            in turn; the presentation times that FFmpeg makes up are only good for telling frames apart.
+            in order; the presentation times that FFmpeg makes up only serve to tell frames apart.
         states_durations: The container stores a duration for each frame.
-        end: Where the container says that the track ends, in ticks; only used with `decode_times_only`.
+        end: End of the track according to the container, in ticks; only used with `decode_times_only`.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class PacketTimes:
         self._durations: dict[int, int] = {}
 
     def add(self, pts: int | None, dts: int | None, duration: int | None, *, shown: bool) -> None:
-        """Record the next packet; `shown` tells whether it holds a frame for the viewer."""
+        """Record the next packet; `shown` tells whether it holds a displayed frame."""
         if shown:
             self._shown.append(pts)
             self._decode_times.append(dts)
@@ -97,7 +97,7 @@ class PacketTimes:
 
     @property
     def shown(self) -> Sequence[int | None]:
-        """Presentation timestamps of the packets that hold a frame for the viewer, in file order."""
+        """Presentation timestamps of the packets that hold a displayed frame, in file order."""
         return self._shown
 
     def timing(self, pts: Sequence[int | None]) -> Timing:
@@ -111,15 +111,15 @@ class PacketTimes:
                 slots, self.time_base, self._stated_rates, last_duration=self._last_slot(slots)
             )
         duration = None
-        if len(pts) == len(self._shown):  # else packets that give no frame may follow the last one
+        if len(pts) == len(self._shown):  # otherwise packets without a frame may follow the last one
             last = max((value for value in pts if value is not None), default=None)
             duration = None if last is None else self._durations.get(last)
         return frame_timing(pts, self.time_base, self._stated_rates, last_duration=duration)
 
     def _last_slot(self, slots: Sequence[int]) -> int | None:
-        """Duration of an AVI's last frame: empty chunks, which repeat a frame, follow it up to the end.
+        """Return the duration of an AVI's last frame: empty chunks after it repeat the frame up to the end.
 
-        A header that claims a much later end belongs to a file that breaks off.
+        A header that claims a much later end belongs to a truncated file.
         """
         rest = (self._end or 0) - slots[-1]
         longest = max((after - before for before, after in pairwise(slots)), default=rest)
@@ -142,8 +142,8 @@ def frame_timing(
         pts: The frames' timestamps in the order of the decoder's output, at least one, in ticks.
         time_base: Seconds per tick.
         stated_rates: Frame rates that the file states, the most trusted first.
-        last_duration: The last frame's own duration in ticks; None if unknown. It then lasts as long as the
-            frames do on average.
+        last_duration: The last frame's duration in ticks, or None if unknown; the frame then gets the average
+            duration.
     """
     slowest, fastest = PLAUSIBLE_RATES
     rates = [rate for rate in stated_rates if rate and slowest <= rate <= fastest]
@@ -159,7 +159,7 @@ def frame_timing(
     measured = (len(ticks) - 1) / span
     rate = next((rate for rate in rates if abs(measured - rate) <= RATE_TOLERANCE * rate), measured)
     lasts = 1 / rate
-    # Within a tick of the mean gap, the duration is a rounded one and the rate is more precise.
+    # Within a tick of the mean gap, the duration is a rounded value and the rate is more precise.
     if last_duration and abs(last_duration * time_base - lasts) > time_base:
         lasts = last_duration * time_base
     first, per_s = ticks[0], time_base.denominator
@@ -168,7 +168,7 @@ def frame_timing(
 
 
 def _repaired(pts: Sequence[int | None], time_base: Fraction) -> tuple[list[int], bool]:
-    """Return ascending timestamps for all frames, and whether all of them are the file's own."""
+    """Return ascending timestamps for all frames, and whether all of them come from the file."""
     known = [value for value in pts if value is not None]
     steps = [after - before for before, after in pairwise(known)]
     if not any(steps):
@@ -187,7 +187,7 @@ def _repaired(pts: Sequence[int | None], time_base: Fraction) -> tuple[list[int]
 
 
 def _without_outliers(values: list[int | None], tolerance: int, longest: int) -> list[int | None]:
-    """Return the timestamps, None in place of the few that lie far from both neighbours."""
+    """Return the timestamps, with None in place of the few that are far from both neighbours."""
     numbers = [number for number, value in enumerate(values) if value is not None]
     ticks = [value for value in values if value is not None]
     kept: list[int] = []
@@ -209,7 +209,7 @@ def _without_outliers(values: list[int | None], tolerance: int, longest: int) ->
 def _are_outliers(
     run: Sequence[int], before: Sequence[int], after: Sequence[int], tolerance: int, longest: int
 ) -> bool:
-    """Whether the timestamps `run` lie far from those on both sides, which continue each other.
+    """Return whether the timestamps `run` are far from those on both sides, which continue each other.
 
     After a restart of the clock, the timestamps on both sides do not continue each other.
 
@@ -225,7 +225,7 @@ def _are_outliers(
         continuous = before[-1] <= after[0] <= before[-1] + longest
         return continuous and (low - after[0] > tolerance or before[-1] - high > tolerance)
     if len(run) > 1:
-        return False  # several frames at either end are a recording of their own
+        return False  # several frames at either end are a separate recording
     if len(after) == 2:
         return after[0] <= after[1] and (low - after[0] > tolerance or after[0] - high > longest)
     if len(before) == 2:
@@ -234,7 +234,7 @@ def _are_outliers(
 
 
 def _joined(values: Sequence[int | None], step: int, longest: int) -> list[int | None]:
-    """Return the timestamps of recordings that follow one another, each moved behind the one before."""
+    """Return the timestamps of consecutive recordings, each moved behind the previous one."""
     joined: list[int | None] = []
     offset = 0
     first = latest = None  # of the current recording, before it is moved

@@ -1,7 +1,7 @@
 """Limits on a video and the results of decoding one.
 
-These are plain values that load no decoder: the serving process uses them, and only decode workers load
-FFmpeg. A worker sends `VideoSample`, `WindowSample` and `DecodedWindows` to the service as they are.
+This module does not load a decoder: the serving process uses these plain values, and only decode workers load
+FFmpeg. A worker sends `VideoSample`, `WindowSample` and `DecodedWindows` to the service unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from service.errors import OverLimit
 
 # Decoders pad each side of a frame by at most this many pixels, and FFmpeg's `max_pixels` counts them.
 DECODER_PADDING = 64
-# FFmpeg's MPEG-4 decoder needs 60,000 for a frame of 16x16.
+# FFmpeg's MPEG-4 decoder needs a limit of 60,000 for a frame of 16x16.
 MIN_DECODER_PIXELS = 2**18
 
 
@@ -27,18 +27,18 @@ class DecodeLimits:
     """Limits on a video. Decoding raises `OverLimit` beyond any of them, naming the field.
 
     Attributes:
-        max_pixels: Width times height of a frame. The default allows 4K of either kind.
+        max_pixels: Width times height of a frame. The default allows UHD and DCI 4K.
         max_duration_s: Time between the first frame and the last.
         max_frames: Frames to decode, sampled or not. The default is ten minutes at 60 frames a second.
         max_decoded_pixels: Pixels of a frame times frames to decode: the work for a video, or for each window
             on average. Frames that need not be decoded do not count. The default is about ten seconds of two
             cores.
         max_streams: Tracks in the file. Cameras write up to eight; fonts attached to Matroska count as well.
-        max_edits: Entries in an mp4's edit list. One of 240 kB shows 48 frames 20,000 times.
+        max_edits: Entries in an mp4's edit list. A list of 240 kB can show 48 frames 20,000 times.
         max_aspect_ratio: Longer side over shorter side, because a frame is scaled before it is cropped.
         max_windows: Windows of a timeline.
-        probe_bytes: How far into a file FFmpeg searches for what the header leaves open, such as the tracks
-            of a transport stream. Tracks that appear later are ignored; this is not an error.
+        probe_bytes: How far into a file FFmpeg searches for properties that the header does not state, such
+            as the tracks of a transport stream. Tracks that appear later are ignored; this is not an error.
     """
 
     max_pixels: int = 4096 * 2304
@@ -100,9 +100,9 @@ class VideoInfo:
         frames: Number of frames that decode.
         fps: Mean frames per second.
         duration_s: End of the last frame.
-        broken_packets: Packets that the decoder was given and refused, or returned a damaged frame for.
-        timestamps: `exact` if every frame's time is the one in the file; `estimated` if the file states no
-            times, or some that cannot be right, so that some or all were computed.
+        broken_packets: Packets that the decoder refused, or for which it returned a damaged frame.
+        timestamps: `exact` if every frame's time comes from the file; `estimated` if the file states no
+            times or impossible ones, so that some or all were computed.
         track: Index of the track in the container.
     """
 
@@ -125,8 +125,8 @@ class Effort:
 
     Attributes:
         packets: Packets of the video.
-        decoded: Packets given to a decoder, in the pass that gave the frames.
-        full_because: Why every packet was decoded; None if a plan held.
+        decoded: Packets given to a decoder, in the pass that produced the frames.
+        full_because: Why every packet was decoded; None if a plan was used.
     """
 
     packets: int
@@ -153,7 +153,7 @@ class VideoSample:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedVideo(VideoSample):
-    """The frames sampled from a video, as the network takes them.
+    """The frames sampled from a video, in the form of the network's inputs.
 
     Attributes:
         inputs: Input name -> uint8 `(V, T_branch, size, size, 3)` RGB; V = clips * crops views, all crops of

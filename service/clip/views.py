@@ -1,4 +1,4 @@
-"""Fill the network's input arrays with scaled and cropped frames."""
+"""Filling of the network's input arrays with scaled and cropped frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FrameScaler:
     """Scales frames to several sizes, each frame once per size. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._scalers = local()  # swscale's tables serve one thread at a time
+        self._scalers = local()  # swscale's tables can only be used by one thread at a time
 
     def scaled(self, frame: VideoFrame, scales: Iterable[int]) -> dict[int, ScaledFrame]:
         """Return the frame with its shorter side at each of `scales` pixels."""
@@ -134,10 +134,10 @@ class ViewPlan:
 
 @contextmanager
 def in_own_thread(take: Take) -> Iterator[Take]:
-    """Provide `take` running in a thread of its own; all calls are done when the context ends.
+    """Provide `take` running in a separate thread; all calls are done when the context ends.
 
     Raises:
-        RequestError: What `take` raised, with a later frame or at the end.
+        RequestError: The error that `take` raised, with a later frame or at the end.
     """
     with ThreadPoolExecutor(1) as thread:
         pending: deque[Future[None]] = deque()

@@ -37,7 +37,7 @@ class WindowRule:
         return cls(microseconds(window_s), microseconds(stride_s))
 
     def count(self, duration_us: int) -> int:
-        """The number of windows of a video, at least one.
+        """Return the number of windows of a video, at least one.
 
         A window exists if it starts before the end of the video and the previous window does not reach the
         end.
@@ -59,7 +59,7 @@ class Window:
 
 
 def cut(times_us: Sequence[int], duration_us: int, rule: WindowRule) -> tuple[Window, ...]:
-    """All windows of a video.
+    """Return all windows of a video.
 
     A window contains the frames whose timestamps lie in it. A window without timestamps, which occurs with
     variable frame rates, contains the frame that is displayed during it. The last window ends with the video

@@ -70,7 +70,7 @@ def bench(
     else:
         _print_tables(document)
     failures = [bool(result["error"]) for result in document["results"]]
-    # Only requested providers must work; others may need a CPU with other instructions.
+    # Only requested providers must work; others may need a CPU with different instructions.
     if all(failures) or (chosen and any(failures)):
         raise typer.Exit(1)
 

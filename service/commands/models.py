@@ -61,7 +61,7 @@ def models(
 
 
 class _Verifier:
-    """Loads packages one after the other. The bases of taught ones stay loaded until `stack` ends."""
+    """Loads packages sequentially. The bases of taught packages stay loaded until `stack` is closed."""
 
     def __init__(self, packages: Sequence[Package], runtime: EngineConfig, stack: ExitStack) -> None:
         self._packages = packages

@@ -26,7 +26,7 @@ ApiKeyOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
-# Where there is no terminal, rows are not folded: `grep` and `cut` see a line for each.
+# Without a terminal, rows are not wrapped, so that `grep` and `cut` see one line per row.
 PLAIN_WIDTH = 1000
 
 

@@ -1,4 +1,4 @@
-"""Results of the commands that label videos, from a server or from this process, in the same form."""
+"""Results of the commands that label videos, in the same form from a server and from this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.pipeline.core_config import CoreConfig
 
 @dataclass(frozen=True)
 class ClipError:
-    """Why a video has no labels; `code` is a problem code."""
+    """The reason why a video has no labels; `code` is a problem code."""
 
     code: str
     detail: str

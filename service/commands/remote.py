@@ -1,4 +1,4 @@
-"""The client as the commands use it: its errors become those of the command line."""
+"""The client for the commands, with its errors translated to those of the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ServerFailed(BlvnetError):
 def connected(url: str, api_key: str | None) -> Iterator[Client]:
     """A client of a server that answers; errors of the client in the block are raised as `ServerFailed`.
 
-    The first question is asked once, so that a wrong address is reported at once. Later failures are retried,
+    The first request is not retried, so that a wrong address is reported at once. Later failures are retried,
     so that a restart of the server does not end the command.
     """
     try:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from service.settings import Settings, load_settings
 
-# Setting that begins each group of the help, in the order of the settings.
+# The first setting of each group in the help, in the order of the settings.
 GROUPS = {
     "models": "Models",
     "provider": "Inference",

@@ -101,7 +101,7 @@ def teach(
         manifest = model.manifest
         features = _read(model, clips, left_out, mirrored=mirror)
         val_features = _read(model, val_clips, left_out, all_views=False)
-    if left_out:  # which may leave too few
+    if left_out:  # too few clips may remain
         check_set([clip.label for clip in features])
     kept_groups = None if group_of is None else [group_of[clip] for clip in features]
     examples = _examples(features, kept_groups, mirrored=mirror)

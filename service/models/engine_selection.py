@@ -1,7 +1,7 @@
 """Selection of the engine that runs a package: the requested one, or the fastest that agrees with PyTorch.
 
     candidates ──> loaded, one at a time ──> verified ──> timed ──> the fastest is loaded to serve
-                  └──── in a process of its own ─────┘
+                  └─────── in its own process ───────┘
 
 A candidate that is not available, gives wrong answers or crashes its process is skipped, and the log says
 why. If none remains, the package is refused. Since candidates are timed in other processes, the service only
@@ -31,7 +31,7 @@ from service.packages.manifest import Manifest
 from service.subprocesses.process import WorkloadDied, WorkloadProcess
 from service.subprocesses.workload import Repeat, Workload
 
-MEASURING_S = 1.5  # for all candidates together, without loading them
+MEASURING_S = 1.5  # for all candidates together, without loading
 REPEATS = 3  # for each candidate, with at least one run
 LOAD_VERIFIED = "service.models.verify:load_verified"
 MS = 1e3
@@ -47,7 +47,7 @@ class ChosenBy(StrEnum):
     ASKED = "asked"  # the provider setting allows one candidate
     MEASURED = "measured"  # the fastest that agrees with the reference
     REMEMBERED = "remembered"  # measured at an earlier start
-    FIRST = "first"  # the first that works: without a reference there is nothing to compare by
+    FIRST = "first"  # the first that works: without a reference, candidates cannot be compared
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Opened:
     Attributes:
         session: Runs a clip with all threads, or a batch on a GPU.
         chosen: How its engine was selected.
-        measured_ms: Milliseconds of one clip on each candidate that was compared.
+        measured_ms: Milliseconds that one clip takes on each compared candidate.
         concurrent: Runs clips with one thread each; None on GPUs and with a single thread.
         batches: Prepared batch sizes on a GPU; None on CPUs.
     """
@@ -190,7 +190,7 @@ class _Selector:
             return median(run_s for _ in range(REPEATS) for run_s in process.repeat(repeat).runs_s)
 
     def _try(self, candidate: Candidate, attempt: Callable[[Candidate], Result]) -> Result | None:
-        """Result of `attempt`; None if it failed, after the reason has been logged and recorded."""
+        """Return the result of `attempt`; None if it failed, after logging and recording the reason."""
         try:
             return attempt(candidate)
         except ProviderUnavailable as exc:
@@ -203,7 +203,7 @@ class _Selector:
         return None
 
     def _failure(self) -> BlvnetError:
-        """The error after every candidate failed. The package is at fault if any engine was available."""
+        """Return the error if all candidates failed. The package is at fault if any engine was available."""
         at_fault = {
             candidate: exc
             for candidate, exc in self._failures.items()
@@ -218,7 +218,7 @@ class _Selector:
         return PackageError(reason) if at_fault else ProviderUnavailable(reason)
 
     def _key(self) -> dict[str, object]:
-        """Everything that the selection depends on."""
+        """Return everything that the selection depends on."""
         return {
             "graphs": [graph.sha256 for graph in self._manifest.graph_files()],
             "engines": dict(engine_versions()),

@@ -1,4 +1,4 @@
-"""Loading of model packages, and which versions of a model to load."""
+"""Loading of model packages, and the choice of the versions to load."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Model:
     """A loaded package.
 
     Attributes:
-        manifest: Of the package.
-        opened: Its graph; that of its base, if the package is taught.
-        head: Classifies the features of the base; None if the package has a graph of its own.
+        manifest: Manifest of the package.
+        opened: Its graph, or the graph of its base if the package is taught.
+        head: Classifies the features of the base; None if the package has its own graph.
     """
 
     manifest: Manifest
@@ -46,12 +46,12 @@ class Model:
 
     @property
     def temperature(self) -> float:
-        """Scores are those of the logits divided by this; 1 unless the head has another one."""
+        """Divisor of the logits from which scores are computed; 1 unless the head has a different one."""
         return 1.0 if self.head is None else self.head.temperature
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of the graph's outputs: logits, evidence, and features where it has them."""
+        """Names of the graph's outputs: logits, evidence, and features if it has them."""
         declared = {output.name for output in self.session.outputs}
         return tuple(name for name in OUTPUTS if name in declared)
 
@@ -78,7 +78,7 @@ class VersionPolicy:
     only: frozenset[int] | None = None
 
     def candidates(self, packages: Iterable[Package]) -> list[Package]:
-        """The packages that the policy allows, the highest version first."""
+        """Return the packages that the policy allows, the highest version first."""
         allowed = [package for package in packages if self.only is None or package.version in self.only]
         return sorted(allowed, key=lambda package: -package.version)
 
@@ -102,10 +102,10 @@ def read_package(package: Package) -> Manifest:
 
 
 def load_package(package: Package, open_package: OpenPackage) -> Model:
-    """Read, verify and load a package with a graph of its own; `service.models.taught` loads taught ones.
+    """Read, verify and load a package with its own graph; `service.models.taught` loads taught packages.
 
     Raises:
-        PackageError: the package is invalid. The message says why.
+        PackageError: the package is invalid; the message says why.
         InferenceFailed: its graph does not run.
         ProviderUnavailable: the provider is not available.
     """
@@ -117,7 +117,7 @@ def load_package(package: Package, open_package: OpenPackage) -> Model:
 
 
 def describe(opened: Opened) -> str:
-    """Describe what runs a model, how it was selected and how fast it is, for logs and the command line."""
+    """Describe a model's engine, its selection and its speed, for logs and the command line."""
     text = f"{opened.session.runtime}, {opened.chosen}"
     if opened.measured_ms:
         measured = ", ".join(f"{name} {value:.3g} ms" for name, value in opened.measured_ms.items())

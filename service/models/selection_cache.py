@@ -44,7 +44,7 @@ class CachedSelection(BaseModel):
 
 
 def read_selection(folder: Path | None, key: Key) -> CachedSelection | None:
-    """The selection stored under `key`, if there is one."""
+    """Return the selection stored under `key`, if there is one."""
     if folder is None:
         return None
     try:
@@ -72,7 +72,7 @@ def write_selection(folder: Path | None, selection: CachedSelection) -> None:
 
 
 def machine_key() -> dict[str, str]:
-    """What determines the speed of engines on this machine, apart from the number of cores."""
+    """Return what determines the speed of engines on this machine, apart from the number of cores."""
     gpu_files = sorted(GPU_INFO.glob("*/information"))
     gpus = [_read(path).partition("\n")[0].partition(":")[2].strip() for path in gpu_files]
     first_cpu = _read(CPU_INFO).partition("\n\n")[0]
@@ -97,7 +97,7 @@ def _path(folder: Path, key: Key) -> Path:
 
 
 def _read(path: Path) -> str:
-    """The text of a file of /proc; empty where there is none."""
+    """Return the text of a file of /proc; empty if it does not exist."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Loading of taught packages: their base is found, and the head is checked against it.
+"""Loading of taught packages: finding their base and checking the head against it.
 
 A base is identified by name, version and checksum. It is in the same folder of packages, or bundled.
 """
@@ -16,14 +16,14 @@ from service.packages.taught import read_head
 
 
 def find_base(reference: BaseReference, packages: Iterable[Package]) -> tuple[Package, Manifest]:
-    """The package that a taught package names as its base, and its manifest.
+    """Return the package that a taught package names as its base, and the base's manifest.
 
     Args:
         reference: name, version and checksum.
         packages: packages of the same folder; the bundled ones are searched after them.
 
     Raises:
-        PackageError: it is missing, invalid or another one; the message names it.
+        PackageError: the base is missing, invalid or a different one; the message names it.
     """
     others: list[str] = []
     for package in (*packages, *_bundled()):
@@ -61,7 +61,7 @@ def load_taught(package: Package, manifest: Manifest, base: Model) -> Model:
         base: the loaded model that `manifest.base` names.
 
     Raises:
-        PackageError: the head is invalid, or does not fit the base.
+        PackageError: the head is invalid or does not match the base.
     """
     if base.feature_size is None:
         raise PackageError(f"its base {manifest.base} has no output `features`; export it again to get one")
@@ -82,5 +82,5 @@ def load_taught(package: Package, manifest: Manifest, base: Model) -> Model:
 
 
 def _bundled() -> Iterator[Package]:
-    with suppress(PackageError):  # a distribution may leave the models out
+    with suppress(PackageError):  # a distribution may omit the bundled models
         yield from scan_packages(bundled_models()).packages

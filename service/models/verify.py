@@ -1,4 +1,4 @@
-"""Verification of a loaded package: its signature, a test run, and its answers to the probe clips."""
+"""Verification of a loaded package: its signature, a test run, and its outputs for the probe clips."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def open_verified(
 
 
 def load_verified(folder: Path, candidate: Candidate, config: EngineConfig) -> RunBatch:
-    """The verified package as a workload for timing, without outputs.
+    """Load a verified package as a workload for timing, without outputs.
 
     Raises:
         BlvnetError: see `open_verified`.
@@ -62,7 +62,7 @@ def load_verified(folder: Path, candidate: Candidate, config: EngineConfig) -> R
 
 
 def reference_clips(manifest: Manifest) -> Inputs | None:
-    """The probe clips that the package has reference answers to; None for packages without a reference.
+    """Return the probe clips for which the package has a reference; None for packages without a reference.
 
     Raises:
         PackageError: the reference belongs to another version of the probe clips.
@@ -78,7 +78,7 @@ def reference_clips(manifest: Manifest) -> Inputs | None:
 
 
 def check_session(session: Session, manifest: Manifest, clips: Inputs | None) -> None:
-    """Check a session's signature, run a black clip, and compare the answers to the probe clips.
+    """Check a session's signature, run a black clip, and compare the outputs for the probe clips.
 
     The black clip also makes the engine allocate its memory before the first request. `clips` is the result
     of `reference_clips`.
@@ -153,17 +153,17 @@ def check_signature(session: Session, manifest: Manifest) -> None:
 
 
 def black_clip(spec: ClipSpec) -> Inputs:
-    """A batch of one clip of zeros."""
+    """Return a batch of one clip of zeros."""
     return {item.name: np.zeros((1, *item.shape(spec.frames)), np.uint8) for item in spec.inputs}
 
 
 def one_clip(clips: Inputs, row: int) -> Inputs:
-    """A batch of one of the clips."""
+    """Return a batch with one of the clips."""
     return {name: array[row : row + 1] for name, array in clips.items()}
 
 
 def _axis(tensor: Tensor | None, axis: int) -> int | None:
-    """Length of an axis that the manifest does not determine."""
+    """Return the length of an axis that the manifest does not determine."""
     return tensor.shape[axis] if tensor is not None and len(tensor.shape) == 3 else None
 
 
@@ -178,7 +178,7 @@ def _check_tensors(kind: str, declared: Iterable[Tensor], expected: Iterable[Ten
         own = actual[tensor.name]
         if own.dtype != tensor.dtype:
             raise PackageError(f"{kind} {own.name} is {own.dtype}, it must be {tensor.dtype}")
-        # A fixed batch axis would keep requests from sharing a run.
+        # With a fixed batch axis, requests could not share a run.
         if own.shape != tensor.shape:
             raise PackageError(f"{kind} {own.name} has shape {_shape(own)}, it must be {_shape(tensor)}")
 

@@ -1,1 +1,1 @@
-"""Workloads that are loaded, timed and ended in separate processes."""
+"""Workloads that are loaded and timed in separate processes."""

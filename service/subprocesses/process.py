@@ -1,4 +1,4 @@
-"""A workload's process, as the measuring process sees it."""
+"""The measuring process's handle to a workload's process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WorkloadDied(BlvnetError):
 
 
 class WorkloadProcess:
-    """A workload in a process of its own, stopped (SIGSTOP) except while it answers a request.
+    """A workload in a separate process, stopped (SIGSTOP) except while it answers a request.
 
     Engines have threads that spin while they wait. In a stopped process they take no CPU time from others.
     """
@@ -80,7 +80,7 @@ class WorkloadProcess:
         return self._ask(repeat, Timed)
 
     def compute(self, clips: Arrays) -> Arrays:
-        """Outputs of `clips`. Raises the errors of `load`."""
+        """Return the outputs of `clips`. Raises the errors of `load`."""
         return self._ask(Compute(clips), Computed).outputs
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class WorkloadProcess:
         return reply
 
     def _death_reason(self) -> str:
-        """Why the process ended: its last line of output, or the signal."""
+        """Return why the process ended: its last line of output, or the signal."""
         status = self._process.wait()
         self._output.seek(0)
         lines = self._output.read().split("\n")
@@ -116,5 +116,5 @@ class WorkloadProcess:
 
 
 def import_path() -> str:
-    """The import path of this process as a `PYTHONPATH`, so that a child process finds the same modules."""
+    """Return the import path of this process as a `PYTHONPATH`, so that a child finds the same modules."""
     return os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)

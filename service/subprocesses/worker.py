@@ -1,6 +1,6 @@
 """The process of a workload: `python -m service.subprocesses.worker SOCKET PARENT`.
 
-It ends when the socket is closed, and when its parent ends for any reason.
+It ends when the socket is closed or its parent ends for any reason.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BYTES_PER_KB = 1024  # in /proc
 
 
 def main() -> None:
-    """Answer the requests of the process that has the other end of the socket."""
+    """Answer the requests of the process at the other end of the socket."""
     channel, parent = (int(word) for word in sys.argv[1:])
     # The kernel ends this process with its parent, even while it is stopped.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -98,7 +98,7 @@ class WorkloadServer:
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process."""
+    """Return the peak resident memory of this process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * BYTES_PER_KB

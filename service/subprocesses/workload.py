@@ -16,7 +16,7 @@ Arrays = Mapping[str, NDArray[Any]]
 RunBatch = Callable[[Arrays], Arrays]
 """A loaded workload: computes the outputs of a batch of inputs."""
 
-# Read at import by the libraries that numpy and torch use. Engines have their own options.
+# The libraries that numpy and torch use read these variables at import. Engines have their own options.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -27,8 +27,8 @@ class Workload:
     Attributes:
         name: Name, unique within a group of workloads that are compared.
         factory: `module:function`, called with `options` in the workload's process; returns a `RunBatch`.
-        options: Keyword arguments of the factory. They must pickle.
-        threads: Number of threads, for libraries that read it from an environment variable.
+        options: Keyword arguments of the factory, which must be picklable.
+        threads: Number of threads for libraries that read it from an environment variable.
         batches: Batch sizes to measure, ascending.
         gflop: 10^9 floating-point operations of one clip, where a multiply-accumulate counts as two; None if
             unknown.
@@ -62,7 +62,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Loaded:
-    """`load_s`: seconds from the call of the factory, which imports its engine, to the first output."""
+    """The workload is loaded; `load_s` is the seconds from the factory's call, with imports, to an output."""
 
     load_s: float
 

@@ -4,9 +4,9 @@
                      ^                                                                      │
                      └──────────────────── worker is idle again ────────────────────────────┘
 
-After anything unexpected a worker is not repaired but replaced, so a worker is only ever in states that a
-fresh one can be in. Three modules share the work: `pool_worker` is the life of one worker, `supervisor` keeps
-the workers running, `worker_queue` hands them out. All of it runs on the event loop.
+After any unexpected event a worker is replaced, not repaired, so a worker is only ever in states that a new
+worker can be in. Three modules share the work: `pool_worker` handles one worker, `supervisor` keeps the
+workers running, `worker_queue` hands them out. All three run on the event loop.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from service.workers.shared_memory import FrameLayout, VideoFile, opened_video, 
 from service.workers.supervisor import RESTART_PAUSE_S, WorkerSupervisor
 from service.workers.worker_queue import WorkerQueue
 
-# More cores than this made no video faster, and their threads take address space.
+# More cores than this did not make any video faster, and their threads take address space.
 MAX_CORES_PER_VIDEO = 4
-# A worker that has not used its processor time after this multiple of it lacks a processor, or hangs.
+# A worker that has not used up its processor time after this multiple of it lacks a processor or hangs.
 WALL_TIME_FACTOR = 3.0
-# A worker may be dead when it is handed out, or be killed while it decodes; then another one gets the video.
+# A worker may be dead when it is handed out, or be killed while it decodes; another one then gets the video.
 MAX_ATTEMPTS = 3
-# What kills decoders, such as other videos that fill the memory, should be over by then.
+# The reason why decoders are killed, such as other videos that fill the memory, should be gone by then.
 RETRY_KILLED_S = 10.0
 
 logger = logging.getLogger(__name__)
@@ -52,11 +52,11 @@ class PoolState(StrEnum):
 class Decoded(DecodedVideo):
     """A decoded video, and how long it took.
 
-    `inputs` are read-only views of shared memory, which is freed with the last of them.
+    `inputs` are read-only views of shared memory, which is freed with the last view.
 
     Attributes:
         queue_ms: Time for which no worker was free.
-        decode_ms: Time on a worker, and on one that was killed before.
+        decode_ms: Time on a worker, including time on an earlier worker that was killed.
     """
 
     queue_ms: float
@@ -69,11 +69,11 @@ class DecodePool:
     Args:
         workers: number of processes.
         timeout_s: maximum time to decode a video on an idle machine. It is enforced as processor time on all
-            cores that a lone video may use, so that a busy machine changes no verdict about a video.
+            cores that a single video may use, so that a busy machine does not change the result of a video.
         memory_mb: address space for decoding, per worker, in MB of 10^6 bytes.
-        cores: cores of the machine, which few busy workers share.
-        observer: is notified of each worker that is replaced.
-        clock: seconds, for the measured times; timeouts use the event loop's clock.
+        cores: number of cores of the machine, which the busy workers share.
+        observer: is notified of each replaced worker.
+        clock: time in seconds, for the measured times; timeouts use the event loop's clock.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class DecodePool:
 
     @property
     def workers(self) -> int:
-        """Number of workers that are alive and ready, dedicated ones not counted."""
+        """Number of workers that are alive and ready, without dedicated ones."""
         return len(self._supervisor.pooled)
 
     @property
@@ -112,7 +112,7 @@ class DecodePool:
         return self._supervisor.sandbox or ()
 
     def problem(self) -> str | None:
-        """Why the pool decodes nothing, or None. Load alone is no problem: each video has a timeout."""
+        """Return the reason why the pool decodes nothing, or None. Load alone is not a problem."""
         if self._supervisor.failing and not self.workers:
             return "No decode worker starts."
         if self._queue.stalled_s > self._wall_s + START_TIMEOUT_S:
@@ -123,7 +123,7 @@ class DecodePool:
         """Start all workers and wait until they are ready.
 
         Raises:
-            BlvnetError: one does not start; the log says why.
+            BlvnetError: a worker does not start; the log says why.
         """
         self._enter(PoolState.RUNNING)
         await self._supervisor.start()
@@ -152,8 +152,7 @@ class DecodePool:
                 except WorkerLost:
                     continue
                 except WorkerDied as exc:
-                    # A kill from outside, perhaps for lack of memory, says nothing about the video unless it
-                    # happens again.
+                    # A first kill from outside, perhaps for lack of memory, says nothing about the video.
                     if exc.reason is not RestartReason.KILLED or lost_s:
                         raise self.verdict(exc.reason, self._cpu_s) from exc
                     logger.warning("the video of decode worker %d is tried once more", worker.pid)
@@ -169,7 +168,7 @@ class DecodePool:
         raise NotReady("The decode workers are being replaced.", RESTART_PAUSE_S)
 
     async def acquire_dedicated(self) -> PoolWorker:
-        """Start an additional worker for a long task. The caller has to terminate it.
+        """Start an additional worker for a long task. The caller must terminate it.
 
         Raises:
             NotReady: the pool closes, or no process can be started.
@@ -179,13 +178,13 @@ class DecodePool:
         return await self._supervisor.start_dedicated()
 
     async def close(self) -> None:
-        """Refuse the videos that wait, kill the workers, whatever they do, and wait for their end."""
+        """Refuse the waiting videos, kill the workers, even busy ones, and wait for their end."""
         self._enter(PoolState.CLOSED)
         self._queue.fail(_shutting_down())
         await self._supervisor.close()
 
     def verdict(self, reason: RestartReason, cpu_s: float) -> RequestError:
-        """The error for a video whose worker ended; `cpu_s` is the processor time that it had."""
+        """Return the error for a video whose worker ended; `cpu_s` is the processor time it was allowed."""
         if self.state is PoolState.CLOSED:
             return _shutting_down()
         match reason:
@@ -209,7 +208,7 @@ class DecodePool:
         clips: int,
         crops: int,
     ) -> DecodedVideo:
-        # Each busy worker may use its share of the cores. This one may have died just now, so none may be.
+        # Each busy worker may use its share of the cores. This one may just have died, so none may be busy.
         busy = max(1, self.workers - self._queue.idle)
         threads = max(1, min(MAX_CORES_PER_VIDEO, self._cores // busy))
         request = DecodeRequest(spec, clips, crops, limits, threads, self._cpu_s)
@@ -217,7 +216,7 @@ class DecodePool:
         with opened_video(video) as video_fd, shared_memory(layout.size) as (memory_fd, memory):
             answer = worker.submit(request, (video_fd, memory_fd), self._wall_s)
         with ExitStack() as undo:
-            undo.callback(memory.close)  # a traceback would keep it mapped
+            undo.callback(memory.close)  # otherwise a traceback would keep it mapped
             sample = (await answer).sample
             undo.pop_all()
         return DecodedVideo(**vars(sample), inputs=layout.arrays(memory))
@@ -228,7 +227,7 @@ class DecodePool:
 
 
 def exhausted(error: OSError | MemoryError) -> Overloaded:
-    """The error for a video for which no descriptors or memory are left."""
+    """Return the error for a video for which no descriptors or memory are left."""
     logger.error("a video cannot be passed to a decode worker: %r", error)
     return Overloaded("The service has no descriptors or memory left to decode a video.", 1.0)
 

@@ -1,6 +1,6 @@
 """The decode worker: the code that runs in the sandboxed process.
 
-A worker receives a video, and memory for its frames, as file descriptors. It can open nothing itself.
+A worker receives a video, and memory for its frames, as file descriptors. It cannot open anything itself.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from service.workers.messages import (
 )
 from service.workers.shared_memory import FrameLayout
 
-# Longest silence of a worker that decodes a timeline and has no window complete.
+# Maximum time without a message from a worker that decodes a timeline and has not completed a window.
 SIGN_OF_LIFE_S = 0.5
 
 
 def main(channel: socket.socket, memory_mb: int) -> None:
     """Enter the sandbox, then answer requests until the service closes `channel`."""
-    # Imported here because it runs programs to find libraries, which the service does not need.
+    # Imported here because it runs programs to find libraries that the service does not need.
     from service.workers import sandbox
 
     channel.send(encode(Ready(sandbox.enter(channel.fileno(), memory_mb))))
@@ -52,7 +52,7 @@ def main(channel: socket.socket, memory_mb: int) -> None:
             os._exit(0)
         message = read_service_message(packet)
         if isinstance(message, SlotFree):
-            continue  # of a timeline that has ended
+            continue  # a message for a timeline that has ended
         video, frames = descriptors
         with os.fdopen(video, "rb") as file, os.fdopen(frames, "r+b", buffering=0) as shared:
             answer = _answer(message, file, shared.fileno(), channel)
@@ -63,7 +63,7 @@ def _answer(
     request: DecodeRequest | TimelineRequest, file: BinaryIO, frames: int, channel: socket.socket
 ) -> Message:
     """Decode a video. Errors become messages here, so that no traceback keeps the decoder's memory."""
-    # These load FFmpeg, which the service must not.
+    # These modules load FFmpeg, which the service must not load.
     from service.clip.decoding.windows import decode_windows
     from service.workers import sandbox
 
@@ -129,11 +129,11 @@ class _Slots:
         return self._arrays[self._free[0]]
 
     def hand_out(self, sample: WindowSample) -> None:
-        """Send the window in that slot."""
+        """Send the window in the current slot."""
         self._send(WindowDecoded(self._free.popleft(), sample))
 
     def progress(self) -> None:
-        """Send a sign of life if the last message is too long ago."""
+        """Send a heartbeat if the last message is too long ago."""
         if time.monotonic() - self._sent_s > SIGN_OF_LIFE_S:
             self._send(StillDecoding())
 

@@ -1,10 +1,10 @@
 """The process that decode workers are forked from, and the service's client for it.
 
-    service ──control socket──> fork server ──fork──> worker        a few ms, because FFmpeg is loaded already
+    service ──control socket──> fork server ──fork──> worker        a few ms, because FFmpeg is already loaded
        ^  └──────────────── channel ────────────────────┘
        └── status pipe: the worker's process id, and its exit status once it has ended
 
-`multiprocessing` has a fork server too, but its children inherit the environment, which holds keys and
+`multiprocessing` also has a fork server, but its children inherit the environment, which holds keys and
 passwords, the main module of the program, and descriptors. This server starts with an empty environment and
 has nothing to pass on. It ends with the service, and its workers end with it.
 """
@@ -33,11 +33,12 @@ from service.workers import decode_worker
 
 # The variables that a Python interpreter needs to find its libraries.
 KEPT_VARIABLES = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
-# OpenBLAS must start no threads before the fork. With more than two arenas, malloc reserves 64 MB of address
+# OpenBLAS must not start threads before the fork. With more than two arenas, malloc reserves 64 MB of address
 # space, which is limited, for each decoder thread.
 SET_VARIABLES = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
-# A worker can open no file, so the server imports what it may need. PyAV imports some modules on first use.
+# A worker cannot open files, so the server imports everything it may need. PyAV imports some modules on first
+# use.
 PRELOADED = (
     "service.workers.sandbox",
     "service.clip.decoding.clips",
@@ -64,7 +65,7 @@ class WorkerProcess:
     status: int
 
     def kill(self) -> None:
-        """Kill it, unless it has ended and its process id may belong to another process."""
+        """Kill the process unless it has ended, because its process id may then belong to another process."""
         poll = select.poll()
         poll.register(self.status, select.POLLIN)
         if not poll.poll(0):
@@ -80,7 +81,7 @@ class WorkerProcess:
 
 
 class ForkServer:
-    """Client of the fork server, which it starts on first use and again if it died."""
+    """Client of the fork server; starts the server on first use and again if it died."""
 
     MODULE: ClassVar = "service.workers.fork_server"
 
@@ -95,7 +96,7 @@ class ForkServer:
         return None if self._process is None else self._process.pid
 
     def start_worker(self, memory_mb: int, niceness: int = 0) -> tuple[WorkerProcess, socket.socket]:
-        """Start a worker and return it with our end of its channel. Blocks, at first for a third of a second.
+        """Start a worker; return it and our end of its channel. Blocks, at first for a third of a second.
 
         Raises:
             OSError: there are no processes, descriptors or memory left.
@@ -111,7 +112,7 @@ class ForkServer:
                     socket.send_fds(
                         self._connect(), [REQUEST.pack(memory_mb, niceness)], [theirs.fileno(), sent]
                     )
-            # Our copies of what was sent are closed, so the end of the server is the end of the pipe.
+            # Our copies of the sent descriptors are closed, so the pipe ends when the server ends.
             message = os.read(status, NUMBER.size)
             pid = NUMBER.unpack(message)[0] if len(message) == NUMBER.size else -errno.ECHILD
             if pid < 0:
@@ -121,7 +122,7 @@ class ForkServer:
         return WorkerProcess(pid, status), ours
 
     def close(self) -> None:
-        """End the server. Another one is started when a worker is needed."""
+        """End the server. A new one is started when a worker is needed."""
         with self._lock:
             if self._control is None or self._process is None:
                 return
@@ -134,7 +135,7 @@ class ForkServer:
             self._control = self._process = None
 
     def _connect(self) -> socket.socket:
-        """Return the control socket of a server that runs; start one if there is none."""
+        """Return the control socket of the running server; start a server if there is none."""
         if self._control is not None and self._process is not None and self._process.poll() is None:
             return self._control
         if self._control is not None:
@@ -146,7 +147,7 @@ class ForkServer:
                 env=server_environment(),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # the signals of a terminal are for the service
+                start_new_session=True,  # signals from a terminal are for the service only
             )
         return self._control
 
@@ -156,7 +157,7 @@ atexit.register(FORK_SERVER.close)
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of the server and its workers, which import from the same folders as this process."""
+    """Return the environment of the server and its workers, which import from the same folders as we do."""
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     return kept | SET_VARIABLES | {"PYTHONPATH": import_path()}
 
@@ -198,7 +199,7 @@ def serve(control: socket.socket) -> None:
             if len(descriptors) == 2:
                 channel, status = descriptors
                 _fork(channel, status, REQUEST.unpack(message), statuses)
-            else:  # no descriptors are left here; the service sees the end of the status pipe
+            else:  # no descriptors are left; the service sees the end of the status pipe
                 for descriptor in descriptors:
                     os.close(descriptor)
 
@@ -224,7 +225,7 @@ def _become_worker(channel: int, memory_mb: int, niceness: int) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         decode_worker.main(socket.socket(fileno=channel), memory_mb)
-    except BaseException:  # noqa: BLE001 - whatever it is, the child must not continue as a server
+    except BaseException:  # noqa: BLE001 - after any error, the child must not continue as a server
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)

@@ -2,8 +2,8 @@
 
 A message is one JSON document in one packet of a `SOCK_SEQPACKET` socket. A worker decodes hostile bytes and
 may be under their control, so the format matters: reading JSON into typed structs runs no code and takes
-memory in proportion to the packet. Pickle can call functions, and both pickle and MessagePack allocate
-whatever length a message claims.
+memory in proportion to the packet. Pickle can call functions, and both pickle and MessagePack allocate any
+length that a message claims.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from service.clip.video import DecodedWindows, DecodeLimits, VideoSample, Window
 from service.clip.windowing import WindowRule
 from service.errors import InvalidParameter, NotAVideo, OverLimit, RequestError, Undecodable
 
-# In both directions. The largest answer, for 10 clips and 10 crops, takes a tenth of it.
+# In both directions. The largest answer, for 10 clips and 10 crops, takes a tenth of this.
 MAX_MESSAGE_BYTES = 160_000
 MAX_TEXT = 1000
 
@@ -27,7 +27,7 @@ ErrorCode = Literal["invalid_parameter", "not_a_video", "undecodable"]
 Count = Annotated[int, Meta(ge=0)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 
-# The errors of decoding that consist of a message alone.
+# The decoding errors that consist of only a message.
 PLAIN_ERRORS: dict[ErrorCode, type[RequestError]] = {
     "invalid_parameter": InvalidParameter,
     "not_a_video": NotAVideo,
@@ -36,7 +36,7 @@ PLAIN_ERRORS: dict[ErrorCode, type[RequestError]] = {
 
 
 class ProtocolError(Exception):
-    """A worker sent something other than the protocol allows."""
+    """A worker sent a message that the protocol does not allow."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -58,7 +58,7 @@ class TimelineDecoded(Message, frozen=True):
 class DecodeRequest(Message, frozen=True):
     """Decode the `clips` x `crops` views of a video.
 
-    Two descriptors come with it: the video's file, and shared memory with a `FrameLayout` of one slot.
+    Two descriptors are sent with it: the video's file, and shared memory with a `FrameLayout` of one slot.
     `threads` is the number of cores to use. The kernel ends the worker after `cpu_s` of processor time.
     """
 
@@ -75,7 +75,7 @@ class DecodeRequest(Message, frozen=True):
         return self.clips * self.crops
 
     def answered_by(self, message: Message) -> bool:
-        """Whether a message is an answer, with as many clips and frames as requested."""
+        """Return whether a message is an answer with as many clips and frames as requested."""
         return isinstance(message, VideoDecoded) and all(
             [len(row) for row in rows] == [self.spec.frames] * self.clips
             for rows in (message.sample.indices, message.sample.timestamps_s)
@@ -98,11 +98,11 @@ class TimelineRequest(Message, frozen=True):
     cpu_s: float
 
     def answered_by(self, message: Message) -> bool:
-        """Whether a message is the answer; `has_window` checks those before it."""
+        """Return whether a message is the answer; `has_window` checks the windows before it."""
         return isinstance(message, TimelineDecoded)
 
     def has_window(self, window: WindowDecoded) -> bool:
-        """Whether a window has as many frames as requested, and a slot of the layout."""
+        """Return whether a window has as many frames as requested, and a slot of the layout."""
         lengths = {len(window.sample.indices), len(window.sample.timestamps_s)}
         return lengths == {self.spec.frames} and window.slot < self.slots
 
@@ -114,7 +114,7 @@ class SlotFree(Message, frozen=True):
 
 
 class Ready(Message, frozen=True):
-    """A worker's first message: it is in its sandbox, with these of the kernel's mechanisms active."""
+    """A worker's first message: it is in its sandbox, with these kernel mechanisms active."""
 
     sandbox: tuple[Mechanism, ...]
 
@@ -127,7 +127,7 @@ class WindowDecoded(Message, frozen=True):
 
 
 class StillDecoding(Message, frozen=True):
-    """A sign of life: frames are decoded, but no window is complete."""
+    """A heartbeat: frames are being decoded, but no window is complete."""
 
 
 class Refusal(Message, frozen=True):
@@ -154,7 +154,7 @@ class LimitExceeded(Message, frozen=True):
 
 
 class DecodeFailure(Message, frozen=True):
-    """The worker caught an exception that is no `RequestError`; `error` describes it, for the log."""
+    """The worker caught an exception that is not a `RequestError`; `error` describes it, for the log."""
 
     error: Text
 
@@ -173,7 +173,7 @@ WorkerMessage = (
 
 
 def _encode_range(value: object) -> list[int]:
-    """Encode `Window.frames`, which has a type that msgspec does not know."""
+    """Encode `Window.frames`, whose type msgspec does not know."""
     assert isinstance(value, range)
     return [value.start, value.stop]
 
@@ -197,7 +197,7 @@ def read_worker_message(packet: bytes) -> WorkerMessage:
     """Decode a message in the service.
 
     Raises:
-        ProtocolError: the packet is no valid message.
+        ProtocolError: the packet is not a valid message.
     """
     try:
         return _from_worker.decode(packet)
@@ -206,7 +206,7 @@ def read_worker_message(packet: bytes) -> WorkerMessage:
 
 
 def refuse(error: RequestError) -> Refusal | LimitExceeded | DecodeFailure:
-    """The message for an error that decoding raised."""
+    """Return the message for an error that decoding raised."""
     if isinstance(error, OverLimit):
         return LimitExceeded(error.limit, error.value, error.maximum)
     for code in PLAIN_ERRORS:
@@ -216,6 +216,6 @@ def refuse(error: RequestError) -> Refusal | LimitExceeded | DecodeFailure:
 
 
 def fail(error: Exception) -> DecodeFailure:
-    """The message for an unexpected exception."""
+    """Return the message for an unexpected exception."""
     text = f"{type(error).__name__}: {error}"[:MAX_TEXT]
     return DecodeFailure(text.encode(errors="replace").decode())

@@ -1,4 +1,4 @@
-"""One decode worker as the service sees it: a process, its channel, and a state.
+"""One decode worker from the service's side: a process, its channel, and a state.
 
     STARTING ──ready──> IDLE ──reserve──> BUSY ──release──> IDLE
         │                │                 │ └──release, no answer yet──> ABANDONED ──answer──> IDLE
@@ -8,8 +8,9 @@
              LOST <───────────────┴───────> ENDING ──process ended──> DEAD
               └──exit status, or a timeout────^
 
-The caller that reserved a worker releases it, whatever happened. All of this runs on the event loop and never
-blocks; messages, timers and the end of the process change the state. Only the start runs in a thread.
+The caller that reserved a worker always releases it, even after an error. All of this runs on the event loop
+and never blocks; messages, timers and the end of the process change the state. Only the start runs in a
+thread.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ OnPart = Callable[[WindowDecoded | StillDecoding], None]
 """Handles the messages before a timeline's answer; raises `ProtocolError` for one that is not allowed."""
 
 START_TIMEOUT_S = 30.0
-# How long an abandoned worker may still decode before it is killed. Most videos take less, so callers that
-# disconnect in large numbers do not cost a process each.
+# How long an abandoned worker may still decode before it is killed. Most videos take less, so if many callers
+# disconnect, most of their workers survive.
 ABANDONED_TIMEOUT_S = 0.2
 # The exit status comes through the fork server, a moment after the channel closes.
 EXIT_STATUS_TIMEOUT_S = 0.5
@@ -65,7 +66,7 @@ class WorkerState(StrEnum):
     IDLE = "idle"
     BUSY = "busy"  # reserved by a caller
     ABANDONED = "abandoned"  # decodes for a caller that has released it
-    LOST = "lost"  # takes no requests; why is not known yet
+    LOST = "lost"  # takes no requests; the reason is not known yet
     ENDING = "ending"  # killed, or found dead
     DEAD = "dead"
 
@@ -82,7 +83,7 @@ class WorkerDied(Exception):
 
 
 class WorkerLost(Exception):
-    """The worker was dead when the request was sent, so the request can go to another one."""
+    """The worker was dead when the request was sent, so another worker can take the request."""
 
 
 class PoolWorker:
@@ -91,7 +92,7 @@ class PoolWorker:
     Attributes:
         pid: Its process id.
         state: Its state. `on_change` is called after each change.
-        sandbox: The mechanisms of its sandbox that are active; None before it is ready.
+        sandbox: The active mechanisms of its sandbox; None before it is ready.
         reason: Why it ended; None before it is ENDING.
         served: Number of requests that it received.
     """
@@ -130,10 +131,10 @@ class PoolWorker:
         return cls(process, channel, on_change)
 
     async def ready(self) -> None:
-        """Wait until it has entered its sandbox.
+        """Wait until the worker has entered its sandbox.
 
         Raises:
-            WorkerDied: it ended before.
+            WorkerDied: it ended before that.
         """
         await asyncio.shield(self._ready)
 
@@ -194,7 +195,7 @@ class PoolWorker:
         return self._answer
 
     def expect_message(self, timeout_s: float | None) -> None:
-        """Kill a worker that sends no message within `timeout_s`; None while it waits for a free slot."""
+        """Kill the worker if it sends no message within `timeout_s`; None while it waits for a free slot."""
         if self._request is not None and self.state is WorkerState.BUSY:
             if timeout_s is None:
                 self._timer.cancel()
@@ -204,7 +205,7 @@ class PoolWorker:
     def free_slot(self, slot: int) -> None:
         """Let the worker reuse a slot of its timeline."""
         if self._request is not None and self.state is WorkerState.BUSY:
-            with suppress(OSError):  # it is dead, which the event loop is about to report
+            with suppress(OSError):  # the worker is dead; the event loop is about to report this
                 self._channel.send(encode(SlotFree(slot)))
 
     def terminate(self) -> None:
@@ -212,7 +213,7 @@ class PoolWorker:
         self.kill(RestartReason.RECYCLED)
 
     def kill(self, reason: RestartReason) -> None:
-        """Kill the process, whatever it does."""
+        """Kill the process in any state."""
         if self.state not in (WorkerState.ENDING, WorkerState.DEAD):
             self._process.kill()
             self._end(reason)
@@ -264,21 +265,21 @@ class PoolWorker:
         if answer is not None and not answer.done():
             if isinstance(result, Exception):
                 answer.set_exception(result)
-                answer.exception()  # no warning if the caller has gone
+                answer.exception()  # avoids a warning if the caller no longer waits
             else:
                 answer.set_result(result)
         if self.state is WorkerState.ABANDONED:
             self._enter(WorkerState.IDLE)
 
     def _lose(self) -> None:
-        """The channel is closed: wait a moment for the exit status, which says why."""
+        """Handle a closed channel: wait a moment for the exit status, which says why the worker ended."""
         if self.state is WorkerState.STARTING or self.state in READY:
             self._set_timer(EXIT_STATUS_TIMEOUT_S, RestartReason.CRASHED)
             self._enter(WorkerState.LOST)
 
     def _on_process_end(self) -> None:
         while self._read_message():
-            pass  # what it sent before its end still counts
+            pass  # messages that it sent before its end still count
         self._loop.remove_reader(self._channel)
         self._loop.remove_reader(self._process.status)
         self._channel.close()
@@ -300,7 +301,7 @@ class PoolWorker:
         self._settle(WorkerDied(reason))
         if not self._ready.done():
             self._ready.set_exception(WorkerDied(reason))
-            self._ready.exception()  # no warning if no caller waits
+            self._ready.exception()  # avoids a warning if no caller waits
 
     def _set_timer(self, delay_s: float, reason: RestartReason) -> None:
         self._timer.cancel()

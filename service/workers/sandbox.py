@@ -1,10 +1,10 @@
 """The sandbox that a decode worker enters before its first video.
 
 Two mechanisms of the kernel enforce it: a seccomp filter, which allows only the system calls that decoding
-needs, and a Landlock ruleset, which denies all paths and TCP ports. Either is enough to keep files closed and
-the network out. The service reports which of them the kernel supports.
+needs, and a Landlock ruleset, which denies all paths and TCP ports. Either is enough to prevent access to
+files and the network. The service reports which mechanisms the kernel supports.
 
-Everything that has to be opened, such as modules and FFmpeg's libraries, is loaded by the fork server.
+The fork server loads everything that has to be opened, such as modules and FFmpeg's libraries.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ALLOWED = (
 
 
 def _kernel_has(supported: Callable[[], bool]) -> bool:
-    """Whether a mechanism can be used; the filter of a container may withhold it."""
+    """Return whether a mechanism can be used; a container's seccomp filter may forbid it."""
     try:
         return supported()
     except OSError:
@@ -75,8 +75,8 @@ def enter(kept_descriptor: int, memory_mb: int) -> tuple[Mechanism, ...]:
     """Give up everything that decoding does not need, for good.
 
     Args:
-        kept_descriptor: The file descriptor that stays open, beside /dev/null as the standard streams.
-        memory_mb: Address space that may be used beyond the present use, in MB of 10^6 bytes.
+        kept_descriptor: The file descriptor that stays open, in addition to /dev/null as standard streams.
+        memory_mb: Address space that may be used beyond the current use, in MB of 10^6 bytes.
 
     Returns:
         The mechanisms that are active.
@@ -84,7 +84,7 @@ def enter(kept_descriptor: int, memory_mb: int) -> tuple[Mechanism, ...]:
     Raises:
         OSError: a limit that every kernel has cannot be set.
     """
-    # A terminal or a service manager signals all processes at once; the service decides when a worker ends.
+    # A terminal or a service manager signals all processes, but the service decides when a worker ends.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ.clear()
@@ -95,7 +95,7 @@ def enter(kept_descriptor: int, memory_mb: int) -> tuple[Mechanism, ...]:
         int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     )
     null = os.open(os.devnull, os.O_RDWR)
-    # What FFmpeg prints about a hostile file must not reach the service's log.
+    # FFmpeg's messages about a hostile file must not reach the service's log.
     for stream in range(3):
         os.dup2(null, stream)
     os.closerange(3, kept_descriptor)
@@ -131,7 +131,7 @@ def limit_cpu(cpu_s: float) -> None:
 def _enter_removed_folder() -> None:
     """Change to a folder that no longer exists, so that nothing can be found or created in it.
 
-    The folder in /proc of a process that has ended is one. It needs no disk, which may be full or read-only.
+    The /proc folder of an ended process is such a folder. It needs no disk, which may be full or read-only.
     """
     pid = os.fork()
     if pid == 0:
@@ -149,7 +149,7 @@ def _drop_root() -> None:
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
     except OSError:
-        # A container whose user namespace has one user only: its root is an ordinary user outside.
+        # The user namespace of the container has only one user: its root is an ordinary user outside.
         if os.geteuid() != 0:
             raise
 
@@ -168,21 +168,21 @@ def _deny_system_calls() -> None:
         rules.allow(name)
     for name in ("mmap", "mprotect"):  # no memory that can be executed
         rules.allow(name, args=[(2, CmpOp.MASKED_EQ, 0, mmap.PROT_EXEC)])
-    # New threads, but no new processes. The flags of clone3 are in memory, where a filter cannot look. If it
-    # seems not to exist, the C library uses clone.
+    # Allow new threads, but no new processes. The flags of clone3 are in memory, which a filter cannot read.
+    # If clone3 seems not to exist, the C library uses clone.
     rules.errno("clone3", errno.ENOSYS)
     rules.allow("clone", args=[_has(0, CLONE_VM | CLONE_THREAD)])
-    rules.allow("tgkill", args={0: os.getpid()})  # abort() ends the process by it
+    rules.allow("tgkill", args={0: os.getpid()})  # abort() uses it to end the process
     rules.allow("prctl", args={0: PR_SET_NAME})  # names of decoder threads
     rules.allow("prlimit64", args={0: 0, 1: resource.RLIMIT_CPU})
-    rules.allow("newfstatat", args=[_has(3, AT_EMPTY_PATH)])  # some C libraries implement fstat by it
+    rules.allow("newfstatat", args=[_has(3, AT_EMPTY_PATH)])  # some C libraries implement fstat with it
     for command in (F_DUPFD_CLOEXEC, 1, 3):  # F_GETFD, F_GETFL
         rules.allow("fcntl", args={1: command})
     rules.load()
 
 
 def _has(index: int, bits: int) -> ArgCmp:
-    """The condition that all of `bits` are set in an argument."""
+    """Return the condition that all of `bits` are set in an argument."""
     return ArgCmp(index, CmpOp.MASKED_EQ, bits, mask=bits)
 
 

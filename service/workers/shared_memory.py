@@ -30,7 +30,7 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """Layout of the input arrays in shared memory: one after another, `slots` times.
+    """Layout of the input arrays in shared memory: stored consecutively, `slots` times.
 
     The service and the worker both compute it from the request, so no offset is ever sent.
     """
@@ -41,7 +41,7 @@ class FrameLayout:
 
     @property
     def slot_bytes(self) -> int:
-        """Size of a slot, which has the arrays of all inputs."""
+        """Size of a slot, which contains the arrays of all inputs, in bytes."""
         return self.views * sum(prod(item.shape(self.spec.frames)) for item in self.spec.inputs)
 
     @property
@@ -50,9 +50,9 @@ class FrameLayout:
         return self.slots * self.slot_bytes
 
     def arrays(self, memory: mmap.mmap, slot: int = 0) -> dict[str, NDArray[np.uint8]]:
-        """The arrays of one slot, uint8 `(views, T_branch, size, size, 3)`, without copying.
+        """Return the arrays of one slot, uint8 `(views, T_branch, size, size, 3)`, without copying.
 
-        They are read-only where `memory` is, which stays mapped as long as any of them exists.
+        They are read-only if `memory` is; it stays mapped while any of the arrays exists.
         """
         arrays = {}
         offset = slot * self.slot_bytes
@@ -65,7 +65,7 @@ class FrameLayout:
 
 @contextmanager
 def opened_video(video: VideoFile) -> Iterator[int]:
-    """Open a video for reading, with a file position of its own, and yield the descriptor.
+    """Open a video for reading, with a separate file position, and yield the descriptor.
 
     Raises:
         BadRequest: the path cannot be opened or is not a regular file.
@@ -98,7 +98,7 @@ def opened_video(video: VideoFile) -> Iterator[int]:
 def shared_memory(size: int) -> Iterator[tuple[int, mmap.mmap]]:
     """Create shared memory and yield its descriptor and a read-only mapping, which outlives the block.
 
-    The size is sealed: if a worker could shrink the file, the service would die of SIGBUS when it reads.
+    The size is sealed: if a worker could shrink the file, the service would be killed by SIGBUS when reading.
 
     Raises:
         OSError: the process or the machine has no descriptors or memory left.

@@ -1,4 +1,4 @@
-"""Starts decode workers, replaces those that end, and ends them all."""
+"""Starting, replacing and ending of decode workers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from service.workers.messages import Mechanism
 from service.workers.pool_worker import READY, PoolWorker, WorkerDied, WorkerState
 from service.workers.worker_queue import WorkerQueue
 
-# A fork takes some 10 ms, so workers can be short-lived. Whatever a video left in a worker, such as memory
-# that FFmpeg did not free, ends with it.
+# A fork takes about 10 ms, so workers can be short-lived. Anything that a video left in a worker, such as
+# memory that FFmpeg did not free, is gone when the worker ends.
 REQUESTS_PER_WORKER = 200
 RESTART_PAUSE_S = 0.5
-# Nice value of dedicated workers. The callers of the pool's workers wait, so those go first; but a dedicated
-# worker still gets a third of the share of one of them where no core is free.
+# Nice value of dedicated workers. Callers wait for the pool's workers, so these have priority; but if no core
+# is free, a dedicated worker still gets a third of the share of a pool worker.
 DEDICATED_NICENESS = 5
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class WorkerSupervisor:
     Attributes:
         closed: Whether `close` was called.
         failing: Whether the last start of a worker failed.
-        sandbox: The mechanisms of the workers' sandbox that are active.
+        sandbox: The active mechanisms of the workers' sandbox.
     """
 
     def __init__(self, size: int, memory_mb: int, observer: Observer, queue: WorkerQueue) -> None:
@@ -61,7 +61,7 @@ class WorkerSupervisor:
         """Start all workers and wait until they are ready.
 
         Raises:
-            BlvnetError: one does not start; the log says why.
+            BlvnetError: a worker does not start; the log says why.
         """
         starts = [self._background(self._start(self._pooled, self._on_change)) for _ in range(self._size)]
         await asyncio.wait(starts)
@@ -70,7 +70,7 @@ class WorkerSupervisor:
             raise BlvnetError(f"decode workers do not start: {failure}") from failure
 
     async def start_dedicated(self) -> PoolWorker:
-        """Start an additional worker and reserve it. The caller has to terminate it.
+        """Start an additional worker and reserve it. The caller must terminate it.
 
         Raises:
             NotReady: the pool is closed, or no process can be started.
@@ -90,7 +90,7 @@ class WorkerSupervisor:
         return worker
 
     async def close(self) -> None:
-        """Kill all workers, whatever they do, and wait for their end."""
+        """Kill all workers, even busy ones, and wait for their end."""
         self.closed = True
         while self._pooled or self._dedicated or self._starting:
             workers = [*self._pooled, *self._dedicated]
@@ -117,12 +117,12 @@ class WorkerSupervisor:
         return worker
 
     async def _replace(self) -> None:
-        # The first retry is immediate: what killed the last worker may have killed this one too.
+        # The first retry is immediate: the event that killed the last worker may also have killed this one.
         pause_s = 0.0
         while True:
             try:
                 await self._start(self._pooled, self._on_change)
-            except Exception as exc:  # noqa: BLE001 - a worker that is not replaced is lost for good
+            except Exception as exc:  # noqa: BLE001 - keep trying: otherwise the worker is never replaced
                 if self.closed:
                     return
                 self.failing = True
@@ -145,7 +145,7 @@ class WorkerSupervisor:
                 self._queue.discard(worker)
             case WorkerState.ENDING:
                 self._queue.discard(worker)
-                # The starter of a worker that was never ready handles its end.
+                # If a worker was never ready, the code that started it handles its end.
                 if worker.sandbox is not None and not self.closed:
                     self._report_end(worker, "decode worker %d is replaced: %s")
                     self._background(self._replace())
@@ -167,20 +167,20 @@ class WorkerSupervisor:
         self._observer.worker_restart(worker.reason)
 
     def _background(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a start as a task, for which `close` waits, even if its caller is cancelled."""
+        """Run a start as a task; `close` waits for it even if its caller is cancelled."""
         task = start_background(coroutine)
         self._starting.add(task)
 
         def done(task: asyncio.Task[T]) -> None:
             self._starting.discard(task)
             if not task.cancelled():
-                task.exception()  # no warning if the caller has gone
+                task.exception()  # avoids a warning if the caller no longer waits
 
         task.add_done_callback(done)
         return task
 
 
 def _terminate_started(start: asyncio.Task[PoolWorker]) -> None:
-    """Terminate a worker whose caller has gone."""
+    """Terminate a worker whose caller no longer waits for it."""
     if not start.cancelled() and start.exception() is None:
         start.result().terminate()

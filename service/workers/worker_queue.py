@@ -1,4 +1,4 @@
-"""Idle workers, and the callers that wait for one."""
+"""The queue of idle workers and waiting callers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class WorkerQueue:
     """Hands idle workers to callers, first come, first served.
 
     Args:
-        clock: seconds, for `stalled_s`.
+        clock: time in seconds, for `stalled_s`.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,14 +38,14 @@ class WorkerQueue:
     def stalled_s(self) -> float:
         """Time since a caller had to wait and no worker has become idle, or 0.
 
-        Callers that give up do not reset it, so it also shows a loss of all workers that is noticed by
-        callers one at a time.
+        Callers that give up do not reset it, so it also shows a loss of all workers if callers arrive one at
+        a time.
         """
         return 0.0 if self._stalled_since_s is None else self._clock() - self._stalled_since_s
 
     @asynccontextmanager
     async def worker(self, *, first: bool = False) -> AsyncIterator[PoolWorker]:
-        """Wait for a worker, reserve it, and release it at the end of the block, whatever happens there.
+        """Wait for a worker, reserve it, and release it at the end of the block, even after an error.
 
         `first` puts the caller at the head of the queue.
         """
@@ -73,7 +73,7 @@ class WorkerQueue:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
             elif not waiter.cancelled() and waiter.exception() is None:
-                waiter.result().release()  # cancelled in the moment in which it received the worker
+                waiter.result().release()  # the caller was cancelled just when it received the worker
             raise
 
     def offer(self, worker: PoolWorker) -> None:
@@ -96,7 +96,7 @@ class WorkerQueue:
             self._idle.remove(worker)
 
     def fail(self, error: Exception) -> None:
-        """Raise `error` in all callers that wait."""
+        """Raise `error` in all waiting callers."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():

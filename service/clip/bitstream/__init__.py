@@ -1,1 +1,1 @@
-"""Read from the bytes of packets what they decode to, without decoding: one module per codec family."""
+"""Readers that find from a packet's bytes which frames it decodes to: one module per codec family."""

@@ -138,7 +138,7 @@ class HevcReader(WithoutPruner):
         return 0 if is_idr else bits.u(sps.poc_bits), 1 << sps.poc_bits
 
     def _read_parameters(self, unit: memoryview) -> tuple[int, int]:
-        """Read a parameter set. Return its key."""
+        """Read a parameter set and return its key."""
         kind = _unit_type(unit)
         bits = BitReader(unescape(bytes(unit[2:])))
         if kind == SPS:
@@ -158,7 +158,7 @@ def _unit_type(unit: memoryview) -> int:
 
 
 def _layer_id(unit: memoryview) -> int:
-    """`nuh_layer_id`; above 0 are further views and scales, which are not decoded."""
+    """Return `nuh_layer_id`; layers above 0 are additional views and scales, which are not decoded."""
     return (unit[0] & 1) << 5 | unit[1] >> 3 if len(unit) > 1 else 0
 
 

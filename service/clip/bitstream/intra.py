@@ -20,8 +20,8 @@ class IntraReader(InOrderReader):
 class MotionJpegReader(IntraReader):
     """`PacketReader` for Motion JPEG; rejects streams whose pictures share tables.
 
-    Pictures in AVI usually omit the Huffman tables and mean the standard ones, which every decoder starts
-    with. That fails in a stream where other pictures bring their own.
+    Pictures in AVI usually omit the Huffman tables and use the standard ones, with which every decoder
+    starts. This fails in a stream in which other pictures have their own tables.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class MotionJpegReader(IntraReader):
 
 
 def read_markers(packet: memoryview) -> set[int]:
-    """The markers before the first scan (ITU-T T.81, annex B)."""
+    """Return the markers before the first scan (ITU-T T.81, annex B)."""
     markers: set[int] = set()
     if packet[:2] != START_OF_IMAGE:
         raise Unplannable("a packet has no picture")

@@ -26,7 +26,7 @@ EXTENDED_PAR = 15
 class DisplayOrder:
     """Numbers pictures in display order: a reference picture comes after the B pictures that follow it.
 
-    The number of these is unknown when the reference picture is numbered, so it leaves a gap.
+    The number of these B pictures is unknown when the reference picture is numbered, so it leaves a gap.
     """
 
     GAP = 1 << 20
@@ -48,7 +48,7 @@ class DisplayOrder:
 class Mpeg2Reader(WithoutPruner):
     """`PacketReader` for MPEG-1 and MPEG-2."""
 
-    independent = False  # quantiser matrices may come anywhere
+    independent = False  # quantiser matrices may occur anywhere
 
     def __init__(self) -> None:
         self._order = DisplayOrder()
@@ -101,7 +101,7 @@ class Mpeg4Reader(WithoutPruner):
         header: The stream header, with the video object layer (VOL).
     """
 
-    independent = False  # FFmpeg detects the encoder, and works around its faults, from the first packets
+    independent = False  # FFmpeg uses the first packets to detect the encoder and to work around its bugs
 
     def __init__(self, header: bytes) -> None:
         self._order = DisplayOrder()

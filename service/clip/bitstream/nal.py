@@ -17,7 +17,7 @@ def nal_units(packet: memoryview, length_bytes: int) -> Iterator[memoryview]:
         length_bytes: Size of the length before each unit; 0 if start codes separate the units.
 
     Raises:
-        Unplannable: A length is 0 or leads beyond the packet. FFmpeg drops such a packet as a whole.
+        Unplannable: A length is 0 or exceeds the packet. FFmpeg drops such a packet as a whole.
     """
     if length_bytes:
         position, end = 0, len(packet)
@@ -91,10 +91,10 @@ class ParameterSets:
     """Tracks whether a decoder that starts at a packet has every parameter set it needs.
 
     Every decoder gets the sets of the stream header; the sets in a packet only reach decoders that
-    decode that packet. Sets are told apart by a key of kind and number.
+    decode that packet. A key of kind and number identifies a set.
 
     Attributes:
-        new: Whether the current packet holds a set that was unknown until then.
+        new: Whether the current packet holds a previously unknown set.
         changed: Whether a set was ever replaced, so that a decoder that has seen later packets can no longer
             decode earlier ones.
     """

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 class Unplannable(Exception):
     """The packets do not tell which frames they decode to, so the whole video has to be decoded.
 
-    This is not an error of the video: many intact files are like this.
+    This is not an error in the video: it is true of many intact files.
     """
 
 
@@ -28,13 +28,13 @@ class RandomAccess(IntEnum):
 
 
 class PacketInfo(NamedTuple):
-    """One packet as its codec describes it.
+    """The properties of one packet.
 
     Attributes:
         display_order: The decoder outputs frames in ascending order of this number, over the whole stream.
         random_access: Whether decoding can start here.
         shown: Whether the packet outputs a frame; other packets only serve as references.
-        layer: Temporal layer. Pictures refer to pictures of their own and of lower layers only.
+        layer: Temporal layer. Pictures only refer to pictures of the same or lower layers.
         is_reference: Whether pictures of the same layer may refer to it.
     """
 
@@ -84,11 +84,11 @@ class PacketReader(Protocol):
         ...
 
     def reorder_depth(self) -> int | None:
-        """The number of frames that the decoder holds back for reordering; None if undeclared."""
+        """Number of frames that the decoder holds back for reordering; None if undeclared."""
         ...
 
     def pruner(self) -> ReferencePruner | None:
-        """The pruner for the packets read so far; None if the codec has none."""
+        """Return the pruner for the packets read so far; None if the codec has none."""
         ...
 
 
@@ -96,7 +96,7 @@ class WithoutPruner:
     """Base of readers whose codec has no reference pruner."""
 
     def pruner(self) -> None:
-        """No pruner."""
+        """Return None: there is no pruner."""
         return
 
 

@@ -19,7 +19,7 @@ def reader_for(codec: str, header: bytes) -> PacketReader:
 
     Raises:
         Unplannable: The codec has no reader, or the header cannot be read. Codecs without a reader are old
-            and rare, or build each frame from the one before (GIF).
+            and rare, or build each frame from the previous one (GIF).
     """
     match codec:
         case "h264":

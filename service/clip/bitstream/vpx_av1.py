@@ -62,7 +62,7 @@ def vp9_frames(packet: memoryview) -> list[memoryview]:
 
 
 def read_vp9_frame(frame: memoryview) -> tuple[bool, bool]:
-    """Whether a frame is a keyframe, and whether it is shown (uncompressed_header, clause 6.2)."""
+    """Return whether a frame is a keyframe, and whether it is shown (uncompressed_header, clause 6.2)."""
     bits = BitReader(bytes(frame[:4]))
     if bits.u(2) != VP9_MARKER:
         raise Unplannable("a frame lacks its marker")
@@ -116,7 +116,7 @@ def av1_units(packet: memoryview) -> Iterator[tuple[int, int, memoryview]]:
 
 
 def read_leb128(packet: memoryview, position: int) -> tuple[int, int]:
-    """Read the number at `position` (clause 4.10.5). Return it and the position after it."""
+    """Read the number at `position` (clause 4.10.5). Return the number and the position after it."""
     value = 0
     for index, byte in enumerate(packet[position : position + 8]):
         value |= (byte & 0x7F) << 7 * index
@@ -126,7 +126,7 @@ def read_leb128(packet: memoryview, position: int) -> tuple[int, int]:
 
 
 def read_av1_frame(content: memoryview) -> tuple[bool, bool]:
-    """Whether a frame is a keyframe, and whether it is shown (uncompressed_header, clause 5.9.2)."""
+    """Return whether a frame is a keyframe, and whether it is shown (uncompressed_header, clause 5.9.2)."""
     bits = BitReader(bytes(content[:2]))
     if bits.flag():  # show_existing_frame
         return False, True

@@ -2,15 +2,15 @@
 
     source ──> scan the packets ──> sample ──> plan ──> decode what the sampled frames depend on ──> inputs
                       │                                       │
-                      │ the packets do not tell the frames    │ other frames come than planned
+                      │ the packets do not tell the frames    │ other frames than planned appear
                       v                                       v
                decode every packet in file order, scale the sampled frames ──> inputs
                                          │    ^
                                          v    │ sample again if another number of frames decodes
                                          └────┘
 
-Both ways give the pixels of a decoder that is fed every packet. What a header says about frames and duration
-is never trusted. Only the packets and the sampled frames, scaled and cropped, stay in memory.
+Both ways give the pixels of a decoder that is fed every packet. Frame counts and durations in headers are
+never trusted. Only the packets and the sampled frames, scaled and cropped, stay in memory.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from service.clip.video import DecodedVideo, DecodeLimits, Effort, VideoInfo
 from service.clip.views import Take, ViewPlan, Views, in_own_thread
 from service.errors import Undecodable
 
-# The scan counts the frames of every sound file. A pass that finds another number, or a damaged sampled
-# frame, corrects the count; if a third pass disagrees again, the video never decodes to the same frames
-# twice.
+# The scan counts the frames of every intact file correctly. A pass that finds a different number, or a
+# damaged sampled frame, corrects the count; if a third pass disagrees again, the video never decodes to the
+# same frames twice.
 MAX_PASSES = 3
 
 
@@ -86,8 +86,8 @@ def decode_video(
         clips: Number of temporal clips.
         crops: Crops of each clip: 1, 3, 5 or 10.
         only: Number of the only clip to decode; by default all are.
-        plan: Chooses frames and crops in place of `clips`, `crops` and `only`.
-        threads: Cores that decoding may keep busy.
+        plan: Chooses frames and crops instead of `clips`, `crops` and `only`.
+        threads: Number of cores that decoding may keep busy.
         out: Arrays to fill, such as shared memory, of the shapes of `DecodedVideo.inputs`.
 
     Raises:
@@ -114,7 +114,7 @@ def _decode_planned(request: _ClipsRequest, video: OpenVideo, scan: PacketScan) 
     """Decode only what the sampled frames depend on, and the first frame, which describes the video.
 
     Raises:
-        Unplannable: There is no plan, or other frames come than planned.
+        Unplannable: There is no plan, or the decoder returns other frames than planned.
     """
     if scan.index is None:
         raise Unplannable(scan.problem)
@@ -146,7 +146,7 @@ def _decoders(
     scalings: float,
     take: Take,
 ) -> Iterator[list[PlannedDecoder]]:
-    """Provide the decoders for the runs: that of `video`, and more of the same file where they help."""
+    """Provide the decoders for the runs: that of `video`, and more for the same file if they help."""
     assert scan.index is not None
     costs = [run.cost for run in runs]
     parallel = scan.packets is not None and scan.independent
@@ -166,10 +166,10 @@ def _decoders(
 
 
 def _decode_fully(request: _ClipsRequest, scan: PacketScan, reason: str) -> DecodedVideo:
-    """Decode every packet. A damaged frame is replaced by the nearest that is not, the earlier of two.
+    """Decode every packet. A damaged frame is replaced with the nearest intact one, the earlier in a tie.
 
     Raises:
-        Undecodable: Not one frame is undamaged, or more packets are broken than frames are undamaged.
+        Undecodable: No frame is intact, or more packets are broken than frames are intact.
     """
     request.limits.check_decoded_pixels(scan.pixels * scan.frames)
     threads = choose_parallelism(request.cores, scan.pixels, [1], "", 0.0).threads

@@ -1,8 +1,8 @@
-"""Open an untrusted file as a video. All that FFmpeg may do with an upload is decided here.
+"""Opening of untrusted files as videos. This module restricts everything that FFmpeg may do with an upload.
 
-The lists of formats and codecs are closed. FFmpeg can open nothing but the file object that it is given: no
-path, no name to guess a format from, no protocol, no nested file. Sizes are checked before the first frame is
-decoded. Limits on memory and time are the worker process's.
+The lists of formats and codecs are closed. FFmpeg can only open the file object that it is given: no path, no
+name to guess a format from, no protocol, no nested file. Sizes are checked before the first frame is decoded.
+The worker process enforces the limits on memory and time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ NO_INITIALIZATION = (
 
 @dataclass
 class OpenVideo:
-    """A video track of an open container, to be read once: not every format can go back.
+    """A video track of an open container, which can be read once: not every format can seek.
 
     Attributes:
         container: Name of the container.
@@ -89,18 +89,18 @@ class OpenVideo:
     cut_short: bool = False
 
     def packets(self) -> Iterator[av.Packet[av.VideoStream]]:
-        """Yield the track's packets up to the end of what can be read.
+        """Yield the track's packets up to the end of the readable part.
 
         Damage in the container ends the iteration and sets `cut_short`; the packets before it are good. Empty
-        packets are left out because a decoder takes one for the end of the stream. So are timestamps that the
-        container does not store.
+        packets are left out because a decoder takes one for the end of the stream. Timestamps that the
+        container does not store are also left out.
         """
         packets = self._input.demux(self._stream)
         while True:
             try:
                 packet = next(packets)
             except (StopIteration, IndexError):
-                # PyAV raises the latter at the end of a file in which streams have turned up late.
+                # PyAV raises the latter at the end of a file in which streams have appeared late.
                 return
             except av.FFmpegError:
                 self.cut_short = True
@@ -112,10 +112,10 @@ class OpenVideo:
                 yield packet
 
     def shows_frame(self, packet: av.Packet[av.VideoStream]) -> bool:
-        """Whether `packet` is a frame of its own to a viewer, as far as can be told without decoding.
+        """Return whether `packet` holds a displayed frame, as far as can be told without decoding.
 
-        Frames that an edit list cuts off are not, nor are VP8 frames that only serve as references; they need
-        decoding all the same. VP9 and AV1 keep such frames in the packet of a shown one.
+        Frames that an edit list cuts off are not displayed, and neither are VP8 frames that only serve as
+        references; both still need decoding. VP9 and AV1 keep such frames in the packet of a shown one.
         """
         if packet.is_discard:
             return False
@@ -135,7 +135,7 @@ class OpenVideo:
     def decode(self, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame]:
         """Return the frames that `packet` completes, in display order; None drains the decoder.
 
-        A damaged packet gives no frame, and decoding goes on after it as in a player.
+        A damaged packet gives no frame, and decoding continues after it as in a player.
 
         Raises:
             Undecodable: The process has no memory left for the decoder.
@@ -157,14 +157,14 @@ class OpenVideo:
         return frames
 
     def reset(self) -> None:
-        """Prepare a drained decoder to start elsewhere."""
+        """Prepare a drained decoder to start at another packet."""
         self._stream.codec_context.flush_buffers()
 
     def _check_growth(self, refusal: av.FFmpegError) -> None:
-        """Raise `OverLimit` if the decoder refused a packet because the picture has grown too large in it.
+        """Raise `OverLimit` if the decoder refused a packet because its picture is larger than allowed.
 
-        Some decoders then report the new size. Others report none though the header has one; the error then
-        names the smallest size that they refuse.
+        Some decoders then report the new size. Others report no size although the header has one; the error
+        then names the smallest size that they refuse.
         """
         decoder = self._stream.codec_context
         if decoder.width:
@@ -229,12 +229,12 @@ def open_video(file: BinaryIO, limits: DecodeLimits, *, peek: bool = True) -> It
         track = tracks[0]
         if len(tracks) > 1 and not track.frames:
             index = _first_of_several_frames(container, tracks)
-            container.close()  # its packets are read, and not every format can go back
+            container.close()  # its packets have been read, and not every format can seek
             container = _open_container(file, head, boxes, limits, peek)
             track = container.streams.video[[other.index for other in container.streams.video].index(index)]
         for other in container.streams:
             if other.index != track.index:
-                other.discard = Discard.all  # formats that store tracks apart do not even read it
+                other.discard = Discard.all  # formats that store tracks separately do not even read it
         name = container_name(container.format.name, head)
         decoder = track.codec_context
         codec = _prepare_decoder(track, limits)
@@ -248,8 +248,8 @@ def open_video(file: BinaryIO, limits: DecodeLimits, *, peek: bool = True) -> It
             header=decoder.extradata or b"",
             times=PacketTimes(
                 track.time_base or Fraction(1),
-                # FFmpeg calls the average rate of every raw stream 25; the others are from the codec's
-                # header.
+                # FFmpeg reports an average rate of 25 for every raw stream; the other rates are from the
+                # codec's header.
                 rates[1:] if name in UNTIMED else rates,
                 decode_times_only=name == "avi",
                 states_durations=name in STATES_DURATIONS,
@@ -265,7 +265,7 @@ def open_video(file: BinaryIO, limits: DecodeLimits, *, peek: bool = True) -> It
 
 
 def _check_head(head: bytes, boxes: Boxes | None, limits: DecodeLimits) -> None:
-    """Reject what can be rejected before FFmpeg opens the file, which carries out edit lists at once."""
+    """Reject invalid files before FFmpeg opens them, because FFmpeg applies edit lists on opening."""
     if boxes is not None:
         if boxes.edits > limits.max_edits:
             raise OverLimit("edits", boxes.edits, limits.max_edits)
@@ -280,7 +280,7 @@ def _check_head(head: bytes, boxes: Boxes | None, limits: DecodeLimits) -> None:
 
 
 class _NamelessFile:
-    """Reading and seeking of a file, without the name that FFmpeg would guess a format from."""
+    """A readable and seekable file without the name from which FFmpeg would guess a format."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.read = file.read
@@ -292,7 +292,7 @@ def _open_container(
     file: BinaryIO, head: bytes, boxes: Boxes | None, limits: DecodeLimits, peek: bool
 ) -> av.container.InputContainer:
     file.seek(0)
-    # For the decoders that FFmpeg opens to look ahead: one for each track, of any codec that it has.
+    # For the decoders that FFmpeg opens to look ahead: one for each track, with any codec it supports.
     peeking = {"codec_whitelist": ",".join(CODECS), "max_pixels": str(limits.padded_pixels)}
     try:
         return av.open(
@@ -310,7 +310,7 @@ def _open_container(
             },
         )
     except av.error.MemoryError as exc:
-        # The mov demuxer's answer to max_streams, but also to a table of 2^31 entries.
+        # The mov demuxer's reaction to max_streams, but also to a table of 2^31 entries.
         if boxes is not None and boxes.tracks > limits.max_streams:
             raise OverLimit("streams", boxes.tracks, limits.max_streams) from exc
         raise Undecodable("the video cannot be read: its header asks for too much memory") from exc
@@ -321,7 +321,7 @@ def _open_container(
 
 
 def _refuse_nested_file(*_request: object) -> Never:
-    raise NotAVideo("the file refers to other files, which are not opened")  # PyAV passes it on as it is
+    raise NotAVideo("the file refers to other files, which are not opened")  # PyAV passes it on unchanged
 
 
 def _tracks_by_preference(container: av.container.InputContainer) -> list[av.VideoStream]:
@@ -345,15 +345,15 @@ def _tracks_by_preference(container: av.container.InputContainer) -> list[av.Vid
 
 
 def _is_photograph(container: av.container.InputContainer, track: av.VideoStream) -> bool:
-    """Whether a track is an item of HEIF (ISO/IEC 23008-12), which has no time.
+    """Return whether a track is an item of HEIF (ISO/IEC 23008-12), which has no time.
 
-    It is a photograph, a tile of one, or the still that precedes an animated AVIF.
+    Such an item is a photograph, a tile of one, or the still that precedes an animated AVIF.
     """
     return container.format.name.startswith("mov") and track.frames == 1 and track.duration is None
 
 
 def _first_of_several_frames(container: av.container.InputContainer, tracks: Sequence[av.VideoStream]) -> int:
-    """Return the index of the first track of more than one packet; the first track's if none has.
+    """Return the index of the first track with more than one packet, or of the first track if none has more.
 
     For containers that do not state the number of frames, such as Matroska.
     """
@@ -364,7 +364,7 @@ def _first_of_several_frames(container: av.container.InputContainer, tracks: Seq
             if packets[tracks[0].index] > 1:
                 break
     except (av.FFmpegError, IndexError):
-        pass  # damage further on in the file does not change what was counted
+        pass  # damage later in the file does not change the count
     return next((index for index, count in packets.items() if count > 1), tracks[0].index)
 
 
@@ -378,8 +378,8 @@ def _prepare_decoder(track: av.VideoStream, limits: DecodeLimits) -> str:
     if decoder.name not in CODECS:
         raise Undecodable(f"the video's codec, {decoder.codec.canonical_name}, is not supported")
     limits.check_size(decoder.width, decoder.height)
-    # A guard on memory, as the bitstream may state another size than the container. FFmpeg respects it only
-    # here; as an option of the container it has no effect.
+    # Limits memory, because the bitstream may state a different size than the container. FFmpeg respects the
+    # option only here; as an option of the container it has no effect.
     decoder.options = {"max_pixels": str(limits.padded_pixels)}
     decoder.thread_count = 1
     decoder.thread_type = ThreadType.NONE

@@ -5,10 +5,10 @@ Both lists are short on purpose: each demuxer and decoder is code that runs on h
 
 from __future__ import annotations
 
-# FFmpeg's demuxers for what people upload: mp4, mov and relatives; Matroska and WebM; AVI; MPEG transport and
-# program streams; FLV; Ogg; ASF (WMV); formats of cameras and editors (MXF, DV); animated pictures (GIF,
-# APNG); streams without a real container (y4m, IVF, OBU, H.264, HEVC, MPEG-1, 2 and 4). Left out are above
-# all formats that name other files (hls, dash, concat, sdp, image2) or render text (tty, xbin), and `mjpeg`,
+# FFmpeg's demuxers for common uploads: mp4, mov and related formats; Matroska and WebM; AVI; MPEG transport
+# and program streams; FLV; Ogg; ASF (WMV); formats of cameras and editors (MXF, DV); animated pictures (GIF,
+# APNG); streams without a real container (y4m, IVF, OBU, H.264, HEVC, MPEG-1, 2 and 4). The main exclusions
+# are formats that name other files (hls, dash, concat, sdp, image2) or render text (tty, xbin), and `mjpeg`,
 # which would accept every photograph as a video.
 FORMATS = (
     "mov", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "asf", "mxf", "dv", "gif", "apng",
@@ -27,14 +27,14 @@ VIDEO_SUFFIXES = frozenset({
     ".h264", ".264", ".h265", ".265", ".hevc",
 })  # fmt: skip
 
-# Containers without timestamps: FFmpeg makes some up, differently from pass to pass and not always evenly.
+# Containers without timestamps: FFmpeg makes them up, differently in each pass and not always evenly.
 UNTIMED = frozenset({"obu", "h264", "hevc", "mpegvideo", "m4v"})
 # Containers that store a duration for each frame, or from which it follows. FFmpeg guesses it for the others.
 STATES_DURATIONS = frozenset({"mp4", "mov", "matroska", "webm", "gif", "apng", "avi"})
 
 # Decoder name in FFmpeg -> codec name for callers. vvc is left out for CVE-2026-125244 and magicyuv for
-# CVE-2026-8461; VP6 and SVQ3 because nothing encodes them any more, so they cannot be tested; the rest
-# because hardly anybody uploads them.
+# CVE-2026-8461; VP6 and SVQ3 because no current software encodes them, so they cannot be tested; the rest
+# because they are rarely uploaded.
 CODECS = {
     "h264": "h264",
     "hevc": "hevc",
@@ -106,7 +106,7 @@ def container_name(demuxer: str, head: bytes) -> str:
 
 
 def is_container(head: bytes) -> bool:
-    """Whether a file that FFmpeg cannot open starts like an accepted container other than mp4."""
+    """Return whether a file that FFmpeg cannot open starts like an accepted container other than mp4."""
     return (
         head.startswith(SIGNATURES)
         or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
@@ -118,7 +118,7 @@ def is_container(head: bytes) -> bool:
 
 
 def is_encrypted(head: bytes) -> bool:
-    """Whether the start of a file says that its content is encrypted, for ASF and MPEG transport streams."""
+    """Return whether an ASF file or MPEG transport stream declares at its start that it is encrypted."""
     if any(guid in head for guid in ASF_ENCRYPTION):
         return True
     packets = [head[start : start + 4] for start in range(0, len(head) - 3, TS_PACKET_BYTES)]

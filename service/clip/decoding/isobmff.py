@@ -38,13 +38,13 @@ EDIT_BYTES = {0: 12, 1: 20}
 ENCRYPTED_ENTRY = b"encv" + bytes(6)
 
 CHUNK_BYTES = 2**20
-# Beyond this many boxes the rest of the file is searched as a whole, whatever it is.
+# After this many boxes the rest of the file is searched as a whole, including media data.
 MAX_BOXES = 100_000
 
 
 @dataclass
 class Boxes:
-    """What was found outside the media data.
+    """The findings outside the media data.
 
     Attributes:
         edits: Entries of the longest edit list.
@@ -64,7 +64,7 @@ class Boxes:
 def read_boxes(file: BinaryIO) -> Boxes:
     """Search a file for edit lists, tracks and encryption.
 
-    FFmpeg honours edit lists in nearly any box, so the search goes by bytes and not by the nesting of boxes.
+    FFmpeg honours edit lists in nearly any box, so the search looks at bytes, not at the nesting of boxes.
     """
     found = Boxes()
     end = file.seek(0, io.SEEK_END)
@@ -100,9 +100,9 @@ def _search(file: BinaryIO, start: int, end: int, found: Boxes) -> None:
         for match in EDIT_LIST.finditer(window):
             version, entries = match[1][0], int.from_bytes(match[2])
             size = int.from_bytes(window[max(0, match.start() - BOX_SIZE_BYTES) : match.start()])
-            # Other bytes that happen to spell `elst` have no size that fits the entries.
+            # Other bytes that happen to spell `elst` have no size that matches the entries.
             if size == EDIT_LIST_BYTES + entries * EDIT_BYTES[version]:
                 found.edits = max(found.edits, entries)
-        found.tracks += chunk.count(b"trak")  # one across two chunks is missed
+        found.tracks += chunk.count(b"trak")  # a match across two chunks is missed
         found.is_encrypted |= ENCRYPTED_ENTRY in window
         tail = window[-EDIT_LIST_BYTES + 1 :]

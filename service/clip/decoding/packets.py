@@ -54,7 +54,7 @@ class PacketScan:
     Attributes:
         index: The packets and the frames they decode to; None if the packets do not tell.
         problem: Why there is no index.
-        frames: Number of frames; exact with an index, else an estimate from the container.
+        frames: Number of frames; exact with an index, otherwise an estimate from the container.
         packets: The packets, unless they are too large to keep.
         independent: Whether several decoders can share the groups of the stream.
         pruner: Finds references that the wanted frames do not need; None if the codec has none.
@@ -103,7 +103,7 @@ def scan_packets(video: OpenVideo, limits: DecodeLimits) -> PacketScan:
         raise Undecodable("the video holds no frame")
     timestamps = [pts for pts in video.times.shown if pts is not None] or [0]
     if (max(timestamps) - min(timestamps)) * video.times.time_base > limits.max_duration_s:
-        # Only now is it worth the time to tell a long video from one with a wrong timestamp.
+        # Only in this case, take the time to distinguish a long video from one with a wrong timestamp.
         limits.check_duration(video.times.timing(video.times.shown).times_s[-1])
     index: PacketIndex | None = None
     if reader:

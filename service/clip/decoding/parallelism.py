@@ -14,13 +14,13 @@ MAX_THREADS = 4
 # Below half of 720p, synchronising frame threads costs about what they gain: 48 frames of 320x240 H.264 take
 # 14.8 ms with one thread, and 14.3 ms with three for a third more CPU time.
 SMALL_PIXELS = 1280 * 720 // 2
-# Codecs that gain even so: 48 frames of 427x240 take 21.9 ms with one thread and 19.4 ms with three (VP9),
+# Codecs that still gain: 48 frames of 427x240 take 21.9 ms with one thread and 19.4 ms with three (VP9),
 # 23.0 ms and 18.0 ms (VP8), for 15 % more CPU time.
 THREADED_WHEN_SMALL = frozenset({"vp8", "vp9"})
 SMALL_THREADS = 3
-# The largest cost of a run, in even shares of the total, with which decoders do without frame threads. At
-# 1.0 of two even shares (1080p, groups of 30) decoders take 393 ms and with frame threads 414 ms; at 1.7
-# (groups of 250 and 50 frames, no B-frames) 621 ms and 434 ms.
+# The largest cost of a run, in even shares of the total, at which decoders need no frame threads. At 1.0 of
+# two even shares (1080p, groups of 30) decoders take 393 ms and with frame threads 414 ms; at 1.7 (groups of
+# 250 and 50 frames, no B-frames) 621 ms and 434 ms.
 MAX_IMBALANCE = 1.4
 # Scalings per decoded small frame above which a scaling thread pays: at 32 scalings for 34 frames a video
 # takes 13.4 ms instead of 17 ms, at 16 scalings 17.4 ms instead of 14.8 ms.
@@ -29,9 +29,9 @@ MIN_SCALINGS = 0.6
 
 @dataclass(frozen=True)
 class Parallelism:
-    """How to decode a video: `decoders` side by side with `threads` frame threads each.
+    """How to decode a video: with `decoders` concurrent decoders and `threads` frame threads each.
 
-    With `scaling_thread`, frames are scaled in a thread of their own.
+    With `scaling_thread`, frames are scaled in a separate thread.
     """
 
     decoders: int = 1
@@ -44,13 +44,13 @@ def choose_parallelism(
 ) -> Parallelism:
     """Choose how to decode runs on `cores` otherwise idle cores.
 
-    A single core gets one thread: that takes the least CPU time, and so gives the most videos per second when
+    A single core gets one thread: this takes the least CPU time, and so gives the most videos per second when
     every core decodes one. On several cores, decoders that share the runs are fastest because they do not
-    wait for each other; they get frame threads as well if the runs are too uneven. A single run of small
-    frames gets a scaling thread if scaling is much of the work, or frame threads if its codec gains by them.
+    wait for each other; they also get frame threads if the runs are too uneven. A single run of small frames
+    gets a scaling thread if scaling is much of the work, or frame threads if its codec gains from them.
 
     Args:
-        cores: Cores that may be kept busy.
+        cores: Number of cores that may be kept busy.
         pixels: Pixels of a frame.
         costs: Costs of the runs in any unit.
         codec: Name of the codec.

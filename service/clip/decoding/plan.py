@@ -20,8 +20,8 @@ from service.clip.bitstream.packet_info import PacketInfo, RandomAccess, Unplann
 
 # FFmpeg guesses an undeclared reorder depth from the first frames, at least this many, when it opens a file.
 GUESSED_FRAMES = 7
-# Cost of decoding a picture beyond its bytes, expressed in bytes. Fitted on 1080p, where an empty picture
-# takes as long as 10 kB of a coded one.
+# Fixed cost of decoding a picture, expressed in bytes. Fitted on 1080p, where an empty picture takes as long
+# as 10 kB of a coded one.
 BYTES_PER_PICTURE = 10_000
 
 
@@ -32,7 +32,7 @@ class IndexEntry(NamedTuple):
         pts: Presentation timestamp in units of the track's time base.
         size: Bytes.
         discard: An edit list cuts the frame off; it is decoded, since others refer to it, but not shown.
-        info: What the packet's own bytes tell.
+        info: The properties found in the packet's bytes.
     """
 
     pts: int
@@ -52,9 +52,9 @@ class PacketRun:
 
     Attributes:
         packets: Packet numbers in file order; the first is a random access point.
-        targets: Numbers of those whose frames are wanted.
+        targets: Numbers of the packets whose frames are wanted.
         reset: Whether a decoder that has decoded other packets must be drained and flushed first.
-        expected: Timestamps of exactly the frames that must come out, in order.
+        expected: Timestamps of exactly the frames that the decoder must output, in order.
         cost: Relative decoding cost, from bytes and pictures.
     """
 
@@ -176,21 +176,21 @@ class PacketIndex:
                 layer = max(layer, info.layer)
             else:
                 may_serve = info.layer < layer or (info.layer == layer and info.is_reference)
-                # Leading pictures of the first keyframe cannot be decoded: what they refer to is skipped.
+                # Leading pictures of the first keyframe cannot be decoded: their references are skipped.
                 if not may_serve or self._is_leading(number, span.start):
                     continue
             kept.append(number)
         return kept[::-1]
 
     def _is_leading(self, number: int, start: int) -> bool:
-        """Whether a packet after the open random access point `start` is shown before it."""
+        """Return whether a packet after the open random access point `start` is shown before it."""
         first = self.entries[start].info
         is_later = first.random_access is RandomAccess.OPEN and number > start
         return is_later and self.entries[number].info.display_order < first.display_order
 
 
 def _required_depth(decoder_output: Sequence[int]) -> int:
-    """The number of frames that a decoder must hold back to output packets in the order `decoder_output`."""
+    """Number of frames that a decoder must hold back to output packets in the order `decoder_output`."""
     rank = {number: position for position, number in enumerate(decoder_output)}
     waiting: set[int] = set()
     depth = released = 0

@@ -1,4 +1,4 @@
-"""Decode the runs of a plan with one decoder or several, and check every frame against the plan."""
+"""Decode the runs of a plan with one or more decoders, and check every frame against the plan."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from service.clip.views import Take
 class PlannedDecoder:
     """A decoder that works through runs of packets and accepts only the expected frames.
 
-    A missing, extra, damaged or misordered frame means that the packets do not decode to what their headers
-    say. It makes the whole plan invalid.
+    A missing, extra, damaged or misordered frame means that the packets do not decode as their headers say,
+    and makes the whole plan invalid.
 
     Args:
         video: The open video to decode with.

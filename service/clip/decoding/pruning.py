@@ -1,8 +1,8 @@
 """Drop reference pictures that the wanted frames do not depend on from the runs of a plan.
 
 A plan keeps every picture that others may refer to. Slice headers tell which pictures others do refer to
-(`service.clip.bitstream.h264.references`). Reading them whole takes time, so only the headers of planned
-packets are read, and only if few frames are wanted.
+(`service.clip.bitstream.h264.pruner`). Reading complete slice headers takes time, so only the headers of
+planned packets are read, and only if few frames are wanted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_WANTED_SHARE = 0.3
 
 @dataclass(frozen=True)
 class RewrittenPackets:
-    """`Packets`, some of them with other headers."""
+    """`Packets`, some of them with rewritten headers."""
 
     packets: Sequence[Packet]
     rewrites: Mapping[int, PacketRewrite]

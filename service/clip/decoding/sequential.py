@@ -1,4 +1,4 @@
-"""Decode every packet of a video in file order: the reference, and the fallback where no plan holds."""
+"""Decode every packet of a video in file order: the reference, and the fallback if a plan fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.errors import Undecodable
 
 
 class FirstFrame:
-    """Passes frames on to `take`, and remembers of the first what describes the video."""
+    """Passes frames on to `take`, and keeps the properties of the first that describe the video."""
 
     def __init__(self, take: Take) -> None:
         self._take = take
@@ -66,8 +66,8 @@ class Pass:
 def decode_all(file: BinaryIO, limits: DecodeLimits, threads: int, take: Take) -> Pass:
     """Decode the whole video, passing each frame with its number to `take`.
 
-    A pass with several threads that meets damage starts again with one, so that damage looks the same every
-    time.
+    If a pass with several threads finds damage, it starts again with one thread, so that damage gives the
+    same result every time.
 
     Raises:
         Undecodable: No frame decodes, or most of the video is broken.

@@ -1,4 +1,4 @@
-"""Decode the windows of a long video one after the other, in one pass.
+"""Decode the windows of a long video in order, in one pass.
 
     source ──> scan the packets ──> windows ──> sample ──> plan ──> decode ──> hand out each window when its
                       │                                       │       ^        last sampled frame is decoded
@@ -8,13 +8,13 @@
                       v                       v than expected v
                decode every packet to learn the frames, cut the remaining windows again, decode once more
 
-Windows are cut from the timestamps of the packets, before anything is decoded. A window is handed out when
-its frames are known to be the right ones. A plan proves the frames, so each window goes as soon as it is
-complete. Without a plan a window waits for the first frame after it. So no window that was handed out turns
-out wrong, whatever follows.
+Windows are cut according to the timestamps of the packets, before anything is decoded. A window is handed out
+when its frames are known to be the right ones. A plan proves the frames, so each window is handed out as soon
+as it is complete. Without a plan a window waits for the first frame after it. So later frames never make a
+window wrong that was already handed out.
 
-A frame is decoded and scaled once, however many windows sample it, and dropped after the last of them. One
-thread decodes, because timelines run for long beside videos whose callers wait.
+A frame is decoded and scaled once, even if several windows sample it, and dropped after the last of these
+windows. One thread decodes, because timelines run for a long time alongside videos whose callers wait.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class WindowSink(Protocol):
         ...
 
     def hand_out(self, sample: WindowSample) -> None:
-        """Receive the window whose frames were put into the arrays returned last."""
+        """Receive the window whose frames are in the most recently returned arrays."""
         ...
 
     def progress(self) -> None:
@@ -106,7 +106,7 @@ class _WindowsRequest:
     """The arguments of `decode_windows`, and the state of its work.
 
     Attributes:
-        next: Number of the window that is handed out next.
+        next: Number of the next window to hand out.
         windows: Number of windows; the largest allowed until it is known.
     """
 
@@ -194,7 +194,7 @@ class _WindowFrames:
             self._hand_out(window)
 
     def hand_out_before(self, number: int) -> None:
-        """Hand out the windows all of whose frames come before frame `number`."""
+        """Hand out the windows whose frames all come before frame `number`."""
         while (window := self._next()) and window.frames.stop <= number:
             self._hand_out(window)
 
@@ -222,7 +222,7 @@ def _decode_planned(request: _WindowsRequest, video: OpenVideo, scan: PacketScan
     """Decode only what the windows depend on, and the first frame, which describes the video.
 
     Raises:
-        Unplannable: There is no plan, or other frames come than planned.
+        Unplannable: There is no plan, or the decoder returns other frames than planned.
     """
     index = scan.index
     if index is None:
@@ -247,20 +247,20 @@ def _decode_planned(request: _WindowsRequest, video: OpenVideo, scan: PacketScan
 def _decode_predicted(
     request: _WindowsRequest, scan: PacketScan, expected: Sequence[int], timing: Timing, reason: str
 ) -> DecodedWindows:
-    """Decode every packet, as long as the frames are those that the packets' timestamps predict.
+    """Decode every packet, while the frames are the ones that the packets' timestamps predict.
 
     The decoder may return frames with slightly falling timestamps. A window is then handed out when the
-    frames up to it, in whatever order, have the expected timestamps.
+    frames up to it, in any order, have the expected timestamps.
 
     Args:
         request: What to decode.
         scan: The packets.
         expected: Ascending timestamps of all frames.
-        timing: The times that follow from them.
+        timing: The times that follow from the timestamps.
         reason: Why there is no plan.
 
     Raises:
-        Unplannable: Other frames come than predicted.
+        Unplannable: The decoder returns other frames than predicted.
     """
     frames = request.cut(timing)
     request.work_limits.check_decoded_pixels(scan.pixels * scan.frames)
@@ -292,10 +292,10 @@ def _decode_predicted(
 def _decode_twice(request: _WindowsRequest, scan: PacketScan, reason: str) -> DecodedWindows:
     """Decode every packet to learn which frames there are, then again for the remaining windows.
 
-    Frames are numbered anew: those that do not decode do not count.
+    Frames are renumbered without those that do not decode.
 
     Raises:
-        Undecodable: As `decode_all`, or the second pass gives other frames than the first.
+        Undecodable: As `decode_all`, or the second pass gives different frames than the first.
     """
     request.work_limits.check_decoded_pixels(scan.pixels * scan.frames)
     learned = decode_all(

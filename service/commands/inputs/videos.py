@@ -1,4 +1,4 @@
-"""The videos that arguments of the command line name: files, folders, patterns, pipes and standard input."""
+"""The videos named by command-line arguments: files, folders, patterns, pipes and standard input."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class NamedClip:
 
 
 def find_clips(arguments: Iterable[str]) -> list[NamedClip]:
-    """The videos for the arguments of a command, each once.
+    """Return the videos for the arguments of a command, each once.
 
-    A folder stands for all files in it, at any depth, that have the suffix of a video. An argument with `*`,
-    `?` or `[` that is not itself a file is a pattern, in which `**` stands for any number of folders.
+    A folder stands for all files in it, at any depth, with a video suffix. An argument with `*`, `?` or `[`
+    that is not itself a file is a pattern, in which `**` stands for any number of folders.
 
     Raises:
         NoVideos: a folder or a pattern contains none.
@@ -66,7 +66,7 @@ def _expanded(argument: str) -> list[Path]:
 
 
 def _videos_in(folder: Path) -> list[Path]:
-    """The videos in a folder, and the folders below it that cannot be read: these become errors, too."""
+    """Return the videos in a folder, and its subfolders that cannot be read: these also become errors."""
     closed: list[Path] = []
     below = (
         Path(parent, name)

@@ -1,4 +1,4 @@
-"""Progress of commands on standard error: a bar on a terminal, plain lines elsewhere."""
+"""Progress of commands on standard error: a bar on a terminal, plain lines without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-PLAIN_LINES = 20  # printed in total where there is no terminal
+PLAIN_LINES = 20  # number of lines printed in total without a terminal
 
 # Called with the number of finished items, the total, and a short text.
 Report = Callable[[int, int, str], None]

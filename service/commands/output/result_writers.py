@@ -1,4 +1,4 @@
-"""Output of `blvnet classify`: for people, as JSON, JSON lines or CSV, on standard output or in a file."""
+"""Output of `blvnet classify`: as text, JSON, JSON lines or CSV, on standard output or in a file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ResultWriter(Protocol):
         """Write the result of a video."""
 
     def finish(self) -> None:
-        """Write what follows the last result; called also after an interruption."""
+        """Write the text after the last result; also called after an interruption."""
 
 
 def document_of(name: str, outcome: Outcome) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class JsonWriter:
 
 
 class LineWriter:
-    """A line for each video, which is complete before the next begins.
+    """A line for each video, written completely before the next one.
 
     Args:
         put: writes a text at once.
@@ -159,12 +159,12 @@ def _print_at_once(text: str) -> None:
 
 
 def finished_clips(path: Path, kind: OutputFormat, top_k: int) -> set[str]:
-    """Names of the videos that a file of results has; an incomplete last line is removed from it.
+    """Return the names of the videos in a file of results; remove an incomplete last line from it.
 
     Raises:
         BadOutput: the file is not of this format.
     """
-    if not path.is_file():  # new, or a device or pipe, which has no end
+    if not path.is_file():  # the file is new, or a device or pipe, which has no end
         return set()
     content = path.read_bytes()
     complete = content[: content.rfind(b"\n") + 1]

@@ -17,7 +17,7 @@ Segments = Sequence[LabelledSegment]
 
 
 def as_table(segments: Segments) -> str:
-    """A table for people."""
+    """Format segments as a table."""
     right = [Column(name, justify="right") for name in ("from", "to")]
     table = Table(
         *right, Column("label", overflow="fold"), Column("score", justify="right"), box=box.SIMPLE_HEAD

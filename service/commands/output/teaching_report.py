@@ -15,7 +15,7 @@ from service.teaching.report import Report
 
 
 def print_report(report: Report) -> None:
-    """Print what a learning found."""
+    """Print the report of a training."""
     curve = ", ".join(f"{point.clips_per_label:.1f}: {100 * point.top1:.0f} %" for point in report.curve)
     lines = [
         f"cross-validated top-1: {percentages(report.accuracy)}",

@@ -23,14 +23,14 @@ class H264Sps:
     """A sequence parameter set.
 
     Attributes:
-        separate_planes: Each colour plane is coded as a picture of its own.
+        separate_planes: Each colour plane is coded as a separate picture.
         chroma: Slices carry chroma, and so chroma weights.
         frame_num_bits: Bits of `frame_num`.
         poc_type: `pic_order_cnt_type`, 0 or 2.
         poc_bits: Bits of `pic_order_cnt_lsb`.
         max_references: `max_num_ref_frames`.
         frames_only: No picture is a field or has interlaced macroblocks.
-        reorder_depth: Frames that a decoder holds back to reorder them; None if the set does not tell.
+        reorder_depth: Number of frames that a decoder holds back to reorder them; None if not stated.
     """
 
     separate_planes: bool

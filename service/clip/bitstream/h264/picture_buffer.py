@@ -124,7 +124,7 @@ class PictureBuffer:
         self.frames.append(frame)
 
     def removals_to_keep(self, kept: Collection[int], frame_num: int) -> tuple[int, ...] | None:
-        """Return the removals with which a picture keeps exactly the packets `kept` of those before it."""
+        """Return the removals after which only the packets `kept` remain of those before a picture."""
         forgotten = [frame for frame in self.frames if frame.packet not in kept]
         if forgotten == self._displaced_by(frame_num):
             return None
@@ -137,5 +137,5 @@ class PictureBuffer:
         return [min(self.frames, key=lambda frame: self._wrapped(frame, frame_num))]
 
     def _wrapped(self, frame: ReferenceFrame, frame_num: int) -> int:
-        """`FrameNumWrap`: ascends in decoding order, seen from the picture with `frame_num`."""
+        """Return `FrameNumWrap`: it ascends in decoding order, seen from the picture with `frame_num`."""
         return frame.frame_num - self._frame_num_span * (frame.frame_num > frame_num)

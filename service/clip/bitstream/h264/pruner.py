@@ -1,9 +1,9 @@
 """Find the frames that a frame really refers to, and drop those that no wanted frame needs.
 
-A reference picture is one that others may refer to. Which pictures do refer to it, only the headers of their
-slices tell. Encoders that search for motion in a single picture, as fast presets do, write many reference
+A reference picture is one that others may refer to. Only the slice headers of the other pictures tell which
+of them do. Encoders that search for motion in a single picture, as fast presets do, write many reference
 pictures that only skipped B pictures use. A decoder notices if one is missing, because it counts reference
-pictures and finds them by that count. So the headers of the remaining pictures are written with new counts;
+pictures and finds them by that count. So the headers of the remaining pictures are rewritten with new counts;
 no bit of picture data changes.
 """
 
@@ -25,12 +25,12 @@ from service.clip.bitstream.h264.slice_header import (
 from service.clip.bitstream.nal import nal_units
 from service.clip.bitstream.packet_info import PacketRewrite, Unplannable
 
-# nal_unit_type (clause 7.4.1) of parts of a frame that are not followed: slice partitions, other views and
-# layers.
+# nal_unit_type (clause 7.4.1) of parts of a frame whose references are not followed: slice partitions, other
+# views and layers.
 NOT_FOLLOWED = {2, 3, 4, 14, 20, 21}
 SLICES = {1, IDR}
 # The first `PROBED` pictures tell whether the encoder writes reference pictures that no reference picture
-# uses. About the last `UNSURE` of them it is too early to tell.
+# uses. For the last `UNSURE` of these pictures it is too early to tell.
 PROBED, UNSURE = 12, 4
 # Bounds on the work for streams built to be expensive. The first is the standard's (clause A.3.1).
 MAX_REFERENCES = 16
@@ -41,7 +41,7 @@ class FollowedPicture(NamedTuple):
     """A frame of the original stream.
 
     Attributes:
-        packet: Its number.
+        packet: Number of its packet.
         headers: Headers of its slices.
         poc: Its picture order count.
         lists: For each slice its reference lists, as packet numbers.
@@ -138,7 +138,7 @@ class H264Pruner:
     ) -> PacketRewrite | None:
         """Advance `buffer`, which holds only pictures in `needed`, by one picture.
 
-        Return the rewrite that the picture needs; None if its headers stay as they are.
+        Return the rewrite that the picture needs; None if its headers do not change.
         """
         first = picture.headers[0]
         frame_num, poc = buffer.start_picture(first)
@@ -161,7 +161,7 @@ class H264Pruner:
 
 
 def _frame_fields(header: SliceHeader) -> tuple[object, ...]:
-    """The fields that all slices of a frame have in common."""
+    """Return the fields that all slices of a frame have in common."""
     return (
         header.is_idr,
         header.is_reference,
@@ -173,7 +173,7 @@ def _frame_fields(header: SliceHeader) -> tuple[object, ...]:
 
 
 def _has_unused_reference(pictures: Sequence[FollowedPicture]) -> bool:
-    """Whether no other reference picture uses one of the reference pictures."""
+    """Return whether there is a reference picture that no other reference picture uses."""
     references = [picture for picture in pictures if picture.headers[0].is_reference]
     used = {number for picture in references for lists in picture.lists for each in lists for number in each}
     return any(picture.packet not in used for picture in references[:-UNSURE])

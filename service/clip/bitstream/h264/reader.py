@@ -1,4 +1,4 @@
-"""Read H.264 packets: which pictures others refer to, and the order in which they are shown.
+"""Read H.264 packets: which pictures may be references, and the order in which pictures are shown.
 
 Only parameter sets and the first bytes of slices are read. Rare features are rejected.
 """
@@ -66,11 +66,11 @@ class H264Reader:
         return not self._sets.changed
 
     def reorder_depth(self) -> int | None:
-        """The largest depth that any parameter set declares; None if one declares none."""
+        """The largest depth that any parameter set declares; None if a set does not declare one."""
         return self._reorder_depth
 
     def pruner(self) -> H264Pruner | None:
-        """The pruner, unless parameter sets change."""
+        """Return the pruner, or None if parameter sets change."""
         return None if self._sets.changed else H264Pruner(self._spss, self._ppss, self._length_bytes)
 
     def read(self, packet: memoryview) -> PacketInfo:
@@ -140,7 +140,7 @@ class H264Reader:
         return self._sequence * SEQUENCE_STEP + poc - first.poc_lsb + lowest
 
     def _read_parameters(self, kind: int, unit: memoryview) -> tuple[int, int]:
-        """Read a parameter set. Return its key."""
+        """Read a parameter set and return its key."""
         bits = BitReader(unescape(bytes(unit[1:])))
         if kind == SPS:
             number, sps = read_sps(bits)
@@ -167,7 +167,7 @@ def _is_exact_recovery_point(payload: bytes) -> bool:
     """Whether an SEI unit states that all pictures shown from this one on decode exactly (clause D.2.8)."""
 
     def read_number(position: int) -> tuple[int, int]:
-        """Read a number of any size. Return it and the position after it."""
+        """Read a number of any size. Return the number and the position after it."""
         value = 0
         while position < len(payload):
             value, position = value + payload[position], position + 1

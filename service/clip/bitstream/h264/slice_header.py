@@ -41,7 +41,7 @@ class SliceReferences(NamedTuple):
         frame_num: Counter of the reference frames, modulo a power of two.
         changes: For each reference list the steps that modify the initial list.
         removals: `difference_of_pic_nums_minus1` of each frame to forget after this one; None: the oldest is
-            forgotten when there is no room.
+            forgotten when the buffer is full.
     """
 
     frame_num: int
@@ -61,7 +61,7 @@ class SliceStart(NamedTuple):
         is_field: The picture is a field.
         is_bottom: It is a bottom field.
         poc_lsb: Low bits of the picture order count; None with type 2, where pictures are shown as coded.
-        poc_bottom: How much larger the order count of the bottom field is.
+        poc_bottom: Difference of the bottom field's order count from the top field's.
     """
 
     kind: int
@@ -88,18 +88,18 @@ class BitPositions(NamedTuple):
 
 
 class SliceHeader(NamedTuple):
-    """A whole slice header.
+    """A complete slice header.
 
     Attributes:
         is_idr: Decoding can start here.
         is_reference: Other pictures may refer to this one.
         kind: `P_SLICE`, `B_SLICE` or `I_SLICE`.
         poc_lsb: Low bits of the picture order count of the top field.
-        poc_bottom: How much larger the order count of the bottom field is.
+        poc_bottom: Difference of the bottom field's order count from the top field's.
         list_sizes: Number of frames in each reference list.
         references: The references.
-        cabac: The slice data uses arithmetic coding, and so starts at a byte.
-        positions: Where the parts are.
+        cabac: The slice data uses arithmetic coding, and so starts at a byte boundary.
+        positions: Bit positions of the parts.
     """
 
     is_idr: bool
@@ -263,7 +263,7 @@ def read_removals(bits: BitReader, *, is_idr: bool) -> tuple[int, ...] | None:
 
 
 def write_slice(unit: memoryview, header: SliceHeader, references: SliceReferences) -> bytes:
-    """Return the NAL unit of a slice with `references` in its header and all else unchanged."""
+    """Return the NAL unit of a slice with `references` in its header and everything else unchanged."""
     payload = unescape(bytes(unit[1:]))
     at = header.positions
     old = BitReader(payload[: at.end // 8 + 1])
@@ -289,7 +289,7 @@ def write_slice(unit: memoryview, header: SliceHeader, references: SliceReferenc
         if references.removals is not None:
             new.ue(0)
     new.u(*old.between(at.removals_end, at.end))
-    if header.cabac:  # ones fill the header up to a byte, where the data starts
+    if header.cabac:  # ones pad the header to a byte boundary, where the data starts
         filling = -new.count % 8
         new.u((1 << filling) - 1, filling)
         written = new.value.to_bytes(new.count // 8, "big") + payload[(at.end + 7) // 8 :]
