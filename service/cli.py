@@ -188,8 +188,8 @@ def main() -> None:
     """The console script."""
     # Official builds of onnxruntime send telemetry when they are imported, unless this is set.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # Threads of numpy's linear algebra, read when it is imported. The matrices are small, and threads that
-    # wait for one another in loops take several times the processor time.
+    # Number of threads of numpy's linear algebra, read at import. The matrices are small, and threads that
+    # wait for each other in loops take several times the processor time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -33,7 +33,7 @@ class DecodeLimits:
         max_decoded_pixels: Pixels of a frame times frames to decode: the work for a video, or for each window
             on average. Frames that need not be decoded do not count. The default is about ten seconds of two
             cores.
-        max_streams: Tracks in the file. Cameras write up to eight; fonts attached to Matroska count as well.
+        max_streams: Tracks in the file. Cameras write up to eight; fonts attached to Matroska also count.
         max_edits: Entries in an mp4's edit list. A list of 240 kB can show 48 frames 20,000 times.
         max_aspect_ratio: Longer side over shorter side, because a frame is scaled before it is cropped.
         max_windows: Windows of a timeline.

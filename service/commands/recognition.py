@@ -31,7 +31,7 @@ Outcome = ClassifyResult | ClipError
 def classify_on_server(
     client: Client, clips: Iterable[NamedClip], pipes: Pipes, query: Query
 ) -> Generator[tuple[NamedClip, Outcome]]:
-    """Label videos with a server, one after the other.
+    """Label videos sequentially with a server.
 
     Raises:
         BlvnetClientError: the server fails, or rejects the key.

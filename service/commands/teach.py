@@ -1,4 +1,4 @@
-"""`blvnet teach`: learn a model of one's own labels from a folder of clips."""
+"""`blvnet teach`: learn a model for custom labels from a folder of clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Providers and their engines: what is installed, and how to open a session on it.
+"""Providers and their engines: listing the installed ones and opening sessions on them.
 
 Engines are imported on first use, since not all of them need to be installed.
 """
@@ -86,7 +86,7 @@ def candidates(provider: str, precision: str) -> tuple[Candidate, ...]:
     """Candidates for a package of `precision` on `provider`, or on all installed providers for `auto`.
 
     Raises:
-        ProviderUnavailable: the provider, or any provider for `auto`, is not installed.
+        ProviderUnavailable: the provider is not installed, or no provider is installed for `auto`.
     """
     if provider == Provider.AUTO:
         names = installed_providers()

@@ -153,7 +153,7 @@ class JobRunner:
                     claim.push_async_callback(asyncio.wait, [task])
                     claim.callback(task.cancel)
                     await asyncio.wait([task])
-                    if not task.cancelled():  # else the job was deleted or is held by another process
+                    if not task.cancelled():  # otherwise the job was deleted or is held by another process
                         task.result()
                     continue
             # Not `wait_for`, which in Python 3.11 drops a cancellation that comes together with the event.

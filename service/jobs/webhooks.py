@@ -1,7 +1,7 @@
 """Deliveries of finished jobs to the callers' servers, signed as the Standard Webhooks specification says.
 
 A webhook makes the service send requests to an address that a caller chose. So the host has to be on the
-operator's list, its addresses have to be public unless the list has the address itself, the connection goes
+operator's list, its addresses have to be public unless the list names the address itself, the connection goes
 to the address that was checked, and redirects are not followed.
 """
 

@@ -347,7 +347,7 @@ class _ModelCollector(Collector):
 
 
 def latency_buckets(edges_s: Iterable[float], request_timeout_s: float) -> tuple[float, ...]:
-    """Return the bounds among `edges_s`, in seconds, that are below the request timeout, it, and its double.
+    """Return the bounds in `edges_s` (seconds) below the request timeout, the timeout, and twice the timeout.
 
     A request that times out takes slightly longer than the timeout, so there is a bucket above it: otherwise
     such a request would look like one that never ends.

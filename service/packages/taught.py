@@ -1,6 +1,6 @@
 """Taught packages on disk: a manifest that names its base, and `head.npz` in place of a graph.
 
-MODELS/NAME/VERSION/model.json      "base": {"name", "version", "sha256"}; the top-level `sha256`: head.npz
+MODELS/NAME/VERSION/model.json      "base": {"name", "version", "sha256"}, and "sha256" of head.npz
 MODELS/NAME/VERSION/head.npz        weights (Q, F, C), bias (C,), temperature
 MODELS/NAME/VERSION/MODEL_CARD.md   for people
 """

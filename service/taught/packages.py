@@ -30,7 +30,7 @@ class TaughtPackages:
         self._models = models
 
     def serving(self, name: str) -> tuple[str, Callable[[], bytes]]:
-        """Return the file name of the serving package and a function that reads it as a zip file and blocks.
+        """Return the file name of the serving package, and a blocking function that returns its zip file.
 
         Raises:
             ModelNotFound: no version of the model serves.

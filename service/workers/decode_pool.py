@@ -184,7 +184,7 @@ class DecodePool:
         await self._supervisor.close()
 
     def verdict(self, reason: RestartReason, cpu_s: float) -> RequestError:
-        """Return the error for a video whose worker ended; `cpu_s` is the processor time it was allowed."""
+        """Return the error for a video whose worker ended; `cpu_s` is its allowed processor time."""
         if self.state is PoolState.CLOSED:
             return _shutting_down()
         match reason:

@@ -265,7 +265,7 @@ def open_video(file: BinaryIO, limits: DecodeLimits, *, peek: bool = True) -> It
 
 
 def _check_head(head: bytes, boxes: Boxes | None, limits: DecodeLimits) -> None:
-    """Reject invalid files before FFmpeg opens them, because FFmpeg applies edit lists on opening."""
+    """Reject files that FFmpeg must not open, because it applies edit lists on opening."""
     if boxes is not None:
         if boxes.edits > limits.max_edits:
             raise OverLimit("edits", boxes.edits, limits.max_edits)

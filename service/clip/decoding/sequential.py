@@ -1,4 +1,4 @@
-"""Decode every packet of a video in file order: the reference, and the fallback if a plan fails."""
+"""Decode every packet of a video in file order: the reference, and the fallback without a valid plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.errors import Undecodable
 
 
 class FirstFrame:
-    """Passes frames on to `take`, and keeps the properties of the first that describe the video."""
+    """Passes frames on to `take`, and keeps the size and rotation of the first frame."""
 
     def __init__(self, take: Take) -> None:
         self._take = take

@@ -6,7 +6,7 @@
                       ├─────────────> decode every packet ────┼───────┘
                       │                       │ other frames  │
                       v                       v than expected v
-               decode every packet to learn the frames, cut the remaining windows again, decode once more
+               decode every packet to learn the frames, cut the remaining windows again, decode again
 
 Windows are cut according to the timestamps of the packets, before anything is decoded. A window is handed out
 when its frames are known to be the right ones. A plan proves the frames, so each window is handed out as soon

@@ -97,7 +97,7 @@ class LineWriter:
     """A line for each video, written completely before the next one.
 
     Args:
-        put: writes a text at once.
+        put: writes a text immediately.
         line_of: the line of a result, with its line break.
     """
 

@@ -58,7 +58,7 @@ class ParsedRequest:
 
 @dataclass(frozen=True)
 class ResponseBody:
-    """A response; `json_bytes` is the length of the JSON document if tensors follow it, else None."""
+    """A response; `json_bytes` is the length of the JSON document if tensors follow it, otherwise None."""
 
     content: bytes
     json_bytes: int | None

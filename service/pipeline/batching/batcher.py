@@ -4,7 +4,7 @@ A single clip runs with all threads. Several clips run concurrently with one thr
 slots; see `service.engines.concurrency`. Rows (views) of several requests may share a run, and a request may
 be spread over several runs. A batch waits only while more rows are known to be on their way, for at most
 `wait_s`. Requests take turns, one run each, so that a request with many views does not delay the others. Rows
-whose caller has disconnected are dropped before they run.
+whose request was cancelled are dropped before they run.
 """
 
 from __future__ import annotations

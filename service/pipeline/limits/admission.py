@@ -153,7 +153,7 @@ class Admission:
         arriving = [other for other in self._arriving if other is not ticket]
         ahead = ticket.load.views + sum(other.views for other in arriving if other.load is ticket.load)
         if not ahead:
-            return  # the model is idle: no retry would be answered faster
+            return  # the model is idle, so a later attempt would not be answered faster
         requests = self.inflight + len(arriving)
         expected_s = (ahead + ticket.views) * ticket.load.throughput.interval_s * CAUTION
         late = expected_s > ticket.timeout_s
@@ -204,7 +204,7 @@ class TimelinePlaces:
 
 
 class Ticket:
-    """One admitted request. It is released when the request ends, in any state."""
+    """One admitted request. The ticket is released when the request ends, even if it is not in progress."""
 
     def __init__(self, admission: Admission, load: _ModelLoad, views: int, timeout_s: float) -> None:
         self._admission = admission

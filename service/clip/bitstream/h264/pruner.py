@@ -1,10 +1,10 @@
 """Find the frames that a frame really refers to, and drop those that no wanted frame needs.
 
-A reference picture is one that others may refer to. Only the slice headers of the other pictures tell which
-of them do. Encoders that search for motion in a single picture, as fast presets do, write many reference
-pictures that only skipped B pictures use. A decoder notices if one is missing, because it counts reference
-pictures and finds them by that count. So the headers of the remaining pictures are rewritten with new counts;
-no bit of picture data changes.
+A reference picture is one that others may refer to. Only the slice headers of these others tell whether they
+do. Encoders that search for motion in a single picture, as fast presets do, write many reference pictures
+that only skipped B pictures use. A decoder notices if one is missing, because it counts reference pictures
+and finds them by that count. So the headers of the remaining pictures are rewritten with new counts; no bit
+of picture data changes.
 """
 
 from __future__ import annotations
