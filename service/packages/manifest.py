@@ -79,7 +79,7 @@ class Scores(StrEnum):
     """How logits become scores."""
 
     SOFTMAX = "softmax"  # a video shows one of the labels: scores add up to 1
-    SIGMOID = "sigmoid"  # a video may show several labels, or none: each score is an independent probability
+    SIGMOID = "sigmoid"  # a video may show several labels, or none: each score is a separate probability
 
 
 class _Document(BaseModel):

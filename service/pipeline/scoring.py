@@ -62,7 +62,7 @@ def softmax(logits: Floats) -> NDArray[np.float64]:
 
 
 def sigmoid(logits: Floats) -> NDArray[np.float64]:
-    """Return the independent probability of each class."""
+    """Return the separate probability of each class."""
     values = logits.astype(np.float64)
     small = np.exp(-np.abs(values))  # no logit overflows
     return np.where(values >= 0, 1.0, small) / (1.0 + small)
