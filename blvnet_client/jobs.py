@@ -25,7 +25,7 @@ AsyncLines = AsyncIterator[WindowResult | TimelineResult]
 
 
 class Jobs:
-    """The jobs of a service, as `Client.jobs`; the service needs `BLVNET_JOBS_DIR`.
+    """The jobs of a service, as `Client.jobs`; it needs `BLVNET_JOBS_DIR` or `BLVNET_JOBS_REDIS_URL`.
 
     A job survives a restart of the service. Only the API key that submitted it can see it.
     """

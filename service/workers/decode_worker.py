@@ -37,7 +37,7 @@ from service.workers.messages import (
 from service.workers.shared_memory import FrameLayout
 
 # Maximum time without a message from a worker that decodes a timeline and has not completed a window.
-SIGN_OF_LIFE_S = 0.5
+HEARTBEAT_S = 0.5
 
 
 def main(channel: socket.socket, memory_mb: int) -> None:
@@ -134,7 +134,7 @@ class _Slots:
 
     def progress(self) -> None:
         """Send a heartbeat if the last message is too long ago."""
-        if time.monotonic() - self._sent_s > SIGN_OF_LIFE_S:
+        if time.monotonic() - self._sent_s > HEARTBEAT_S:
             self._send(StillDecoding())
 
     def _send(self, message: Message) -> None:

@@ -22,18 +22,11 @@ from pathlib import Path
 
 from service.engines.session import InferenceFailed
 from service.errors import ModelNotFound, ModelRefused, PackageError, ProviderUnavailable
-from service.models.loading import (
-    NO_VERSION,
-    Model,
-    OpenPackage,
-    VersionPolicy,
-    load_package,
-    read_package,
-)
-from service.models.taught import find_base, load_taught
+from service.models.loading import NO_VERSION, Model, OpenPackage, VersionPolicy
 from service.packages.folders import Package, scan_with_taught
-from service.packages.manifest import BaseReference, Manifest
+from service.packages.manifest import BaseReference
 from service.pipeline.models.entry import ModelEntry, ModelState
+from service.pipeline.models.loader import PackageLoader
 from service.pipeline.models.registry import ModelRegistry, in_daemon_thread, listed
 from service.pipeline.models.served_model import ServedHead, ServedModel, ServedVersion
 from service.pipeline.models.turn import Turn
@@ -75,9 +68,6 @@ class ModelRepository:
         turn_s: float = TURN_S,
     ) -> None:
         self._root = root
-        self._open_package = open_package
-        self._serve = serve
-        self._serve_taught = serve_taught
         self._taught = taught
         self._default = default
         self._usual_policy = VersionPolicy(versions_kept)
@@ -87,12 +77,12 @@ class ModelRepository:
         self._refused: dict[tuple[str, int], str] = {}
         self._unreadable: Mapping[str, str] = {}
         self._loading: set[tuple[str, int]] = set()
-        self._opening: dict[tuple[str, int], asyncio.Event] = {}  # set when the load of the graph has ended
         self._changes: dict[str, asyncio.Task[list[str]]] = {}
         self._stale: set[str] = set()  # models to check again after their current change
         self._turn = asyncio.Lock()
         self._started = False
         self.registry = ModelRegistry(default)
+        self._loader = PackageLoader(self.registry, open_package, serve, serve_taught)
 
     async def start(self) -> None:
         """Find and load the packages.
@@ -324,13 +314,7 @@ class ModelRepository:
         current = self.registry.versions(package.name).get(package.version)
         self._loading.add(key)
         try:
-            manifest = await in_daemon_thread(partial(read_package, package))
-            if manifest.base is not None:
-                model = await self._load_taught(package, manifest, current, turn)
-            elif current is not None and manifest == current.manifest:
-                model = current
-            else:
-                model = await self._load_graph(package, manifest, turn)
+            model = await self._loader.load(package, current, self._packages, turn)
         except (PackageError, InferenceFailed, ProviderUnavailable) as exc:
             if isinstance(exc, ProviderUnavailable) and not self._started:
                 raise  # at the start, no package could serve; later, only this package is affected
@@ -341,52 +325,3 @@ class ModelRepository:
             self._loading.discard(key)
         self._refused.pop(key, None)
         return model
-
-    async def _load_taught(
-        self, package: Package, manifest: Manifest, current: ServedVersion | None, turn: Turn
-    ) -> ServedVersion:
-        """Load a taught package, and its base if that is not loaded; keep an unchanged package as it is."""
-        assert manifest.base is not None
-        beside = self._packages.get(manifest.base.name, ())
-        found = await in_daemon_thread(partial(find_base, manifest.base, beside))
-        if current is not None and manifest == current.manifest:
-            return current
-        try:
-            base = await self._load_graph(*found, turn)
-        except (PackageError, InferenceFailed) as exc:
-            reason = exc.message.removeprefix(f"{found[0].folder}: ")
-            raise PackageError(f"its base {manifest.base} is refused: {reason}") from exc
-        if base not in self.registry.loaded():
-            self.registry.retire([base])  # released with the last taught model on it
-        model = await in_daemon_thread(partial(load_taught, package, manifest, base.model))
-        return self._serve_taught(model, base)
-
-    async def _load_graph(self, package: Package, manifest: Manifest, turn: Turn) -> ServedModel:
-        """Return the model of a package with a graph, loaded if necessary and held until the turn ends."""
-        key = package.name, package.version
-        model = self._in_memory(manifest)
-        if model is None:
-            await turn.take()
-            while (opening := self._opening.get(key)) is not None:
-                await opening.wait()  # wait for a load that has lost its turn
-            model = self._in_memory(manifest)
-        if model is None:
-            opening = self._opening[key] = asyncio.Event()
-            try:
-                load = partial(load_package, package, self._open_package)
-                model = self._serve(await in_daemon_thread(load, _discard))
-            finally:
-                del self._opening[key]
-                opening.set()
-        turn.enter_context(model.held())
-        return model
-
-    def _in_memory(self, manifest: Manifest) -> ServedModel | None:
-        return next((model for model in self.registry.loaded() if model.manifest == manifest), None)
-
-
-def _discard(model: Model | None) -> None:
-    """Close a model whose load was cancelled in the meantime."""
-    if model is not None:
-        logger.info("a load of %s/%d was given up", model.manifest.name, model.manifest.version)
-        model.opened.close()
