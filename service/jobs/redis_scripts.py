@@ -87,9 +87,9 @@ redis.call('UNLINK', job, p .. 'video:' .. a.id, p .. 'result:' .. a.id)
 return 1
 """
 
-# Arguments: now_s, until_s, limit. Returns the ids of jobs whose webhook was due, and makes them due again at
-# until_s.
-DUE_WEBHOOKS = """
+# now_s, until_s, limit. Returns the ids of jobs whose webhook was due, and makes them due again at until_s.
+# It adds no members, so it also works in a full Redis.
+DUE_WEBHOOKS = """#!lua flags=allow-oom
 local p, a = KEYS[1], cjson.decode(ARGV[1])
 local due = redis.call('ZRANGEBYSCORE', p .. 'webhooks', '-inf', a.now_s, 'LIMIT', 0, a.limit)
 for _, id in ipairs(due) do redis.call('ZADD', p .. 'webhooks', a.until_s, id) end

@@ -236,7 +236,12 @@ class RedisStore:
         """Delete expired data, requeue the jobs of ended processes, and add missing entries."""
         with guarded():
             await self._redis.check_configuration()
-            with suppress(RuntimeError):  # an entry has been finished in the meantime
+            expired = await self._ids((JobState.DONE, JobState.FAILED), self._clock() - self.retention_s)
+        # First: a full Redis refuses the rest, and only this frees its memory.
+        for job_id in expired:
+            await self.delete(job_id)
+        with guarded():
+            with suppress(RuntimeError):  # an entry has been finished meanwhile
                 await self._queue.sweep(lock=UPKEEP_S, abort=ABORT_WAIT_S)
             first = await self._redis.command(
                 "SET", f"{PREFIX}missing-entries", "checked", "NX", "EX", MISSING_ENTRIES_S
@@ -244,9 +249,6 @@ class RedisStore:
             if first:
                 for job_id in await self._ids(UNFINISHED):
                     await self._enqueue(job_id)
-            expired = await self._ids((JobState.DONE, JobState.FAILED), self._clock() - self.retention_s)
-        for job_id in expired:
-            await self.delete(job_id)
 
     async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
         """Return up to `limit` jobs whose webhook this process should call now."""

@@ -14,7 +14,7 @@ from benchmarks.common.service_process import free_port
 from service.errors import JobsUnavailable, StorageFull
 from service.jobs.job import JobState
 from service.jobs.redis_store import QUEUE, RedisStore
-from tests.support.job_places import Place, added
+from tests.support.job_places import RETENTION_S, Place, added
 from tests.support.redis_server import on_disk, redis_server
 
 
@@ -125,6 +125,36 @@ async def test_full_memory_is_reported_and_jobs_can_still_be_deleted(tmp_path: P
                 await store.delete(job.id)
             assert await store.get(job.id) is None
             assert place.left() == []
+
+
+@pytest.mark.anyio
+async def test_full_memory_is_freed_by_the_upkeep_and_webhooks_are_called(tmp_path: Path) -> None:
+    port = free_port()
+    with redis_server(port, "--save", "", "--maxmemory", "8mb", "--maxmemory-policy", "noeviction"):
+        place = Place(f"redis://127.0.0.1:{port}/0")
+        # The client stays connected: its end would free memory.
+        with redis.Redis.from_url(str(place.address)) as client:
+            async with place.opened() as store:
+                done = await added(store, bytes(1_000_000), webhook="https://example.com/done")
+                async with store.claimed() as job:
+                    assert job is not None
+                    async with store.writing_result(job.id) as result:
+                        await result.write(bytes(1_000_000))
+                    assert await store.finish(job, "{}")
+                waiting = await added(store)
+                for size in (1000, 10):
+                    with suppress(redis.OutOfMemoryError):
+                        while True:
+                            client.rpush("filler", bytes(size))
+                with pytest.raises(StorageFull):
+                    await added(store)
+                assert [job.id for job in await store.due_webhooks(8, 1.0)] == [done.id]
+                place.pass_time(RETENTION_S)
+                await store.upkeep()
+                assert await store.get(done.id) is None
+                async with store.claimed() as job:
+                    assert job is not None
+                    assert job.id == waiting.id
 
 
 @pytest.mark.anyio
