@@ -39,6 +39,9 @@ WHAT_TIMED_OUT = {
     "read": "no answer",
     "pool": "no free connection",
 }
+# httpx and proxies resolve them, so that the request would be for something else: with the example `..`, a
+# model would be deleted instead of an example.
+NO_SEGMENTS = frozenset({"", ".", ".."})
 
 
 def normalised(address: str) -> str:
@@ -67,8 +70,7 @@ def client_options(url: str, api_key: str | None, timeout_s: float) -> dict[str,
     """
     headers = {"Accept-Encoding": "identity"}
     if api_key is not None:
-        if not api_key.isascii() or not api_key.isprintable():
-            raise LocalError("The API key contains characters that a header cannot hold.")
+        _check_header("The API key", api_key)
         headers["Authorization"] = f"Bearer {api_key}"
     return {
         "base_url": url,
@@ -85,11 +87,15 @@ def build_request(
     """Build the request of an operation with the body of an upload, in the form that `http` sends.
 
     Raises:
-        LocalError: `http` is closed.
+        LocalError: `http` is closed, or a name, an id or a header cannot be sent.
     """
     if http.is_closed:
         raise LocalError("The client is closed.")
+    if not NO_SEGMENTS.isdisjoint(operation.path.removeprefix("/").split("/")):
+        raise LocalError(f"A name or an id in {operation.path} is empty or consists of dots.")
     headers = dict(operation.headers)
+    for name, value in headers.items():
+        _check_header(name, value)
     body: dict[str, Any] = {}
     if upload is not None:
         headers |= upload.headers
@@ -97,6 +103,11 @@ def build_request(
     return http.build_request(
         operation.method, operation.path, params=operation.parameters, headers=headers, **body
     )
+
+
+def _check_header(what: str, value: str) -> None:
+    if not value.isascii() or not value.isprintable():
+        raise LocalError(f"{what} contains characters that a header cannot hold.")
 
 
 @contextmanager

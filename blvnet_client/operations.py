@@ -134,8 +134,8 @@ def _taught(name: str) -> str:
 
 
 def _segment(text: str) -> str:
-    """Encode any name as one segment of a path."""
-    return quote(text, safe="")
+    """A name as one segment of a path; `exchange.build_request` refuses those that cannot be one."""
+    return quote(text, safe="", errors="surrogatepass")
 
 
 def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -168,6 +168,13 @@ def test_local_mistakes_send_nothing(clip: Path, tmp_path: Path) -> None:
         for source, message in sources:
             with pytest.raises(LocalError, match=message):
                 client.classify(source)
+        for unsendable in ("é", "a\nX-Other: 1"):
+            with pytest.raises(LocalError, match="X-Request-ID"):
+                client.classify(clip, request_id=unsendable)
+            with pytest.raises(LocalError, match="Idempotency-Key"):
+                client.jobs.submit_classify(clip, idempotency_key=unsendable)
+        with pytest.raises(LocalError, match="name"):
+            client.model("..")
         client.close()
         with pytest.raises(LocalError, match="closed"):
             client.classify(clip)

@@ -13,6 +13,7 @@ from blvnet_client import (
     Client,
     ConflictError,
     InvalidRequestError,
+    LocalError,
     NotFoundError,
 )
 from tests.support.server import RunningServer, running_server
@@ -51,10 +52,14 @@ def test_model_is_taught_described_and_deleted(teachable: RunningServer) -> None
         assert (listed.name, listed.examples) == ("weather", 6)
         described = client.taught_model("weather")
         assert isinstance(described.examples, tuple)
+        for no_id in ("..", ".", ""):  # the first would be the path of the model
+            with pytest.raises(LocalError, match="an id"):
+                client.delete_example("weather", no_id)
         assert client.delete_example("weather", described.examples[0].id).examples == 5
         client.delete_taught("weather")
-        with pytest.raises(NotFoundError):
-            client.taught_model("weather")
+        for no_model in ("weather", "a/b", "é", "\ud800"):
+            with pytest.raises(NotFoundError):
+                client.taught_model(no_model)
 
 
 def test_asynchronous_client_teaches_too(teachable: RunningServer) -> None:
