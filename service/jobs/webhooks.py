@@ -70,13 +70,18 @@ class Webhooks:
             "webhook-signature": self._signer.sign(message_id, now, body),
         }
         try:
-            address = await self._checked_address(target)
-            response = await self._http.post(
-                target.copy_with(host=str(address)),
-                content=body.encode(),
-                headers=headers,
-                extensions={"sni_hostname": target.host},
-            )
+            # For all of it: httpx limits only each wait for data, and deliveries wait for one another.
+            async with asyncio.timeout(TIMEOUT_S):
+                address = await self._checked_address(target)
+                answer = self._http.stream(
+                    "POST",
+                    target.copy_with(host=str(address)),
+                    content=body.encode(),
+                    headers=headers,
+                    extensions={"sni_hostname": target.host},
+                )
+                async with answer as response:
+                    pass  # the body is not read: it says nothing, and it may be endless
         except (httpx.HTTPError, OSError, ForbiddenAddress) as exc:
             logger.warning("webhook failed", extra={"host": target.host, "reason": repr(exc)})
             return False

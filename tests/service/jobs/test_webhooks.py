@@ -1,0 +1,64 @@
+"""Receivers of webhooks that answer slowly or without end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from itertools import chain, repeat
+
+import pytest
+
+from service.jobs import webhooks
+from service.jobs.webhooks import Webhooks
+
+HOST = "127.0.0.1"
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNK = b"1\r\nx\r\n"
+PAUSE_S = 0.05
+
+
+@asynccontextmanager
+async def receiving(answer: Iterable[bytes]) -> AsyncIterator[str]:
+    """The URL of a receiver that sends the pieces of an answer with pauses."""
+
+    done = asyncio.Event()
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):  # the caller has closed the connection
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in answer:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(PAUSE_S)
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        done.set()
+
+    async with await asyncio.start_server(receive, HOST, 0) as server:
+        yield f"http://{HOST}:{server.sockets[0].getsockname()[1]}/"
+        await done.wait()
+
+
+async def delivered(url: str) -> bool:
+    caller = Webhooks([HOST], f"whsec_{base64.b64encode(bytes(32)).decode()}")
+    try:
+        async with asyncio.timeout(10):
+            return await caller.deliver(url, "job", "{}")
+    finally:
+        await caller.close()
+
+
+@pytest.mark.anyio
+async def test_status_is_enough_if_the_body_does_not_end() -> None:
+    async with receiving(chain([HEAD], repeat(CHUNK))) as url:
+        assert await delivered(url)
+
+
+@pytest.mark.anyio
+async def test_slow_head_counts_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "TIMEOUT_S", 10 * PAUSE_S)
+    async with receiving(chain([b"HTTP/1.1 200 OK\r\n"], repeat(b"X-More: 1\r\n"))) as url:
+        assert not await delivered(url)
