@@ -99,14 +99,16 @@ class JobRunner:
             Overloaded: the queue is full.
             JobsUnavailable: the store does not answer.
         """
-        counts = await self.store.counts()
-        if sum(counts[state] for state in UNFINISHED) + self._arriving >= self._max_pending:
-            raise Overloaded(f"The job queue is full ({self._max_pending} jobs).", RETRY_FULL_QUEUE_S)
-        if await self.store.pending_bytes() >= self._max_pending_bytes:
-            limit_mb = self._max_pending_bytes // 10**6
-            raise Overloaded(f"The stored jobs exceed {limit_mb} MB.", RETRY_FULL_QUEUE_S)
         self._arriving += 1
+        # Before the store is asked: what arrives meanwhile has to count this place, or all would be let in.
+        arriving = self._arriving
         try:
+            counts = await self.store.counts()
+            if sum(counts[state] for state in UNFINISHED) + arriving > self._max_pending:
+                raise Overloaded(f"The job queue is full ({self._max_pending} jobs).", RETRY_FULL_QUEUE_S)
+            if await self.store.pending_bytes() >= self._max_pending_bytes:
+                limit_mb = self._max_pending_bytes // 10**6
+                raise Overloaded(f"The stored jobs exceed {limit_mb} MB.", RETRY_FULL_QUEUE_S)
             yield
         finally:
             self._arriving -= 1

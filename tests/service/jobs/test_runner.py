@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.common.service_process import free_port
+from service.errors import Overloaded
 from service.jobs import runner as runner_module
 from service.jobs.job import Job, JobState
 from service.jobs.runner import JobRunner, Perform
@@ -67,6 +68,36 @@ async def test_error_of_a_record_is_logged_and_the_job_runs_again(
         await jobs.webhooks.close()
     assert (done.id, done.state, attempts) == (job_id, JobState.DONE, [1, 2])
     assert "database or disk is full" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_submissions_at_once_do_not_exceed_the_queue(place: Place) -> None:
+    async def perform(job: Job) -> str:
+        raise AssertionError(job)
+
+    async with place.opened() as store:
+        ended: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        jobs = runner_of(store, perform, ended)
+        for _ in range(6):
+            await added(store)
+        let_in, everyone_asked = 0, asyncio.Event()
+
+        async def submit() -> None:
+            nonlocal let_in
+            async with jobs.arriving():
+                let_in += 1
+                await everyone_asked.wait()
+
+        submissions = [asyncio.create_task(submit()) for _ in range(6)]
+        while sum(task.done() for task in submissions) + let_in < len(submissions):
+            await asyncio.sleep(0.01)
+        everyone_asked.set()
+        errors = [error for error in await asyncio.gather(*submissions, return_exceptions=True) if error]
+        assert let_in == 2
+        assert [type(error) for error in errors] == [Overloaded] * 4
+        async with jobs.arriving():
+            pass
+        await jobs.webhooks.close()
 
 
 @pytest.mark.anyio
