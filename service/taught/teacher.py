@@ -74,6 +74,7 @@ class Teacher:
         self._packages = TaughtPackages(folder / "models", self._models)
         self._trainings = Trainings(self.store, self._lessons, self._packages, self._models, observer)
         self._change = asyncio.Lock()
+        self._removing: set[str] = set()
         for name in self.store.names():
             observer.taught_examples(name, len(self.store.examples(name)))
 
@@ -82,16 +83,16 @@ class Teacher:
         self.store.close()
 
     def names(self) -> list[str]:
-        """Names of the models that have examples or a package, sorted."""
-        return sorted(self._lessons.names())
+        """Models that have examples or a package, by name."""
+        return sorted(self._lessons.names() - self._removing)
 
     def is_training(self, name: str) -> bool:
         """Whether a training of the model is in progress or waits for another one."""
         return self._trainings.is_training(name)
 
     def require(self, name: str) -> None:
-        """Raise `ModelNotFound` unless the model has examples or a package."""
-        if name not in self._lessons.names():
+        """Raise `ModelNotFound` unless the model has examples or a package, and is not being deleted."""
+        if name not in self._lessons.names() - self._removing:
             raise ModelNotFound(f"There is no taught model {name[:128]!r}; /v1/taught lists them.")
 
     def lesson(self, name: str, label: str, group: str | None, base: str | None) -> Lesson:
@@ -155,12 +156,17 @@ class Teacher:
         """
         self.require(name)
         self._trainings.require_idle(name)
-        async with self._change:
-            if name in self._models.taught_names():
-                await self._models.unload(name)
-                await self._write(lambda: self._packages.delete(name))
-                await self._models.refresh()
-            await self._write(lambda: self.store.remove_all(name))
+        # A training that began now would bring the model back, or find half of its examples.
+        self._removing.add(name)
+        try:
+            async with self._change:
+                if name in self._models.taught_names():
+                    await self._models.unload(name)
+                    await self._write(lambda: self._packages.delete(name))
+                    await self._models.refresh()
+                await self._write(lambda: self.store.remove_all(name))
+        finally:
+            self._removing.discard(name)
         self._observer.taught_examples(name, None)
         logger.info("the taught model %s is deleted", name)
 
