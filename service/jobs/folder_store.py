@@ -161,17 +161,20 @@ class FolderStore:
         statement = f"INSERT INTO jobs ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608 - own names
         with ExitStack() as unless_added:
             unless_added.callback((self._videos / job_id).unlink)
-            with self._lock:
-                added = self._database.execute(statement, row).rowcount
-            if not added:
-                (earlier,) = self._select(
+            while not self._insert(statement, row):
+                same_key = self._select(
                     "caller = ? AND idempotency_key = ?", request.caller, request.idempotency_key
                 )
-                check_same(earlier, request)
-                return earlier
+                for earlier in same_key:  # or none, if it has been deleted meanwhile: the key is free again
+                    check_same(earlier, request)
+                    return earlier
             unless_added.pop_all()
         (job,) = self._select("id = ?", job_id)
         return job
+
+    def _insert(self, statement: str, row: Mapping[str, Any]) -> bool:
+        with self._lock:
+            return self._database.execute(statement, row).rowcount > 0
 
     async def get(self, job_id: str) -> Job | None:
         """A job by its id."""
@@ -250,9 +253,12 @@ class FolderStore:
             self._delete(job.id)
         for folder in (self._videos, self._results):
             for path in folder.iterdir():
-                # A recent file may belong to a submission that is not in the database yet.
-                old = path.stat().st_mtime < time.time() - self.retention_s
-                if old and not self._select("id = ?", path.name):
+                try:
+                    written_s = path.stat().st_mtime
+                except FileNotFoundError:  # its job has ended meanwhile
+                    continue
+                # What is not old may belong to a submission that is not in the database yet.
+                if written_s < time.time() - self.retention_s and not self._select("id = ?", path.name):
                     path.unlink(missing_ok=True)
 
     async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
