@@ -9,7 +9,7 @@ from structlog.contextvars import bound_contextvars
 
 from service.http.schemas.classify import ClassifyAnswer
 from service.http.schemas.timeline import TimelineEnd, TimelineWindow
-from service.jobs.job import Job, JobKind
+from service.jobs.job import Job, JobKind, JobLost
 from service.jobs.store import JobStore
 from service.monitoring.metrics import Metrics
 from service.pipeline.classification import Query
@@ -18,10 +18,6 @@ from service.pipeline.recognizer import Recognizer
 from service.pipeline.timeline import TimelineQuery, WindowClassification, classify_windows
 
 PROGRESS_S = 1.0
-
-
-class JobDeleted(Exception):
-    """The job was deleted while it was running."""
 
 
 class JobWork:
@@ -45,6 +41,7 @@ class JobWork:
 
         Raises:
             RequestError: as for the request of this kind.
+            JobLost: the job is held no longer.
             OSError: the result cannot be written.
             StorageFull, JobsUnavailable: the store cannot store the result or provide the video.
         """
@@ -90,7 +87,7 @@ class JobWork:
                     if time.monotonic() - reported >= PROGRESS_S:
                         reported = time.monotonic()
                         if not await self._store.progress(job.id, item.window + 1, item.windows):
-                            raise JobDeleted
+                            raise JobLost
                 else:
                     total_ms = (time.monotonic() - started) * 1000
                     line = end = TimelineEnd.of(item, total_ms=total_ms, request_id=job.request_id)

@@ -27,6 +27,10 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
+class JobLost(Exception):
+    """A runner found that it holds its job no longer: it was deleted, or another runner has taken it up."""
+
+
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from service.errors import Overloaded, RequestError, RetryAfter
-from service.jobs.job import UNFINISHED, Job, JobRequest
+from service.jobs.job import UNFINISHED, Job, JobLost, JobRequest
 from service.jobs.store import JobStore
 from service.jobs.webhooks import RETRY_PAUSES_S, Webhooks
 
@@ -36,7 +36,8 @@ class JobRunner:
 
     Args:
         store: the jobs.
-        perform: does the work of a job. `RetryAfter` queues it again, another exception fails it.
+        perform: does the work of a job. `RetryAfter` queues it again, `JobLost` drops it, another
+            exception fails it.
         problem: the problem document for an exception.
         document: the JSON that webhooks receive for a finished job.
         webhooks: calls the webhooks.
@@ -175,7 +176,9 @@ class JobRunner:
             raise
         except RetryAfter as exc:
             await self.store.retry(job, exc.retry_after_s, counted=False)
-        except Exception as exc:  # noqa: BLE001 - otherwise the job would be repeated at every start
+        except JobLost:
+            logger.info("job was deleted or is held by another process", extra={"job": job.id})
+        except Exception as exc:  # noqa: BLE001 - or the job would be repeated at every start
             await self._fail(job, exc)
         else:
             if await self.store.finish(job, result):

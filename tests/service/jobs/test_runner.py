@@ -13,7 +13,7 @@ import pytest
 from benchmarks.common.service_process import free_port
 from service.errors import Overloaded
 from service.jobs import runner as runner_module
-from service.jobs.job import Job, JobState
+from service.jobs.job import Job, JobLost, JobState
 from service.jobs.runner import JobRunner, Perform
 from service.jobs.store import JobStore
 from service.jobs.webhooks import Webhooks
@@ -98,6 +98,33 @@ async def test_submissions_at_once_do_not_exceed_the_queue(place: Place) -> None
         async with jobs.arriving():
             pass
         await jobs.webhooks.close()
+
+
+@pytest.mark.anyio
+async def test_job_that_another_process_deletes_is_no_failure(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner_module, "POLL_S", 0.01)
+    async with place.opened() as store, place.opened() as other:
+
+        async def perform(job: Job) -> str:
+            if job.id == first.id:
+                await other.delete(job.id)
+            if not await store.progress(job.id, 1, 2):
+                raise JobLost
+            return "{}"
+
+        ended: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        jobs = runner_of(store, perform, ended)
+        first = await added(store)
+        jobs.start()
+        while await store.get(first.id) is not None:
+            await asyncio.sleep(0.01)
+        following = await added(store)
+        assert (await ended).id == following.id
+        await jobs.stop()
+        await jobs.webhooks.close()
+    assert [record for record in caplog.records if record.name == runner_module.__name__] == []
 
 
 @pytest.mark.anyio
