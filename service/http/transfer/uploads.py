@@ -236,8 +236,9 @@ async def _receive_form(
 ) -> None:
     form = _Form()
     received_bytes = 0
-    preamble: bytes | None = b""  # None from the first boundary on
     opening = b"\r\n--" + boundary
+    # What may be the start of the first boundary; None from that on. It may also be at the start of the body.
+    preamble: bytes | None = b"\r\n"
     try:
         parser = MultipartParser(boundary, form.callbacks())
         async for chunk in chunks:
@@ -245,12 +246,14 @@ async def _receive_form(
             if received_bytes > body_limit_bytes:
                 raise _too_large(spool.limit_bytes)
             if preamble is not None:
-                # RFC 2046 (5.1.1) allows text before the first boundary, but the parser does not.
+                # The parser accepts no text before the first boundary, RFC 2046 (5.1.1) does. Only its end is
+                # kept, or a long text would be searched again with every chunk.
                 preamble += chunk
-                start = (b"\r\n" + preamble).find(opening)
+                start = preamble.find(opening)
                 if start < 0:
+                    preamble = preamble[-len(opening) + 1 :]
                     continue
-                chunk = preamble[start:]
+                chunk = preamble[start + 2 :]
                 preamble = None
             parser.write(chunk)
             await spool.write(form.take())

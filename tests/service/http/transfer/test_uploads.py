@@ -7,6 +7,7 @@ import errno
 import gzip
 import os
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
@@ -124,6 +125,13 @@ def test_form_part_may_have_a_name_and_headers_of_its_own() -> None:
 def test_text_before_the_first_boundary_is_skipped(size: int) -> None:
     body = b"This is a multi-part message.\r\n--edg no boundary\r\n" + form(part(b"clip"))
     assert receive([body[start : start + size] for start in range(0, len(body), size)], FORM) == b"clip"
+
+
+def test_long_text_without_a_boundary_takes_no_time() -> None:
+    start_s = time.process_time()
+    with pytest.raises(BadRequest, match="no boundary"):
+        receive([bytes(1000)] * 5000, FORM)
+    assert time.process_time() - start_s < 1.0
 
 
 def test_large_clip_goes_to_a_file_without_a_name() -> None:
