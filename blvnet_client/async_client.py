@@ -208,7 +208,7 @@ class AsyncClient:
             )
         try:
             with self._errors():
-                async for text in response.aiter_lines():
+                async for text in exchange.lines_async(response.aiter_bytes()):
                     line = exchange.timeline_line(text, response, self.url)
                     yield line
                     if isinstance(line, TimelineResult):

@@ -244,7 +244,7 @@ class Client:
             response: httpx.Response = self.retries.retrying(operation, upload)(self._send, operation, upload)
         try:
             with self._errors():
-                for text in response.iter_lines():
+                for text in exchange.lines(response.iter_bytes()):
                     line = exchange.timeline_line(text, response, self.url)
                     yield line
                     if isinstance(line, TimelineResult):

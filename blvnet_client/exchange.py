@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -153,8 +153,29 @@ def decoded(response: httpx.Response, kind: type[Result], url: str) -> Result:
         raise unexpected(response, url) from exc
 
 
-def timeline_line(text: str, response: httpx.Response, url: str) -> WindowResult | TimelineResult:
-    """Parse one line of a timeline; raise the problem document of a failed timeline."""
+def lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines of a body. Only a newline ends one: labels may contain what `str.splitlines` splits at."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+async def lines_async(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """As `lines`."""
+    rest = b""
+    async for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line
+    if rest:
+        yield rest
+
+
+def timeline_line(text: bytes, response: httpx.Response, url: str) -> WindowResult | TimelineResult:
+    """One line of a timeline; the problem document of a failed timeline is raised."""
     try:
         line = parse_timeline_line(text)
     except msgspec.DecodeError as exc:

@@ -365,8 +365,8 @@ class TimelineFailure(Document, frozen=True):
     error: ProblemDocument
 
 
-def parse_timeline_line(line: str) -> WindowResult | TimelineResult | TimelineFailure:
-    """Parse one line of a timeline.
+def parse_timeline_line(line: bytes) -> WindowResult | TimelineResult | TimelineFailure:
+    """One line of a timeline.
 
     Raises:
         msgspec.DecodeError: the line is none of the three documents.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import pickle
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from blvnet_client import (
+    AsyncClient,
     BusyError,
     Client,
     ConnectionFailed,
@@ -131,6 +133,31 @@ def test_timeline_that_ends_early_is_told_after_its_windows(
         assert isinstance(next(lines), WindowResult)
         with pytest.raises(error):
             next(lines)
+
+
+LABELLED = WINDOW.replace(
+    b'"predictions":[]', '"predictions":[{"label":"wave\u2028\x85hand","index":0,"score":1.0}]'.encode()
+)
+
+
+def test_label_with_another_kind_of_line_break_is_one_line(clip: Path) -> None:
+    async def first_of(url: str) -> object:
+        async with AsyncClient(url) as client:
+            lines = client.timeline(clip)
+            found = await anext(lines)
+            with pytest.raises(ConnectionFailed):
+                await anext(lines)
+            return found
+
+    with answering(always(200, {}, LABELLED)) as url:
+        with Client(url) as client:
+            lines = client.timeline(clip)
+            found = next(lines)
+            with pytest.raises(ConnectionFailed):
+                next(lines)
+        assert isinstance(found, WindowResult)
+        assert found.predictions[0].label == "wave\u2028\x85hand"
+        assert asyncio.run(first_of(url)) == found
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://[", "", "http://", "http://host:port", "http:/host:80"])
