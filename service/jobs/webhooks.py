@@ -58,10 +58,15 @@ class Webhooks:
             raise InvalidParameter(f"webhook: {parsed.host} is not one of the hosts that may be called.")
 
     async def deliver(self, url: str, message_id: str, body: str) -> bool:
-        """Post a JSON document; whether the receiver answered with a status from 200 to 299."""
-        assert self._signer is not None
+        """Post a JSON document; whether the receiver answered with a status from 200 to 299.
+
+        A host that the operator has taken off the list since the job was submitted is not called.
+        """
         now = datetime.now(tz=UTC)
         target = httpx.URL(url)
+        if self._signer is None or target.host.lower() not in self._hosts:
+            logger.warning("webhook not called, its host is not listed", extra={"host": target.host})
+            return False
         headers = {
             "Host": target.netloc.decode(),
             "Content-Type": "application/json",

@@ -1,4 +1,4 @@
-"""Receivers of webhooks that answer slowly or without end."""
+"""Receivers of webhooks that answer slowly or without end, or may not be called any more."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ async def receiving(answer: Iterable[bytes]) -> AsyncIterator[str]:
         await done.wait()
 
 
-async def delivered(url: str) -> bool:
-    caller = Webhooks([HOST], f"whsec_{base64.b64encode(bytes(32)).decode()}")
+async def delivered(url: str, *hosts: str) -> bool:
+    caller = Webhooks(hosts, f"whsec_{base64.b64encode(bytes(32)).decode()}")
     try:
         async with asyncio.timeout(10):
             return await caller.deliver(url, "job", "{}")
@@ -54,11 +54,26 @@ async def delivered(url: str) -> bool:
 @pytest.mark.anyio
 async def test_status_is_enough_if_the_body_does_not_end() -> None:
     async with receiving(chain([HEAD], repeat(CHUNK))) as url:
-        assert await delivered(url)
+        assert await delivered(url, HOST)
 
 
 @pytest.mark.anyio
 async def test_slow_head_counts_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "TIMEOUT_S", 10 * PAUSE_S)
     async with receiving(chain([b"HTTP/1.1 200 OK\r\n"], repeat(b"X-More: 1\r\n"))) as url:
-        assert not await delivered(url)
+        assert not await delivered(url, HOST)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("hosts", [(), ("example.com",)])
+async def test_host_that_was_taken_off_the_list_is_not_called(hosts: tuple[str, ...]) -> None:
+    called = asyncio.Event()
+
+    async def receive(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.set()
+        writer.close()
+
+    async with await asyncio.start_server(receive, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert not await delivered(f"http://{HOST}:{port}/", *hosts)
+    assert not called.is_set()
