@@ -33,13 +33,20 @@ class TaughtPackages:
         """Return the file name of the serving package, and a blocking function that returns its zip file.
 
         Raises:
-            ModelNotFound: no version of the model serves.
+            ModelNotFound: no version of the model serves; also when it is read, if it was deleted meanwhile.
         """
         versions = self._models.registry.versions(name)
         if not versions:
             raise ModelNotFound(f"No version of {name} serves; train it first.")
         folder = self.folder / name / str(max(versions))
-        return f"{name}-{folder.name}.zip", lambda: _zipped(folder)
+
+        def read() -> bytes:
+            try:
+                return _zipped(folder)
+            except FileNotFoundError as exc:
+                raise ModelNotFound(f"{name}/{folder.name} has been deleted.") from exc
+
+        return f"{name}-{folder.name}.zip", read
 
     def delete(self, name: str) -> None:
         """Delete all packages of a model.
