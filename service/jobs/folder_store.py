@@ -200,15 +200,24 @@ class FolderStore:
                     fcntl.flock(video, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
-                values = {
-                    "state": JobState.RUNNING,
-                    "started_s": self._clock(),
-                    "attempts": job.attempts + 1,
-                }
-                if await asyncio.to_thread(self._change, job.id, UNFINISHED, values):
-                    yield await self.get(job.id)
+                claim = asyncio.ensure_future(asyncio.to_thread(self._claim, job))
+                try:
+                    claimed = await asyncio.shield(claim)
+                except asyncio.CancelledError:  # a stop is no attempt, also not in the middle of this
+                    await asyncio.wait([claim])
+                    if claim.exception() is None and (started := claim.result()) is not None:
+                        await self.retry(started, 0.0, counted=False)
+                    raise
+                if claimed is not None:
+                    yield claimed
                     return
         yield None
+
+    def _claim(self, job: Job) -> Job | None:
+        """Start a job whose video is locked; None if it was finished or deleted meanwhile."""
+        values = {"state": JobState.RUNNING, "started_s": self._clock(), "attempts": job.attempts + 1}
+        changed = self._change(job.id, UNFINISHED, values)
+        return next(iter(self._select("id = ?", job.id)), None) if changed else None
 
     async def progress(self, job_id: str, windows: int, windows_total: int) -> bool:
         """Record the progress of a running job; False if it was deleted."""

@@ -1,9 +1,11 @@
-"""What happens only in a folder: other processes that change it at the same time."""
+"""What happens only in a folder: other processes change it at the same time, and claims are cut short."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from service.jobs.folder_store import FolderStore
+from service.jobs.job import JobState
 from tests.support.job_places import Place, added
 
 
@@ -37,6 +40,41 @@ async def test_key_of_a_job_that_is_deleted_in_this_moment_is_free(
         job = await added(store, key="one")
         assert job.id != earlier.id
         assert place.left() == [job.id]
+
+
+@pytest.mark.anyio
+async def test_claim_that_is_cancelled_in_the_middle_is_no_attempt(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.opened() as store:
+        assert isinstance(store, FolderStore)
+        job = await added(store)
+        change = store._change
+        begun, cancelled, changed = threading.Event(), threading.Event(), threading.Event()
+
+        def slow_change(*arguments: Any) -> bool:
+            begun.set()
+            cancelled.wait(10)
+            found = change(*arguments)
+            changed.set()
+            return found
+
+        async def claim() -> None:
+            async with store.claimed():
+                raise AssertionError
+
+        monkeypatch.setattr(store, "_change", slow_change)
+        claiming = asyncio.create_task(claim())
+        await asyncio.to_thread(begun.wait, 10)
+        claiming.cancel()
+        await asyncio.sleep(0)
+        cancelled.set()
+        await asyncio.wait([claiming])
+        assert claiming.cancelled()
+        await asyncio.to_thread(changed.wait, 10)
+        found = await store.get(job.id)
+        assert found is not None
+        assert (found.state, found.attempts) == (JobState.QUEUED, 0)
 
 
 @pytest.mark.anyio
