@@ -198,7 +198,9 @@ class RedisStore:
             pulse.cancel()
             await asyncio.wait([pulse])
             claim = self._claims.pop(job.id)
-            with suppress(JobsUnavailable):  # then SAQ takes the job back when its lease has ended
+            with suppress(
+                JobsUnavailable, StorageFull
+            ):  # then SAQ takes the job back when its lease has ended
                 await self._release(entry, claim)
 
     async def progress(self, job_id: str, windows: int, windows_total: int) -> bool:
@@ -226,7 +228,7 @@ class RedisStore:
     async def delete(self, job_id: str) -> None:
         """Delete a job; a process that runs it notices soon."""
         await self._redis.script(DELETE, id=job_id)
-        with guarded():
+        with suppress(StorageFull), guarded():  # an entry that is left is dropped when it is handed out
             entry = await self._queue.job(job_id)
             if entry is not None:
                 await self._queue.abort(entry, "deleted")  # takes it out of the queue

@@ -128,6 +128,35 @@ async def test_full_memory_is_reported_and_jobs_can_still_be_deleted(tmp_path: P
 
 
 @pytest.mark.anyio
+async def test_jobs_that_wait_or_run_can_be_deleted_and_given_back_in_full_memory() -> None:
+    port = free_port()
+    with redis_server(port, "--save", "", "--maxmemory-policy", "noeviction"):
+        place = Place(f"redis://127.0.0.1:{port}/0")
+        async with place.opened() as store:
+            kept, running, waiting = [await added(store) for _ in range(3)]
+            with redis.Redis.from_url(str(place.address)) as client:
+                async with store.claimed() as one, store.claimed() as two:
+                    assert one is not None
+                    assert two is not None
+                    assert (one.id, two.id) == (kept.id, running.id)
+                    client.config_set("maxmemory", "1mb")  # less than is in use
+                    with pytest.raises(StorageFull):
+                        await added(store)
+                    await store.delete(running.id)
+                    await store.delete(waiting.id)
+                    assert await store.get(waiting.id) is None
+                    await store.retry(one, 0.0, counted=False)
+                client.config_set("maxmemory", "0")
+            while True:
+                await store.upkeep()
+                async with store.claimed() as again:
+                    if again is not None:
+                        break
+                await asyncio.sleep(0.1)
+            assert again.id == kept.id
+
+
+@pytest.mark.anyio
 async def test_full_memory_is_freed_by_the_upkeep_and_webhooks_are_called(tmp_path: Path) -> None:
     port = free_port()
     with redis_server(port, "--save", "", "--maxmemory", "8mb", "--maxmemory-policy", "noeviction"):
