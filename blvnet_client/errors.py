@@ -38,7 +38,7 @@ class BlvnetClientError(Exception):
 
 
 class LocalError(BlvnetClientError):
-    """The request cannot be sent: the file cannot be read, the address or the key is malformed."""
+    """The request cannot be sent: the file cannot be read, or the address, the key or a name is malformed."""
 
 
 class ConnectionFailed(BlvnetClientError):
