@@ -6,19 +6,20 @@
 DIGEST covers the list of files, their sizes and modification times, and the clip specification, so the cache
 of other data or other sizes is never used. For a folder of pictures the folder's own modification time
 counts, which changes when a picture is added or removed. A cache is built in a temporary folder next to its
-own, which is then renamed.
+own, which is then renamed. Runs that need the same cache at the same time wait for the one that builds it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,9 +80,8 @@ def open_cache(
     resolved = {parent: parent.resolve() for parent in {example.path.parent for example in examples}}
     files: list[list[str | int]] = []
     for example in examples:
-        stat = example.path.stat()
         path = str(resolved[example.path.parent] / example.path.name)
-        files.append([path, stat.st_size, stat.st_mtime_ns, *(example.span or ())])
+        files.append([path, *_version(example.path), *(example.span or ())])
     key = {
         "format": FORMAT,
         "frames": spec.frames,
@@ -93,10 +93,49 @@ def open_cache(
     }
     place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
     if not place.exists():
-        _build(examples, spec, phases, place, jobs=jobs, advance=advance)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(place.with_suffix(".lock")):
+            if not place.exists():  # another run may have built it meanwhile
+                _build(examples, spec, phases, place, jobs=jobs, advance=advance)
     index = json.loads((place / INDEX_FILE).read_text(encoding="utf-8"))
     arrays = tuple(np.load(place / f"{item.name}.npy", mmap_mode="r") for item in spec.inputs)
     return FrameCache(arrays, tuple(Unreadable(Path(path), reason) for path, reason in index["unreadable"]))
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Size and modification time, which for a link to nothing, an unreadable file, are those of the link."""
+    try:
+        stat = path.stat()
+    except OSError:
+        stat = path.lstat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a cache, which ends with the process at the latest; its file is removed.
+
+    Two runs in one temporary folder would remove each other's arrays, and keep clips that nobody has decoded.
+    """
+    while True:
+        with path.open("ab") as file:
+            # Some network file systems have no locks. There, runs that share a folder must start in turn.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_open_file(path, file.fileno()):
+                continue  # the run that held the lock has removed the file
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_open_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _build(

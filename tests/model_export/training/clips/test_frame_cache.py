@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -81,6 +84,39 @@ def test_unreadable_file_is_named_and_the_others_are_cached(videos: list[Path], 
     assert "NotAVideo" in missing_frames.unreadable[0].reason
     assert again.unreadable == missing_frames.unreadable
     assert read_numbers(again.arrays[0][1, 0]) == [1, 4, 7, 10]
+
+
+def test_link_to_nothing_is_named_and_the_others_are_cached(videos: list[Path], tmp_path: Path) -> None:
+    link = tmp_path / "link.mp4"
+    link.symlink_to(tmp_path / "unmounted.mp4")
+    cache = cache_of([link, videos[1]], 1, tmp_path / "cache")
+    assert [item.path for item in cache.unreadable] == [link]
+    assert read_numbers(cache.arrays[0][1, 0]) == [1, 4, 7, 10]
+    (tmp_path / "unmounted.mp4").write_bytes(videos[0].read_bytes())
+    assert cache_of([link, videos[1]], 1, tmp_path / "cache").unreadable == ()
+
+
+def test_runs_that_need_the_same_cache_at_the_same_time_build_it_once(
+    videos: list[Path], tmp_path: Path
+) -> None:
+    building, proceed = Event(), Event()
+
+    def pause(_: int) -> None:
+        building.set()
+        assert proceed.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache_of, videos, 1, tmp_path / "cache", advance=pause)
+        assert building.wait(60)
+        second = pool.submit(cache_of, videos, 1, tmp_path / "cache", advance=refuse)
+        with suppress(TimeoutError):
+            second.exception(1)
+        proceed.set()
+        caches = [first.result(60), second.result(60)]
+    for cache in caches:
+        assert cache.unreadable == ()
+        assert read_numbers(cache.arrays[0][1, 0]) == [1, 4, 7, 10]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_cache_without_a_readable_file_is_refused_and_removed(tmp_path: Path) -> None:
