@@ -86,17 +86,26 @@ def read_text(path: Path) -> str:
         raise BlvnetError(f"{path} is not UTF-8 text") from exc
 
 
-def read_rows(path: Path, delimiter: str) -> Iterator[Row]:
+def read_rows(path: Path, delimiter: str, *, strip: bool = True) -> Iterator[Row]:
     """Read the non-empty rows of a delimited file.
 
+    Args:
+        path: the file.
+        delimiter: what separates the fields.
+        strip: whether to remove spaces around each field.
+
     Raises:
-        BlvnetError: the file cannot be read or parsed.
+        BlvnetError: the file cannot be read or parsed, or a quote is not closed on its line.
     """
     reader = csv.reader(read_text(path).splitlines(), delimiter=delimiter)
+    before = 0
     try:
         for fields in reader:
+            before, first = reader.line_num, before + 1
+            if before > first:  # all rows up to the next quote would be lost
+                raise BlvnetError(f"{path}, line {first}: a quote is not closed")
             if any(field.strip() for field in fields):
-                yield reader.line_num, [field.strip() for field in fields]
+                yield reader.line_num, [field.strip() for field in fields] if strip else fields
     except csv.Error as exc:
         raise BlvnetError(f"{path}, line {reader.line_num}: {exc}") from exc
 

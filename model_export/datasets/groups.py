@@ -2,8 +2,9 @@
 
     DATA/groups.csv     file,group, or with a header that names the columns `file` and `group`
 
-A file is named by its path below DATA or by its name. Videos of one group are alike, so the accuracy on a
-group that was used in training says little about new ones: see `auto_split` and `blvnet train --hold-out`.
+A file is named by its path below DATA (its whole path if it is elsewhere) or by its name. Videos of one group
+are alike, so the accuracy on a group that was used in training says little about new ones: see `auto_split`
+and `blvnet train --hold-out`.
 """
 
 from __future__ import annotations
@@ -54,9 +55,12 @@ def with_groups(data: Path, examples: Sequence[Example]) -> tuple[Example, ...]:
         return tuple(examples)
     grouped = []
     for example in examples:
-        group = groups.get(example.path.relative_to(data).as_posix(), groups.get(example.path.name))
+        path = example.path
+        if path.is_relative_to(data):  # a list may name videos elsewhere by their whole paths
+            path = path.relative_to(data)
+        group = groups.get(path.as_posix(), groups.get(path.name))
         if group is None:
-            raise BlvnetError(f"{data / GROUPS_FILE} has no group for {example.path.relative_to(data)}")
+            raise BlvnetError(f"{data / GROUPS_FILE} has no group for {path}")
         grouped.append(replace(example, group=group))
     return tuple(grouped)
 

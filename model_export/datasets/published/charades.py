@@ -45,7 +45,7 @@ def read_charades(data: Path, split: str) -> Listing:
     videos = videos_by_id(folder)
 
     def annotated() -> Iterator[tuple[str, Example | None]]:
-        for number, row in enumerate(csv.DictReader(read_text(source).splitlines()), start=2):
+        for number, row in _read_rows(source):
             name, actions = row.get("id"), row.get("actions")
             if name is None or actions is None:
                 raise BlvnetError(f"{source}, line {number}: the columns id and actions are missing")
@@ -59,6 +59,17 @@ def read_charades(data: Path, split: str) -> Listing:
                 yield str(folder / name), example
 
     return make_listing(source, labels, mirrored_unchanged(labels), annotated(), multi_label=True)
+
+
+def _read_rows(source: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Line number, which counts the lines of earlier rows too, and the fields of a row by column."""
+    # Without `strict`, a quote that is not closed takes all later videos with it.
+    table = csv.DictReader(read_text(source).splitlines(keepends=True), strict=True)
+    try:
+        for row in table:
+            yield table.reader.line_num, row
+    except csv.Error as exc:
+        raise BlvnetError(f"{source}, line {table.reader.line_num}: {exc}") from exc
 
 
 def _find(data: Path, name: str) -> Path:

@@ -41,10 +41,11 @@ def read_moments(data: Path, split: str) -> Listing:
     existing = PathIndex()
 
     def annotated() -> Iterator[tuple[str, Example | None]]:
-        for number, fields in read_rows(source, ","):
+        for number, fields in read_rows(source, ",", strip=False):
             if len(fields) < FIELDS:
                 raise BlvnetError(f"{source}, line {number}: not label/file,label,count,count")
-            name, label = ",".join(fields[:-3]), fields[-3]  # a file name may contain commas
+            # A file name may contain commas, and spaces after them.
+            name, label = ",".join(fields[:-3]).strip(), fields[-3].strip()
             if label not in index:
                 raise BlvnetError(f"{source}, line {number}: {label!r} is not in {CATEGORIES}")
             path = folder / name

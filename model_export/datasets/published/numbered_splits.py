@@ -117,7 +117,7 @@ def _part(split: str) -> str:
 
 
 def _videos(folder: Path) -> dict[tuple[str, str], Path]:
-    """Videos and folders of frames in folders named after their labels, by label and name without suffix."""
+    """Videos in folders named after their labels, by label and name without suffix."""
     videos: dict[tuple[str, str], Path] = {}
     for entry in visible_entries(folder):
         if entry.is_dir():

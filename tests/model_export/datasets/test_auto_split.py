@@ -89,6 +89,20 @@ def test_wrong_groups_are_refused(tmp_path: Path, text: str, message: str) -> No
         read_listing("folder", data, "train")
 
 
+def test_groups_of_videos_outside_the_folder(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for folder in (data, elsewhere):
+        folder.mkdir()
+    for name in ("1.mp4", "2.mp4"):
+        (elsewhere / name).touch()
+    (data / "train.txt").write_text(f"{elsewhere}/1.mp4 0\n{elsewhere}/2.mp4 1\n")
+    (data / "groups.csv").write_text(f"{elsewhere}/1.mp4,anna\n2.mp4,ben\n")
+    assert [example.group for example in read_listing("list", data, "train").examples] == ["anna", "ben"]
+    (data / "groups.csv").write_text("2.mp4,ben\n")
+    with pytest.raises(BlvnetError, match=f"groups.csv has no group for {elsewhere}/1.mp4"):
+        read_listing("list", data, "train")
+
+
 def test_groups_name_files_by_path_or_by_name(tmp_path: Path) -> None:
     data = make_tree(tmp_path, "train/a/1.mp4", "train/b/1.mp4", "train/b/2.mp4")
     (data / "groups.csv").write_text("train/b/1.mp4,first\n1.mp4,second\n2.mp4,third\n")

@@ -110,6 +110,25 @@ def test_charades_videos_have_several_labels(tmp_path: Path) -> None:
             "line 2: 'c900' is not in",
         ),
         ("charades", "Charades/Charades_v1_train.csv", "id\nA\n", "line 2: the columns id and actions"),
+        (
+            "charades",
+            "Charades/Charades_v1_train.csv",
+            'id,script,actions\nA,"two\nlines",c000 0 1\nB,,c900 0 1\n',
+            "line 4: 'c900' is not in",
+        ),
+        (
+            "charades",
+            "Charades/Charades_v1_train.csv",
+            'id,script,actions\nTR000,,c000 0 1\nTR001,"open,c000 0 1\nTR002,,c000 0 1\n',
+            "line 4: unexpected end of data",
+        ),
+        (
+            "charades",
+            "Charades/Charades_v1_train.csv",
+            'id,actions\nTR000,"' + "c000 0 1\n" * 20_000,
+            "line .*: field larger than field limit",
+        ),
+        ("jester", "jester-v1-train.csv", '1;"No gesture\n2;No gesture\n', "line 1: a quote is not closed"),
     ],
 )
 def test_broken_annotations_are_refused_with_their_line(

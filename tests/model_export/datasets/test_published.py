@@ -90,6 +90,14 @@ def test_kinetics_finds_replacements_and_ids_without_times(tmp_path: Path) -> No
     assert paths == [better, second.with_name("train-_00001.mkv"), third]
 
 
+def test_moments_in_time_file_names_may_contain_commas_and_spaces(tmp_path: Path) -> None:
+    data = layouts.moments(tmp_path)
+    write(data / "training/clapping/one, two.mp4", b"")
+    write(data / "trainingSet.csv", "clapping/one, two.mp4,clapping,3,0\n")
+    (example,) = read_listing("mit", data, "train").examples
+    assert example.path == data / "training/clapping/one, two.mp4"
+
+
 def test_moments_in_time_has_its_own_order_of_labels(tmp_path: Path) -> None:
     data = layouts.moments(tmp_path, (1, 1))
     listing = read_listing("moments-in-time", data, "val")
