@@ -8,7 +8,8 @@ Our own files are dicts of plain values and tensors:
     {"format": "blvnet-serve", "version": 1, "config": {...}, "weights": {...}, "training": {...}}
 
 `training` holds what a training run needs to continue (optimiser, step, random state) and what an export
-reads: `labels`, `clip`, `mirrored` and, for videos with several labels, `scores`.
+reads: `labels`, `clip`, `mirrored` and, for videos with several labels, `scores`. For weights that were
+converted from a package, `folded` is true: see `Checkpoint.folded`.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             )
     if own:
         config = ModelConfig.from_json(document["config"])
-        return Checkpoint(path, Naming(Layout.OWN), weights, config, training=training)
+        folded = training.get("folded") is True
+        return Checkpoint(path, Naming(Layout.OWN), weights, config, training=training, folded=folded)
     try:
         weights = translate(weights)
         naming, detected = detect(weights)

@@ -31,5 +31,7 @@ def convert(
     from model_export.checkpoints.checkpoint import load_network, save_checkpoint  # torch takes seconds
 
     network, config, checkpoint = load_network(source, arch, frames=frames)
-    save_checkpoint(out, config, network.state_dict(), checkpoint.training)
+    # Without the mark, training would normalise by statistics that nobody has measured.
+    training = checkpoint.training | ({"folded": True} if checkpoint.folded else {})
+    save_checkpoint(out, config, network.state_dict(), training)
     typer.echo(f"{out}: {config.architecture}, {sum(p.numel() for p in network.parameters()):,} parameters")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from model_export.checkpoints.checkpoint import load_network, save_checkpoint
 from model_export.checkpoints.initialise import initialise_from
 from model_export.checkpoints.torch_file import CheckpointError
 from model_export.networks.registry import build, parse_architecture
+from service.packages.folders import bundled_models
 from tests.model_export.checkpoints.test_checkpoint import SMALL
 from tests.model_export.command import blvnet
 
@@ -118,3 +120,13 @@ def test_convert_writes_either_format_and_never_over_a_file(tmp_path: Path) -> N
         "must end with .safetensors or .pt"
         in blvnet("convert", tmp_path / "a.pt", tmp_path / "d.onnx").stderr
     )
+
+
+def test_converted_package_still_lacks_statistics_for_training(tmp_path: Path) -> None:
+    files = [bundled_models() / "blvnet-tam-mini", tmp_path / "a.safetensors", tmp_path / "b.pt"]
+    for source, target in pairwise(files):
+        done = blvnet("convert", source, target)
+        assert done.status == 0, done.stderr
+        network, config, checkpoint = load_network(target)
+        assert checkpoint.folded
+        assert initialise_from(network, config, target).folded
