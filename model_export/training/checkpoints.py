@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class RunCheckpoints:
         clip: the clip that the network gets.
         listing: the training split, for labels and their symmetry.
         config: the run's options.
-        origin: data set and folder, as plain values.
+        origin: data set, folder and held-out group, as plain values.
         processes: number of processes that train together.
     """
 
@@ -68,6 +69,11 @@ class RunCheckpoints:
         """How logits become scores."""
         return Scores.SIGMOID if self.listing.multi_label else Scores.SOFTMAX
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of full batches, of all processes together, in the training split."""
+        return len(self.listing.examples) // (self.config.batch_size * self.processes)
+
     def save(self, name: str, state: RunState) -> None:
         """Write a checkpoint; the previous one stays until the new one is complete.
 
@@ -87,6 +93,7 @@ class RunCheckpoints:
             "elapsed_s": state.elapsed_s,
             "plateau": asdict(state.plateau),
             "processes": self.processes,
+            "steps_per_epoch": self.steps_per_epoch,
         }
         if self.scores is not Scores.SOFTMAX:
             training["scores"] = self.scores.value
@@ -100,8 +107,8 @@ class RunCheckpoints:
         """Load `last.pt` into the network, the optimiser and the average.
 
         Raises:
-            BlvnetError: there is none, or it belongs to another run: other options, labels, clip, network or
-                number of processes.
+            BlvnetError: there is none, or it belongs to another run: other options, labels, clip, network,
+                number of processes, held-out group or steps per epoch.
         """
         checkpoint = read_checkpoint(self.folder / LAST_FILE)
         training = checkpoint.training
@@ -113,6 +120,10 @@ class RunCheckpoints:
             "number of labels per video": training.get("scores", Scores.SOFTMAX) == self.scores,
             f"options ({', '.join(differences)})": not differences,
             "number of processes": training.get("processes", 1) == self.processes,
+            # The run would validate on videos that it has learnt from.
+            "held-out group": _equal(training, "hold_out", self.origin.get("hold_out")),
+            # The step is also the place in the data and in the schedule.
+            "number of steps per epoch": _equal(training, "steps_per_epoch", self.steps_per_epoch),
         }
         for what, equal in same.items():
             if not equal:
@@ -131,6 +142,11 @@ class RunCheckpoints:
         self.train_step.load_state_dict(training)
         plateau = Plateau(**training.get("plateau", {}))
         return RunState(training["step"], training[self.metric.best_key], training["elapsed_s"], plateau)
+
+
+def _equal(training: Mapping[str, Any], name: str, value: object) -> bool:
+    """Whether a checkpoint has this value; those of earlier versions do not say."""
+    return name not in training or training[name] == value
 
 
 def clip_to_json(spec: ClipSpec) -> dict[str, Any]:

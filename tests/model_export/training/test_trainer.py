@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,19 @@ def test_resume_with_other_labels_or_network_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, data=data).run(threading.Event(), resume=True)
     with pytest.raises(BlvnetError, match="another network"):
         trainer(tmp_path, dropout=0.0).run(threading.Event(), resume=True)
+
+
+def test_resume_with_other_training_clips_is_refused(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    made.origin["hold_out"] = "anna"
+    made.run(StopAfter(1))
+    with pytest.raises(BlvnetError, match="another held-out group"):
+        trainer(tmp_path).run(threading.Event(), resume=True)
+    fewer = replace(listing(), examples=listing().examples[: COUNT // 2])
+    again = trainer(tmp_path, data=SplitData(fewer, MadeClips()))
+    again.origin["hold_out"] = "anna"
+    with pytest.raises(BlvnetError, match="another number of steps per epoch"):
+        again.run(threading.Event(), resume=True)
 
 
 def test_resume_may_change_logging_and_speed_options(tmp_path: Path) -> None:
