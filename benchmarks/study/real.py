@@ -43,7 +43,11 @@ def real_split(
     frames = open_cache(
         listing.examples, clip, phases=PHASES, folder=cache / "real", jobs=1, advance=lambda _: None
     )
-    return SplitData(listing, CachedClips(frames, range(len(listing.examples))))
+    for item in frames.unreadable:  # their clips in the cache are black
+        reporter.message(f"unreadable: {item.path} ({item.reason})")
+    bad = frozenset(item.path for item in frames.unreadable)
+    rows = [row for row, example in enumerate(listing.examples) if example.path not in bad]
+    return SplitData(listing.without(bad), CachedClips(frames, rows))
 
 
 def shuffled(frames: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

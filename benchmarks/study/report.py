@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from benchmarks.common.report import table
 from benchmarks.study import pictures
@@ -131,6 +132,9 @@ def at_chance(judged: dict[str, list[Result]]) -> str:
     for name in names:
         interval = mean_interval(top1(judged[name]))
         chance = 1 / judged[name][0]["labels"]
+        if interval.count < 2:
+            lines.append(f"- `{name}`: {_share(interval)}; chance is {chance:.2%}. One seed has no interval.")
+            continue
         inside = abs(interval.mean - chance) < 1e-9 or interval.low <= chance <= interval.high
         lines.append(
             f"- `{name}`: {_share(interval)}; chance, {chance:.2%}, is "
@@ -163,7 +167,7 @@ def group_table(name: str, title: str, plan: Sequence[Row], done: Results) -> st
             continue
         halves = [steps_to_half(result) for result in found]
         reached = [half for half in halves if half is not None]
-        middle = sorted(reached)[len(reached) // 2] if reached else None
+        middle = median(reached) if reached else None
         lines.append(
             (
                 f"`{row.name}`",
@@ -171,7 +175,7 @@ def group_table(name: str, title: str, plan: Sequence[Row], done: Results) -> st
                 _share(mean_interval(top1(found))),
                 f"{len(found)} of {row.seeds}",
                 f"{found[0]['rate']:g}",
-                "never" if middle is None else f"{middle} ({len(reached)} of {len(found)})",
+                "never" if middle is None else f"{middle:g} ({len(reached)} of {len(found)})",
                 f"{found[0]['gmacs']:.3f}",
                 f"{found[0]['training_mb']:.1f}",
                 f"{min(result['latency_ms'] for result in found):.1f}",

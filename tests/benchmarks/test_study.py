@@ -18,7 +18,7 @@ from benchmarks.study import command, real
 from benchmarks.study.data import FRAMES, Amount, RenderedClips, split_data
 from benchmarks.study.pictures import pair_shares
 from benchmarks.study.plan import rows
-from benchmarks.study.report import page_text
+from benchmarks.study.report import at_chance, group_table, page_text
 from benchmarks.study.results import Results, RunKey
 from benchmarks.study.runs import QUICK, Folders, train_run
 from benchmarks.study.statistics import (
@@ -276,6 +276,36 @@ def test_real_footage_is_judged_forward_shuffled_still_and_backwards(tmp_path: P
     # The network has no temporal module: it cannot see an order.
     assert found["shuffled_top1"] == found["top1"]
     assert {"middle_top1", "backwards_opposite"} < found.keys()
+
+
+def test_footage_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    for label in ("left", "right"):
+        (tmp_path / "footage" / "val" / label).mkdir(parents=True)
+    (tmp_path / "footage" / "val" / "left" / "0.mp4").write_bytes(b"no video")
+    (tmp_path / "footage" / "val" / "right" / "0.mp4").write_bytes(numbered_clip(frames=12))
+    clip = parse_architecture("tsn-mini", num_classes=2, frames=4, size=32).clip_spec()
+    with ProgressReporter() as reporter:
+        data = real.real_split(tmp_path / "footage", "val", clip, tmp_path / "cache", reporter)
+    assert [example.label for example in data.listing.examples] == [1]
+    assert len(data.source) == 1
+    assert all(frames.any() for frames in data.source.load(Draw(0), data.listing.examples[0]))
+
+
+def test_one_seed_is_neither_within_nor_outside_an_interval() -> None:
+    first = {"events/tsn": [result(top1=0.55)], "events/blvnet": []}
+    assert "55.0%; chance is 50.00%. One seed has no interval." in at_chance(first)
+    both = {"events/tsn": [result(seed, top1=0.5 + seed / 100) for seed in (0, 1)], "events/blvnet": []}
+    assert "chance, 50.00%, is within the interval" in at_chance(both)
+
+
+def test_steps_to_half_of_a_row_are_the_median_of_its_seeds(tmp_path: Path) -> None:
+    row = replace(PLAN["events/tsn"], rates=(0.1,))
+    done = Results(tmp_path, [row])
+    costs = {"gmacs": 1.0, "training_mb": 1.0, "latency_ms": 1.0}
+    for seed, step in enumerate((100, 400, None)):
+        curve = [[step or 400, 1.0, 0.9 if step else 0.5]]
+        done.add(row, result(seed) | {"curve": curve} | costs)
+    assert "| 250 (2 of 3) |" in group_table("events", "Events", [row], done)
 
 
 def test_page_is_what_the_committed_results_say() -> None:
