@@ -139,13 +139,27 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
 
 
 def _pair(first: Sequence[Path], second: Sequence[Path]) -> npt.NDArray[np.int64]:
-    """Rows of the same clips in both files, `(n, 2)`."""
+    """Rows of the same clips in both files, `(n, 2)`.
+
+    Several clips of a list may have the path of one folder of pictures. Only files with the same rows can be
+    paired then.
+    """
+    if first == second:
+        return np.stack([np.arange(len(first))] * 2, axis=1)
     for parts in (None, 2):  # whole paths; folder and name, for data that lies elsewhere on another machine
         keys_a, keys_b = (
             [path.parts[-parts:] if parts else path.parts for path in paths] for paths in (first, second)
         )
-        if parts and max([*Counter(keys_a).values(), *Counter(keys_b).values()], default=0) > 1:
+        repeated = next(
+            (key for keys in (keys_a, keys_b) for key, count in Counter(keys).items() if count > 1), None
+        )
+        if repeated is not None and parts:
             break
+        if repeated is not None:
+            raise BlvnetError(
+                f"{Path(*repeated)} is there several times, so its clips cannot be paired: give two files "
+                "with the same clips in the same order"
+            )
         position = {key: row for row, key in enumerate(keys_b)}
         rows = [(row, position[key]) for row, key in enumerate(keys_a) if key in position]
         if rows:

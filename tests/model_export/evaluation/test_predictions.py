@@ -150,6 +150,17 @@ def test_predictions_that_do_not_belong_together_are_refused() -> None:
         compare(SINGLE, replace(SINGLE, targets=np.array([1, 0, 1, 2])))
 
 
+def test_clips_of_one_folder_are_compared_row_by_row_or_not_at_all() -> None:
+    folder = (Path("/data/folder"),)
+    a = replace(SINGLE, paths=folder * 4, targets=np.zeros(4, np.int64))
+    b = replace(a, logits=a.logits[::-1])
+    result = compare(a, b)
+    assert (result.clips, result.losses, result.gains) == (4, 1, 1)
+    shorter = replace(a, paths=folder * 3, targets=a.targets[:3], logits=a.logits[:3], groups=a.groups[:3])
+    with pytest.raises(BlvnetError, match="/data/folder is there several times"):
+        compare(a, shorter)
+
+
 def test_intervals_are_the_published_ones() -> None:
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998
     low, high = paired_difference(9, 36 - 9, 100)
