@@ -30,7 +30,7 @@ def measure_initial_statistics(
     """
 
     def batches() -> Iterator[list[Tensor]]:
-        step = max(1, len(data.source) // CLIPS)
+        step = -(-len(data.source) // CLIPS)
         draws = [batch[0] for batch in plain_draws(data.source, 1)][::step]
         loader = BatchLoader(data, workers=0)
         for batch in loader.load([draws[start : start + BATCH] for start in range(0, len(draws), BATCH)]):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from model_export.checkpoints.checkpoint import load_network, read_checkpoint
+from model_export.datasets import Example, Listing, Symmetry
 from model_export.networks.registry import build, parse_architecture
+from model_export.training.clips.batches import CachedClips, SplitData
+from model_export.training.clips.frame_cache import FrameCache
 from model_export.training.config import BatchNorm, Freeze, TrainConfig
+from model_export.training.initial_statistics import measure_initial_statistics
 from model_export.training.preparation import frozen_stages, prepare, train_mode
 from model_export.training.processes import Processes
+from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.packages.folders import bundled_models
 from tests.model_export.command import blvnet
 from tests.support.clips import ClipRecipe, encode
@@ -92,3 +99,19 @@ def test_frozen_stages_stay_in_evaluation_without_gradients(arch: str) -> None:
     assert not network.get_submodule("layer2").training
     assert network.get_submodule("layer3").training
     assert frozen_stages(network, Freeze.NONE) == []
+
+
+def test_initial_statistics_are_measured_on_at_most_512_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = ClipSpec(1, (InputSpec("frames", Frames.ALL, 1, 1),))
+    counts: list[int] = []
+
+    def count(_network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
+        counts.append(sum(len(inputs[0]) for inputs in batches))
+
+    monkeypatch.setattr("model_export.training.initial_statistics.measure_statistics", count)
+    for examples in (1, 512, 513, 1023):
+        pixels = np.zeros((examples, 1, 1, 1, 1, 3), np.uint8)
+        listing = Listing(("a",), (Example(Path("x"), 0),) * examples, Symmetry((None,), (None,)))
+        data = SplitData(listing, CachedClips(FrameCache((pixels,), ()), range(examples)))
+        measure_initial_statistics(nn.Identity(), data, clip, torch.device("cpu"))
+    assert counts == [1, 512, 257, 512]
