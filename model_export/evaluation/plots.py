@@ -38,8 +38,9 @@ def plot_confusion(result: Evaluation, path: Path) -> None:
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     if named:
         ticks = range(len(result.labels))
-        axes.set_xticks(ticks, result.labels, rotation=90, fontsize=8)
-        axes.set_yticks(ticks, result.labels, fontsize=8)
+        # A label with two dollar signs is no formula.
+        axes.set_xticks(ticks, result.labels, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(ticks, result.labels, fontsize=8, parse_math=False)
         for row, column in zip(*np.nonzero(result.confusion), strict=True):
             colour = "white" if share[row, column] > 50 else "black"
             text = f"{share[row, column]:.0f}"

@@ -254,14 +254,14 @@ def combine(members: Sequence[Predictions]) -> Predictions:
     unreadable = {item.path: item for member in members for item in member.unreadable}
     kept = [[path not in unreadable for path in member.paths] for member in members]
     logits = [member.logits[keep].astype(np.float64) for member, keep in zip(members, kept, strict=True)]
+    # Sums of probabilities as logarithms: a probability that rounds to 0 or 1 still has its rank.
     if first.multi_label:
-        mean = np.mean([1 / (1 + np.exp(-values)) for values in logits], axis=0)
-        combined = np.log(mean) - np.log1p(-mean)
+        present = np.logaddexp.reduce([-np.logaddexp(0, -values) for values in logits])
+        absent = np.logaddexp.reduce([-np.logaddexp(0, values) for values in logits])
+        combined = present - absent
     else:
-        exponentials = [np.exp(values - values.max(axis=1, keepdims=True)) for values in logits]
-        combined = np.log(
-            np.mean([values / values.sum(axis=1, keepdims=True) for values in exponentials], axis=0)
-        )
+        normalised = [values - np.logaddexp.reduce(values, axis=1, keepdims=True) for values in logits]
+        combined = np.logaddexp.reduce(normalised) - np.log(len(logits))
     keep = kept[0]
     return replace(
         first,

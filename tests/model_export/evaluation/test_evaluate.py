@@ -113,6 +113,12 @@ def test_confusion_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_confusion_of_labels_with_dollar_signs_is_drawn(tmp_path: Path) -> None:
+    result = Evaluation((r"$5 \\ $10", "b"), np.eye(2, dtype=np.int64), np.ones(2, np.int64), (), ())
+    plot_confusion(result, tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").exists()
+
+
 @pytest.mark.parametrize("count", [2, 400])
 def test_confusion_picture_has_a_bounded_size_for_any_labels(tmp_path: Path, count: int) -> None:
     labels = tuple(

@@ -85,6 +85,14 @@ def test_ensemble_averages_probabilities() -> None:
     assert 1 / (1 + np.exp(-several.logits[0, 0])) == pytest.approx(expected)
 
 
+def test_ensemble_keeps_the_ranks_of_probabilities_that_round_to_0_or_1() -> None:
+    logits = np.array([[900, 50, -900]] * 4, np.float32)
+    for member in (replace(SINGLE, logits=logits), replace(SEVERAL, logits=logits)):
+        combined = combine([member, member]).logits
+        assert np.isfinite(combined).all()
+        np.testing.assert_allclose(np.diff(combined), np.diff(logits))
+
+
 def test_accuracies_by_group_and_top_k() -> None:
     result = evaluate_predictions(SINGLE)
     assert result.groups == {"a": (2, 2), "b": (1, 2)}
