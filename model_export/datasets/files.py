@@ -126,6 +126,11 @@ def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(visible, key=lambda entry: entry.name)
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a file, or a folder on its way, is hidden; see `visible_entries`."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def is_video(name: str) -> bool:
     """Whether a file has the suffix of a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 - called for every file

@@ -105,8 +105,8 @@ def _read_labels(data: Path, root: Path) -> tuple[tuple[str, ...], str]:
         source = data / "train" if (data / "train").is_dir() else root
         return tuple(_subfolders(source)), str(source)
     try:
-        labels = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+        labels = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as exc:
         raise BlvnetError(f"{file} cannot be read as JSON") from exc
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
         raise BlvnetError(f"{file} is not a list of labels")

@@ -82,7 +82,11 @@ def read_views(
 
 def _list_pictures(example: Example) -> list[Path]:
     """Pictures in the order of their names, which are numbers of a fixed length."""
-    pictures = sorted(path for path in example.path.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    pictures = sorted(
+        path
+        for path in example.path.iterdir()
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    )
     if not pictures:
         raise Undecodable("the folder contains no JPEG pictures")
     if example.span is None:

@@ -85,7 +85,7 @@ def read_symmetry(data: Path, labels: Sequence[str]) -> Symmetry | None:
     """
     path = data / SYMMETRY_FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as exc:
@@ -104,7 +104,7 @@ def read_mirror(path: Path, labels: Sequence[str]) -> tuple[int, ...]:
         BlvnetError: the file cannot be read, lacks a label, names an unknown one, or is not its own inverse.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as exc:
         raise BlvnetError(f"{path}: the symmetry file cannot be read as JSON") from exc
     table = document.get("mirrored", document) if isinstance(document, dict) else document

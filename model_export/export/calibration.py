@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.datasets import VIDEO_SUFFIXES, Example, read_listing
+from model_export.datasets.files import is_hidden
 from model_export.datasets.labels import check_same
 from model_export.datasets.reading import read_views
 from model_export.export.plan import ExportRequest
@@ -110,12 +111,18 @@ def open_clips(
 def examples_in_folder(folder: Path, labels: Sequence[str] = ()) -> ExampleSet:
     """The videos in a folder and its subfolders; a video in a folder named after a label has that label.
 
+    Hidden files and folders are left out.
+
     Raises:
         BlvnetError: the folder does not exist, or holds no video.
     """
     if not folder.is_dir():
         raise BlvnetError(f"{folder}: there is no such folder of clips")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in VIDEO_SUFFIXES and not is_hidden(path.relative_to(folder))
+    )
     if not files:
         raise BlvnetError(f"{folder}: no video file in it or its subfolders")
     index = {label: position for position, label in enumerate(labels)}

@@ -113,6 +113,15 @@ def test_hidden_folders_and_files_are_not_data(tmp_path: Path) -> None:
     assert listing.notes == ()
 
 
+def test_files_of_windows_begin_with_a_mark(tmp_path: Path) -> None:
+    data = make_tree(tmp_path, "train/left/1.mp4")
+    (data / "labels.json").write_text('["right", "left"]', encoding="utf-8-sig")
+    (data / "symmetry.json").write_text('{"mirrored": {"left": "right", "right": "left"}}', "utf-8-sig")
+    listing = read_listing("folder", data, "train")
+    assert listing.labels == ("right", "left")
+    assert listing.symmetry.mirrored == (1, 0)
+
+
 def test_files_that_are_not_listed_are_counted_in_a_note(tmp_path: Path) -> None:
     data = make_tree(tmp_path, "train/a/1.mp4", "train/a/1.txt", "train/a/2.txt", "train/a/3.jpg")
     note = "train: 3 entries are not videos by their suffix (2 .txt, 1 .jpg)"

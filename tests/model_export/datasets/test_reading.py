@@ -48,6 +48,13 @@ def test_pictures_give_the_pixels_of_the_video_that_they_make(tmp_path: Path, cl
         np.testing.assert_array_equal(inputs[name], frames)
 
 
+def test_hidden_pictures_are_not_part_of_the_video(tmp_path: Path) -> None:
+    numbered_pictures(tmp_path, range(8))
+    (tmp_path / "._00001.jpg").write_bytes(b"what macOS writes")
+    inputs = read_views(Example(tmp_path, 0, (1, 4)), SPEC)
+    assert read_numbers(inputs["little"][0]) == [0, 2]
+
+
 def test_dense_sampling_of_pictures(tmp_path: Path) -> None:
     spec = ClipSpec(4, (InputSpec("frames", Frames.ALL, 48, 48),), Sampling.DENSE, stride=2)
     folder = numbered_pictures(tmp_path / "clip", range(12))

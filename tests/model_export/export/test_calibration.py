@@ -102,6 +102,13 @@ def test_data_set_of_bad_clips_alone_is_refused(tmp_path: Path) -> None:
         read_clips(source, SPEC, 4, QUIET)
 
 
+def test_hidden_files_of_a_folder_are_left_out(tmp_path: Path) -> None:
+    for name in (".cache/1.mp4", "left/._1.mp4"):
+        layouts.write(tmp_path / name, b"no video")
+    layouts.write(tmp_path / "left/1.mp4", numbered_clip(frames=2))
+    assert [example.path for example in examples_in_folder(tmp_path).examples] == [tmp_path / "left/1.mp4"]
+
+
 def test_clip_in_a_folder_is_of_its_folders_class_and_a_bad_one_is_an_error(tmp_path: Path) -> None:
     for folder in ("b", "deep/a", "other"):
         layouts.write(tmp_path / folder / "clip.mp4", numbered_clip(frames=4))
