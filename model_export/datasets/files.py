@@ -7,9 +7,11 @@ then takes seconds instead of minutes.
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from model_export.datasets.listing import Example, Listing
 from model_export.datasets.symmetry import Symmetry
@@ -84,6 +86,21 @@ def read_text(path: Path) -> str:
         raise BlvnetError(f"{path} cannot be read ({exc.strerror})") from exc
     except UnicodeDecodeError as exc:
         raise BlvnetError(f"{path} is not UTF-8 text") from exc
+
+
+def read_json_list(path: Path, of: str) -> list[Any]:
+    """Read a JSON file that holds a list; `of` names its entries in a message.
+
+    Raises:
+        BlvnetError: the file cannot be read, or holds something else.
+    """
+    try:
+        document = json.loads(read_text(path))
+    except (ValueError, RecursionError) as exc:
+        raise BlvnetError(f"{path} cannot be read as JSON") from exc
+    if not isinstance(document, list):
+        raise BlvnetError(f"{path} is not a list of {of}")
+    return document
 
 
 def read_rows(path: Path, delimiter: str, *, strip: bool = True) -> Iterator[Row]:

@@ -10,16 +10,14 @@ The testing videos are both `val` and `test`. A mirrored dive keeps its label.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from model_export.datasets.files import (
     find_file,
     find_folder,
     make_listing,
-    read_text,
+    read_json_list,
     split_names,
     videos_by_stem,
 )
@@ -37,7 +35,7 @@ def read_diving48(data: Path, split: str) -> Listing:
     Raises:
         BlvnetError: the annotations are missing or unreadable, or no annotated video exists.
     """
-    vocabulary = _read_json_list(find_file(data, [VOCABULARY]))
+    vocabulary = read_json_list(find_file(data, [VOCABULARY]), "labels")
     labels = checked([" ".join(map(str, parts)) if isinstance(parts, list) else "" for parts in vocabulary])
     part = "train" if "train" in split_names(split) else "test"
     source = find_file(data, [f"Diving48_V2_{part}.json", f"Diving48_{part}.json"])
@@ -45,7 +43,7 @@ def read_diving48(data: Path, split: str) -> Listing:
     videos = videos_by_stem(folder)
 
     def annotated() -> Iterator[tuple[str, Example | None]]:
-        for number, entry in enumerate(_read_json_list(source)):
+        for number, entry in enumerate(read_json_list(source, "videos")):
             label = entry.get("label") if isinstance(entry, dict) else None
             if not isinstance(label, int) or not 0 <= label < len(labels) or "vid_name" not in entry:
                 raise BlvnetError(
@@ -55,13 +53,3 @@ def read_diving48(data: Path, split: str) -> Listing:
             yield str(folder / name), Example(videos[name], label) if name in videos else None
 
     return make_listing(source, labels, mirrored_unchanged(labels), annotated())
-
-
-def _read_json_list(path: Path) -> list[Any]:
-    try:
-        document = json.loads(read_text(path))
-    except ValueError as exc:
-        raise BlvnetError(f"{path} cannot be read as JSON") from exc
-    if not isinstance(document, list):
-        raise BlvnetError(f"{path} is not a list")
-    return document

@@ -11,6 +11,7 @@ DATA/replacement/replacement_for_corrupted_k400 replaces the one of the same nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from service.errors import BlvnetError
 
 PREFIXES = ("", "kinetics_", "kinetics-400_")
 REPLACEMENTS = Path("replacement", "replacement_for_corrupted_k400")
+TIME = re.compile(r"\d{1,9}", re.ASCII)
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
@@ -83,6 +85,6 @@ def _read_annotations(source: Path) -> Iterator[_Annotation]:
         if len(fields) <= max(columns) or not all(fields[column] for column in columns):
             raise BlvnetError(f"{source}, line {number}: one of {', '.join(COLUMNS)} is missing")
         label, name, start, end = (fields[column] for column in columns)
-        if not (start.isdecimal() and end.isdecimal()):
+        if not (TIME.fullmatch(start) and TIME.fullmatch(end)):
             raise BlvnetError(f"{source}, line {number}: the times are not whole seconds")
         yield _Annotation(label, (f"{name}_{int(start):06d}_{int(end):06d}", name))

@@ -16,7 +16,6 @@ A mirror swaps "left" and "right" in a label.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from model_export.datasets.files import (
     find_file,
     find_folder,
     make_listing,
+    read_json_list,
     read_rows,
-    read_text,
     split_names,
     videos_by_id,
 )
@@ -84,13 +83,7 @@ def read_semicolons(source: Path) -> Iterator[Annotation]:
 
 def _read_templates(source: Path) -> Iterator[Annotation]:
     """JSON entries whose template is the label, with brackets around the objects."""
-    try:
-        entries = json.loads(read_text(source))
-    except ValueError as exc:
-        raise BlvnetError(f"{source} cannot be read as JSON") from exc
-    if not isinstance(entries, list):
-        raise BlvnetError(f"{source} is not a list of videos")
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(read_json_list(source, "videos")):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("template"), str) or "id" not in entry:
             raise BlvnetError(f"{source}: entry {number} has no id or no template")
         yield str(entry["id"]), entry["template"].translate(BRACKETS)

@@ -102,6 +102,7 @@ def test_charades_videos_have_several_labels(tmp_path: Path) -> None:
         ("jester", "jester-v1-train.csv", "1;Waving\n", "video 1 has the label 'Waving'"),
         ("diving48", "Diving48_vocab.json", "{}", "Diving48_vocab.json is not a list"),
         ("diving48", "Diving48_V2_train.json", "[", "cannot be read as JSON"),
+        ("diving48", "Diving48_V2_train.json", "[" * 100_000, "cannot be read as JSON"),
         ("diving48", "Diving48_V2_train.json", '[{"vid_name": "a", "label": 2}]', "no label from 0 to 1"),
         (
             "charades",
