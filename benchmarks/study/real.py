@@ -45,9 +45,7 @@ def real_split(
     )
     for item in frames.unreadable:  # their clips in the cache are black
         reporter.message(f"unreadable: {item.path} ({item.reason})")
-    bad = frozenset(item.path for item in frames.unreadable)
-    rows = [row for row, example in enumerate(listing.examples) if example.path not in bad]
-    return SplitData(listing.without(bad), CachedClips(frames, rows))
+    return SplitData(listing.only(frames.rows), CachedClips(frames, frames.rows))
 
 
 def shuffled(frames: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -248,6 +248,4 @@ def _open_split(
         cache = open_cache(examples, clip, phases, caches, jobs=jobs, advance=counter.advance)
     for item in cache.unreadable:
         reporter.message(f"unreadable: {item.path} ({item.reason})")
-    bad = frozenset(item.path for item in cache.unreadable)
-    rows = [row for row, example in enumerate(examples) if example.path not in bad]
-    return SplitData(listing.without(bad), CachedClips(cache, rows))
+    return SplitData(listing.only(cache.rows), CachedClips(cache, cache.rows))

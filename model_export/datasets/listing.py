@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,9 +53,9 @@ class Listing:
     notes: tuple[str, ...] = ()
     multi_label: bool = False
 
-    def without(self, excluded: frozenset[Path]) -> Listing:
-        """Return the listing without the examples at these paths."""
-        return replace(self, examples=tuple(item for item in self.examples if item.path not in excluded))
+    def only(self, indices: Sequence[int]) -> Listing:
+        """Return the listing with these of its examples."""
+        return replace(self, examples=tuple(self.examples[index] for index in indices))
 
     def unused_labels(self) -> tuple[str, ...]:
         """Labels that no example has."""

@@ -33,7 +33,7 @@ from service.clip.spec import ClipSpec, Frames
 from service.errors import BlvnetError
 from service.packages.manifest import inputs_to_json
 
-FORMAT = 1
+FORMAT = 2
 INDEX_FILE = "index.json"
 DECODE_TIMEOUT_S = 120.0
 
@@ -42,9 +42,16 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class FrameCache:
-    """Decoded frames: for each input uint8 `(examples, phases, T, size, size, 3)`, in the examples' order."""
+    """Decoded frames.
+
+    Attributes:
+        arrays: for each input uint8 `(examples, phases, T, size, size, 3)`, in the examples' order.
+        rows: the examples that could be read.
+        unreadable: the others, whose frames are black.
+    """
 
     arrays: tuple[Pixels, ...]
+    rows: tuple[int, ...]
     unreadable: tuple[Unreadable, ...]
 
 
@@ -97,9 +104,11 @@ def open_cache(
         with _locked(place.with_suffix(".lock")):
             if not place.exists():  # another run may have built it meanwhile
                 _build(examples, spec, phases, place, jobs=jobs, advance=advance)
-    index = json.loads((place / INDEX_FILE).read_text(encoding="utf-8"))
+    reasons = dict(json.loads((place / INDEX_FILE).read_text(encoding="utf-8"))["unreadable"])
     arrays = tuple(np.load(place / f"{item.name}.npy", mmap_mode="r") for item in spec.inputs)
-    return FrameCache(arrays, tuple(Unreadable(Path(path), reason) for path, reason in index["unreadable"]))
+    rows = tuple(row for row in range(len(examples)) if row not in reasons)
+    unreadable = tuple(Unreadable(examples[row].path, reason) for row, reason in reasons.items())
+    return FrameCache(arrays, rows, unreadable)
 
 
 def _version(path: Path) -> tuple[int, int]:
@@ -164,8 +173,9 @@ def _build(
             _allocate(partial / f"{item.name}.npy", shape)
         unreadable = _decode_all(examples, spec, phases, partial, jobs=jobs, advance=advance)
         if len(unreadable) == len(examples):
-            raise BlvnetError(f"none of {len(examples)} files can be read; the first: {unreadable[0].reason}")
-        index = {"unreadable": [[str(item.path), item.reason] for item in unreadable]}
+            raise BlvnetError(f"none of {len(examples)} files can be read; the first: {unreadable[0]}")
+        # By row: a path may be written in several ways, and be that of several clips of a list.
+        index = {"unreadable": list(unreadable.items())}
         (partial / INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
         partial.rename(place)
         undo.pop_all()
@@ -189,10 +199,14 @@ def _decode_all(
     *,
     jobs: int,
     advance: Callable[[int], None],
-) -> list[Unreadable]:
-    """Decode every example into its row; one that kills its process does not affect the others."""
+) -> dict[int, str]:
+    """Decode every example into its row; one that kills its process does not affect the others.
+
+    Returns:
+        The rows of the examples that could not be read, and why.
+    """
     context = multiprocessing.get_context("forkserver")
-    unreadable = []
+    unreadable = {}
     with ProcessPool(max_workers=jobs, context=context) as pool:
         futures = [
             pool.schedule(_decode_into, args=(example, row, spec, phases, folder), timeout=DECODE_TIMEOUT_S)
@@ -200,11 +214,11 @@ def _decode_all(
         ]
         with ExitStack() as undo:
             undo.callback(pool.stop)  # an interrupt must not wait for thousands of scheduled files
-            for example, future in zip(examples, futures, strict=True):
+            for row, future in enumerate(futures):
                 try:
                     future.result()
                 except (BlvnetError, OSError, TimeoutError, ProcessExpired) as exc:
-                    unreadable.append(Unreadable(example.path, f"{type(exc).__name__}: {exc}"))
+                    unreadable[row] = f"{type(exc).__name__}: {exc}"
                 advance(1)
             undo.pop_all()
     return unreadable

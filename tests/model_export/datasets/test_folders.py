@@ -67,9 +67,9 @@ def test_label_without_its_counterpart_is_not_transformed(tmp_path: Path) -> Non
     assert symmetry == Symmetry(mirrored=(0,), reversed=(None,))
 
 
-def test_without_excludes_paths(tmp_path: Path) -> None:
+def test_only_keeps_the_examples_at_these_places(tmp_path: Path) -> None:
     listing = read_listing("folder", make_tree(tmp_path, "train/a/1.mp4", "train/a/2.mp4"), "train")
-    rest = listing.without(frozenset({tmp_path / "train/a/1.mp4"}))
+    rest = listing.only([1])
     assert rest == Listing(listing.labels, listing.examples[1:], listing.symmetry)
 
 

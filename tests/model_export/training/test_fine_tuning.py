@@ -112,6 +112,8 @@ def test_initial_statistics_are_measured_on_at_most_512_clips(monkeypatch: pytes
     for examples in (1, 512, 513, 1023):
         pixels = np.zeros((examples, 1, 1, 1, 1, 3), np.uint8)
         listing = Listing(("a",), (Example(Path("x"), 0),) * examples, Symmetry((None,), (None,)))
-        data = SplitData(listing, CachedClips(FrameCache((pixels,), ()), range(examples)))
+        data = SplitData(
+            listing, CachedClips(FrameCache((pixels,), tuple(range(examples)), ()), range(examples))
+        )
         measure_initial_statistics(nn.Identity(), data, clip, torch.device("cpu"))
     assert counts == [1, 512, 257, 512]

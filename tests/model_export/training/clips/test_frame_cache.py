@@ -86,6 +86,28 @@ def test_unreadable_file_is_named_and_the_others_are_cached(videos: list[Path], 
     assert read_numbers(again.arrays[0][1, 0]) == [1, 4, 7, 10]
 
 
+def test_unreadable_file_is_found_however_its_path_is_written(
+    videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos[0].write_text("no video")
+    monkeypatch.chdir(tmp_path)
+    cache_of([Path(path.name) for path in videos], 1, tmp_path / "cache")
+    cache = cache_of(videos, 1, tmp_path / "cache", advance=refuse)
+    assert cache.rows == (1,)
+    assert [item.path for item in cache.unreadable] == [videos[0]]
+
+
+def test_bad_span_of_a_folder_leaves_its_other_spans(tmp_path: Path) -> None:
+    folder = numbered_pictures(tmp_path / "pictures", range(8))
+    clips = [Example(folder, 0, span) for span in ((1, 4), (5, 12), (5, 8))]
+    cache = open_cache(clips, SPEC, 1, tmp_path / "cache", jobs=1, advance=ignore)
+    assert cache.rows == (0, 2)
+    assert [item.reason for item in cache.unreadable] == [
+        "Undecodable: the folder contains 8 pictures, the list says 12"
+    ]
+    assert read_numbers(cache.arrays[0][2, 0]) == [4, 5, 6, 7]
+
+
 def test_link_to_nothing_is_named_and_the_others_are_cached(videos: list[Path], tmp_path: Path) -> None:
     link = tmp_path / "link.mp4"
     link.symlink_to(tmp_path / "unmounted.mp4")
