@@ -115,7 +115,7 @@ def _accuracy(evaluation: dict[str, Any] | None) -> str:
         if key in evaluation:
             rows.append((title, evaluation[key]))
     rows += [
-        (f"group {group}, {entry['clips']} clips", entry["top1"])
+        (f"group {_cell(group)}, {entry['clips']} clips", entry["top1"])
         for group, entry in evaluation.get("per_group", {}).items()
     ]
     classes = [

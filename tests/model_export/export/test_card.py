@@ -57,6 +57,12 @@ def test_card_without_an_evaluation_says_how_to_add_one(manifest: Manifest) -> N
     assert "`blvnet export --evaluation FILE`" in model_card(manifest, 1, None)
 
 
+def test_groups_cannot_change_the_structure_of_the_card(manifest: Manifest) -> None:
+    groups = {"a | b\n<b>": {"top1": 0.5, "clips": 2}}
+    card = model_card(manifest, 1, EVALUATION | {"per_group": groups})
+    assert "| group a \\| b &lt;b>, 2 clips | 50.0 % |" in card
+
+
 def test_labels_cannot_change_the_structure_of_the_card(manifest: Manifest) -> None:
     labels = ("a|b", "<script>", "two\nlines")
     card = model_card(manifest.model_copy(update={"labels": labels}), 1, None)
