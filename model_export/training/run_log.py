@@ -50,6 +50,7 @@ class RunLog:
     def __init__(self, run: Path, resume_at: int | None, *, enabled: bool = True) -> None:
         self.path = run / LOG_FILE
         self.enabled = enabled
+        self.resume_at = resume_at
         if not enabled:
             return
         kept = [] if resume_at is None else [line for line in read_log(run) if line["step"] <= resume_at]
@@ -89,7 +90,9 @@ class RunReport:
         self._steps_per_epoch = steps_per_epoch
         self._metric = metric
         self._unreadable: set[Path] = set()
-        self._board = open_board(log.path.parent) if config.tensorboard and log.enabled else None
+        self._board = (
+            open_board(log.path.parent, log.resume_at) if config.tensorboard and log.enabled else None
+        )
 
     @contextmanager
     def epoch(self, epoch: int, completed: int) -> Iterator[None]:
@@ -171,15 +174,15 @@ class RunReport:
         self._started = time.monotonic()
 
 
-def open_board(run: Path) -> SummaryWriter:
-    """Open `RUN/tensorboard` for writing.
+def open_board(run: Path, resume_at: int | None) -> SummaryWriter:
+    """Open `RUN/tensorboard` for writing; values after the step `resume_at` are replaced, as in `RunLog`.
 
     Raises:
         ModuleNotFoundError: TensorBoard is not installed; the command line says how to install it.
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(run / BOARD_FOLDER)
+    return SummaryWriter(run / BOARD_FOLDER, purge_step=None if resume_at is None else resume_at + 1)
 
 
 @contextmanager

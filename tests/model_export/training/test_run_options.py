@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from model_export.progress import ProgressReporter
 from model_export.training.config import Augmentation, Schedule, TrainConfig
-from model_export.training.run_log import read_log
+from model_export.training.run_log import RunLog, RunReport, read_log
 from service.cli import _failure
 from tests.model_export.training.test_trainer import CONFIG, run_all, saved, trainer
 
@@ -52,6 +54,21 @@ def test_numbers_of_the_log_are_in_tensorboard_too(tmp_path: Path) -> None:
     ):
         logged = [(line["step"], pytest.approx(line[name])) for line in lines if line["kind"] == kind]
         assert [(item.step, item.value) for item in events.Scalars(f"{kind}/{name}")] == logged
+
+
+def test_steps_that_a_resumed_run_repeats_are_once_in_tensorboard(tmp_path: Path) -> None:
+    options = config(tensorboard=True, log_every=1)
+    for resume_at, steps in ((None, (1, 2, 3)), (1, (2, 3, 4))):
+        with ProgressReporter(Console(quiet=True)) as reporter:
+            report = RunReport(RunLog(tmp_path, resume_at), reporter, options, 4)
+            with report.epoch(1, resume_at or 0):
+                for step in steps:
+                    report.step(step, loss=step / 2 + (resume_at or 0), lr=0.1, clips=1, waited_s=0.0)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    written = [(item.step, item.value) for item in events.Scalars("step/loss")]
+    assert written == [(line["step"], line["loss"]) for line in read_log(tmp_path)]
+    assert written == [(1, 0.5), (2, 2.0), (3, 2.5), (4, 3.0)]
 
 
 def test_missing_tensorboard_is_named_with_the_command_that_installs_it(
