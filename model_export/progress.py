@@ -54,7 +54,7 @@ class ProgressReporter:
 
     def message(self, text: str) -> None:
         """Print a line that stays on the screen."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def count(

@@ -145,7 +145,7 @@ def evaluate(
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a label may be written like either
     if isinstance(result, Evaluation):
         _print(result, top_k or (), console)
     else:

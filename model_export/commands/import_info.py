@@ -35,7 +35,7 @@ def import_info(
     table = Table(show_header=False, box=None)
     for key, value in facts.items():
         table.add_row(key.replace("_", " "), _cell(value))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # the file's texts may be written like either
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:

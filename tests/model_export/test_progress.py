@@ -20,7 +20,8 @@ def test_steps_and_messages_are_lines_without_a_terminal() -> None:
     with ProgressReporter(plain) as progress:
         progress.step("reading [one]")
         progress.message("a" * 200)
-    assert text.getvalue().splitlines() == ["reading [one]", "a" * 200]
+        progress.message("clip:x:1.mp4")
+    assert text.getvalue().splitlines() == ["reading [one]", "a" * 200, "clip:x:1.mp4"]
 
 
 @pytest.mark.parametrize(("lines", "printed"), [(20, 20), (4, 4), (0, 0)])

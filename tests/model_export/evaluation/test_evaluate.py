@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -211,6 +212,22 @@ def test_command_prints_a_table_and_draws_next_to_the_checkpoint(data: Path, che
     assert done.status == 0, done.stderr
     assert "top-5 100.0 % of 6 clips; 0 unreadable" in done.stdout
     assert (checkpoint.parent / "confusion-test.png").exists()
+
+
+def test_command_prints_labels_and_groups_as_they_are(data: Path, tmp_path: Path) -> None:
+    labels = ("[bold]", "[green]", ":x:")
+    renamed = shutil.copytree(data, tmp_path / "data")
+    for old, new in zip(LABELS, labels, strict=True):
+        (renamed / "test" / old).rename(renamed / "test" / new)
+    (renamed / "labels.json").write_text(json.dumps(labels))
+    rows = [f"{number}.mp4,[/{number}]" for number in range(2)]
+    (renamed / "groups.csv").write_text("\n".join(rows))
+    models = tmp_path / "models"
+    write_package(models, version=1, labels=labels)
+    done = blvnet("evaluate", "--dataset", "folder", "--data", renamed, "--models", models, "--model", "tiny")
+    assert done.status == 0, done.stderr
+    for text in (*labels, "[/0]", "[/1]"):
+        assert f" {text} " in done.stdout
 
 
 def test_command_needs_a_checkpoint_or_a_package(data: Path, checkpoint: Path) -> None:
