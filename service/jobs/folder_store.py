@@ -141,6 +141,7 @@ class FolderStore:
 
         Raises:
             IdempotencyMismatch: the earlier job had other parameters or another video.
+            StorageFull: the disk has no space for it; the video is dropped.
         """
         return await asyncio.to_thread(self._add, job_id, request)
 
@@ -174,7 +175,12 @@ class FolderStore:
 
     def _insert(self, statement: str, row: Mapping[str, Any]) -> bool:
         with self._lock:
-            return self._database.execute(statement, row).rowcount > 0
+            try:
+                return self._database.execute(statement, row).rowcount > 0
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                raise StorageFull("The disk for jobs is full.", RETRY_FULL_DISK_S) from exc
 
     async def get(self, job_id: str) -> Job | None:
         """A job by its id."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from service.errors import StorageFull
 from service.jobs.folder_store import FolderStore
 from service.jobs.job import JobState
 from tests.support.job_places import Place, added
@@ -96,3 +97,16 @@ async def test_files_that_disappear_do_not_stop_the_upkeep(
         await store.upkeep()
     monkeypatch.undo()
     assert place.left() == []
+
+
+@pytest.mark.anyio
+async def test_job_that_does_not_fit_on_the_disk_is_refused_as_such_and_leaves_no_video(place: Place) -> None:
+    async with place.opened() as store:
+        assert isinstance(store, FolderStore)
+        before = await added(store)
+        [pages] = store._database.execute("PRAGMA page_count").fetchone()
+        store._database.execute(f"PRAGMA max_page_count = {pages}")  # as if the disk were full
+        many = {"name": "x" * 10_000}  # more than a page
+        with pytest.raises(StorageFull):
+            await added(store, **many)
+        assert place.left() == [before.id]
