@@ -44,7 +44,7 @@ ADDED_BYTES_LIMIT = 350e6
 STARTED_WITHIN_S = 60
 REPLICAS = 3
 KEY_LIMIT = 10
-KEYS = [f"key-{number}" for number in range(100)]
+KEYS = [f"secret-{number:03d}" for number in range(100)]
 RED = colour_clip((255, 0, 0))
 JOBS_DIR = "/var/lib/blvnet/jobs"
 LARGE_BYTES = 90_000_000
@@ -127,16 +127,26 @@ def stack(start: Callable[..., Stack]) -> Stack:
 
 
 @pytest.fixture(scope="module")
-def replicas(start: Callable[..., Stack], podman: Podman) -> Stack:
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The API keys, in a file that the service's user can read."""
+    path = tmp_path_factory.mktemp("keys") / "keys"
+    path.write_text("\n".join(KEYS))
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture(scope="module")
+def replicas(start: Callable[..., Stack], podman: Podman, key_file: Path) -> Stack:
     """Three replicas behind HAProxy, as `make up REPLICAS=3` starts them; their keys have a limit."""
     return start(
         f"{PROJECT}-scale",
         "docker/compose.scale.yml",
+        "docker/compose.keys.yml",
         services=("service", "redis", "proxy", "prometheus"),
         REPLICAS=str(REPLICAS),
         HAPROXY_IMAGE=podman.base_image(HAPROXY_IMAGE),
         REDIS_IMAGE=podman.base_image(REDIS_IMAGE),
-        BLVNET_API_KEYS=",".join(KEYS),
+        API_KEYS_FILE=str(key_file),
         BLVNET_KEY_REQUESTS_PER_MINUTE=str(KEY_LIMIT),
         BLVNET_JOBS_DIR=JOBS_DIR,
     )
@@ -275,6 +285,15 @@ def test_every_replica_is_a_target_and_gets_requests(replicas: Stack) -> None:
             assert replicas.http.post("/v1/classify", content=RED, headers=bearer(key)).status_code == 200
     answered = 'blvnet_requests_total{job="blvnet",route="/v1/classify",code="200"} > 0'
     assert replicas.prometheus.wait_for(f"count({answered}) == {REPLICAS}")
+
+
+def test_keys_from_a_file_are_needed_and_do_not_show_in_the_container(
+    replicas: Stack, podman: Podman
+) -> None:
+    assert replicas.http.post("/v1/classify", content=RED).status_code == 401
+    shown = podman.run("podman", "inspect", replicas.container)
+    assert "BLVNET_API_KEYS_FILE=/run/secrets/api_keys" in shown
+    assert not any(key in shown for key in KEYS)
 
 
 def test_limit_of_a_key_holds_for_all_replicas_together(replicas: Stack) -> None:

@@ -106,7 +106,6 @@ async def test_job_that_does_not_fit_on_the_disk_is_refused_as_such_and_leaves_n
         before = await added(store)
         [pages] = store._database.execute("PRAGMA page_count").fetchone()
         store._database.execute(f"PRAGMA max_page_count = {pages}")  # as if the disk were full
-        many = {"name": "x" * 10_000}  # more than a page
         with pytest.raises(StorageFull):
-            await added(store, **many)
+            await added(store, padding="x" * 10_000)  # more than a page
         assert place.left() == [before.id]
