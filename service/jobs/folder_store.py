@@ -132,7 +132,7 @@ class FolderStore:
             return job_id, await asyncio.to_thread(_copy, content, self._videos / job_id)
         except OSError as exc:
             logger.exception("cannot keep the video of a job")
-            raise StorageFull("The disk for jobs is full.", RETRY_FULL_DISK_S) from exc
+            raise _disk_full() from exc
 
     async def add(self, job_id: str, request: JobRequest) -> Job:
         """Queue a job whose video is already stored.
@@ -180,7 +180,7 @@ class FolderStore:
             except sqlite3.OperationalError as exc:
                 if exc.sqlite_errorcode != sqlite3.SQLITE_FULL:
                     raise
-                raise StorageFull("The disk for jobs is full.", RETRY_FULL_DISK_S) from exc
+                raise _disk_full() from exc
 
     async def get(self, job_id: str) -> Job | None:
         """A job by its id."""
@@ -350,6 +350,10 @@ class _FileWriter:
     async def write(self, data: bytes) -> None:
         """Append bytes."""
         await asyncio.to_thread(self._file.write, data)
+
+
+def _disk_full() -> StorageFull:
+    return StorageFull("The disk for jobs is full.", RETRY_FULL_DISK_S)
 
 
 def _copy(content: bytes | BinaryIO, path: Path) -> str:

@@ -198,9 +198,8 @@ class RedisStore:
             pulse.cancel()
             await asyncio.wait([pulse])
             claim = self._claims.pop(job.id)
-            with suppress(
-                JobsUnavailable, StorageFull
-            ):  # then SAQ takes the job back when its lease has ended
+            # Otherwise SAQ takes the job back when its lease has ended.
+            with suppress(JobsUnavailable, StorageFull):
                 await self._release(entry, claim)
 
     async def progress(self, job_id: str, windows: int, windows_total: int) -> bool:

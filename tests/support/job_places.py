@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -110,3 +111,13 @@ def new_place(
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return Place(url)
+
+
+async def claimed_after_upkeep(store: JobStore) -> Job:
+    """Wait until the upkeep gives a job back, and claim it."""
+    while True:
+        await store.upkeep()
+        async with store.claimed() as claimed:
+            if claimed is not None:
+                return claimed
+        await asyncio.sleep(0.1)

@@ -14,7 +14,7 @@ from benchmarks.common.service_process import free_port
 from service.errors import JobsUnavailable, StorageFull
 from service.jobs.job import JobState
 from service.jobs.redis_store import QUEUE, RedisStore
-from tests.support.job_places import RETENTION_S, Place, added
+from tests.support.job_places import RETENTION_S, Place, added, claimed_after_upkeep
 from tests.support.redis_server import on_disk, redis_server
 
 
@@ -147,13 +147,7 @@ async def test_jobs_that_wait_or_run_can_be_deleted_and_given_back_in_full_memor
                     assert await store.get(waiting.id) is None
                     await store.retry(one, 0.0, counted=False)
                 client.config_set("maxmemory", "0")
-            while True:
-                await store.upkeep()
-                async with store.claimed() as again:
-                    if again is not None:
-                        break
-                await asyncio.sleep(0.1)
-            assert again.id == kept.id
+            assert (await claimed_after_upkeep(store)).id == kept.id
 
 
 @pytest.mark.anyio

@@ -16,7 +16,7 @@ from service.errors import BlvnetError, IdempotencyMismatch
 from service.jobs.folder_store import FolderStore
 from service.jobs.job import Job, JobState
 from service.jobs.store import COPY_BYTES, JobStore
-from tests.support.job_places import Place, added
+from tests.support.job_places import Place, added, claimed_after_upkeep
 
 CLAIM_AND_WAIT = """
 import asyncio
@@ -69,12 +69,7 @@ async def test_job_of_a_killed_process_is_claimed_again(place: Place) -> None:
             async with store.claimed() as claimed:
                 assert claimed is None
             process.kill()
-        while True:
-            await store.upkeep()
-            async with store.claimed() as claimed:
-                if claimed is not None:
-                    break
-            await asyncio.sleep(0.1)
+        claimed = await claimed_after_upkeep(store)
         assert (claimed.id, claimed.attempts) == (job.id, 2)
 
 
