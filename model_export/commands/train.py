@@ -24,7 +24,7 @@ from model_export.training.clips.batches import CachedClips, DecodedClips, Split
 from model_export.training.clips.frame_cache import open_cache
 from model_export.training.config import BatchNorm, ClassWeights, CropMode, Freeze, Offsets, TrainConfig
 from model_export.training.initial_statistics import measure_initial_statistics
-from model_export.training.preparation import check_compiles
+from model_export.training.preparation import check_compiles, keep_freed_memory
 from model_export.training.processes import joined
 from model_export.training.trainer import Trainer, stopping_on_signals
 from service.clip.spec import ClipSpec, Sampling
@@ -113,6 +113,8 @@ def train(
         # Only the main process prints.
         ProgressReporter(None if processes.main else Console(quiet=True)) as reporter,
     ):
+        if processes.device.type == "cpu":
+            keep_freed_memory()
         if training.compile:
             check_compiles(processes.device)
         train_list = read_split(dataset, data, "train", reporter)

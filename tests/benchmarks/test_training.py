@@ -51,16 +51,16 @@ def test_networks_alternate_and_the_table_compares_them(
     asked = []
 
     def measure(options: list[str]) -> dict[str, object]:
-        asked.append("--folder" in options)
-        slow = 2.0 if asked[-1] else 1.0
+        asked.append("theirs" if "--folder" in options else options[options.index("--amp") + 1])
+        slow = {"theirs": 4.0, "off": 2.0, "bf16": 1.0}[asked[-1]]
         return {"wall_s": [slow], "cpu_s": [slow], "peak_mb": 1000 * slow}
 
     monkeypatch.setattr(command, "measure", measure)
     command.main(reference=authors, out=authors / "results")
-    assert asked == [True, False, True, False]
+    assert asked == ["theirs", "off", "bf16"] * 2
     text = (authors / "results" / "training.md").read_text()
-    assert "| this repository | 1.00 | 1.00 | 1000 |" in text
-    assert "Ours takes 0.50 of the CPU time and 0.50 of the memory." in text
+    assert "| this repository, float32 | 2.00 | 2.00 | 2000 |" in text
+    assert "bfloat16, takes 0.25 of the CPU time of IBM/bLVNet-TAM and 0.25 of the memory." in text
 
 
 def test_folder_without_the_authors_code_is_refused(tmp_path: Path) -> None:
