@@ -68,7 +68,7 @@ install: $(DEV_STAMP) ## Make .venv with everything that development needs
 # one process, with its fixtures.
 .PHONY: test
 test: $(DEV_STAMP) ## Run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(TESTS),tests --numprocesses 2 --dist loadfile)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(TESTS),tests --numprocesses 2 --dist loadfile --no-loadscope-reorder)
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## Formatter check, linter, type checker

@@ -15,6 +15,32 @@ if TYPE_CHECKING:
     from tests.model_export.exported import SmallExport
 
 
+# The slowest files, which start first: a file is not split, and a slow one that starts last would leave the
+# other processes without work. Each takes more than half a minute.
+SLOW_FILES = (
+    "model_export/test_every_family.py",
+    "service/http/routes/test_jobs.py",
+    "model_export/training/test_trainer.py",
+    "deployment/test_containers.py",
+    "model_export/training/test_processes.py",
+    "model_export/export/test_golden.py",
+    "docs/test_readme.py",
+    "docs/test_commands.py",
+    "model_export/export/test_onnx_graph.py",
+    "benchmarks/test_inference.py",
+    "model_export/training/test_several_labels.py",
+    "service/test_ray_cluster.py",
+    "deployment/test_proxies.py",
+    "deployment/test_ray_monitoring.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    order = {folder / name: position for position, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seconds", type=int, default=30, help="how long mutated clips are tried (30)")
 
