@@ -33,6 +33,7 @@ from benchmarks.study.report import page_text
 from benchmarks.study.results import Results
 from benchmarks.study.runs import FULL, QUICK, Budget, Folders, train_run
 from model_export.progress import ProgressReporter
+from model_export.training.preparation import keep_freed_memory
 from model_export.training.trainer import stopping_on_signals
 from service.errors import BlvnetError
 
@@ -68,6 +69,7 @@ def main(
 ) -> None:
     """Train the networks of the study and write docs/study.md."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     plan = rows()
     if quick:
         run_quick(plan)
@@ -103,7 +105,9 @@ def run_rows(
     with ProgressReporter() as reporter:
         for row in selected:
             if not done.rates(row):
-                reporter.message(f"{row.name} waits for the learning rate of {row.starts_from}")
+                reporter.message(
+                    f"{row.name} waits for the learning rate of {row.rate_from or row.starts_from}"
+                )
             while (missing := done.missing(row)) and not stop.is_set():
                 if end is not None and time.monotonic() > end:
                     return

@@ -8,7 +8,7 @@ from statistics import median
 
 from benchmarks.common.report import table
 from benchmarks.study import pictures
-from benchmarks.study.plan import EPOCHS, FRAMES, RATES, REAL, SIZE, Row
+from benchmarks.study.plan import EPOCHS, FRAMES, RATES, REAL, RESNET_EPOCHS, RESNET_FRAMES, SIZE, Row
 from benchmarks.study.results import Result, Results, top1
 from benchmarks.study.runs import FULL
 from benchmarks.study.statistics import (
@@ -73,6 +73,8 @@ def method() -> str:
         steps=FULL.train.examples // FULL.batch,
         batch=FULL.batch,
         frames=FRAMES,
+        resnet_epochs=RESNET_EPOCHS,
+        resnet_frames=RESNET_FRAMES,
         rates=", ".join(f"{rate:g}" for rate in sorted(RATES)),
     )
 

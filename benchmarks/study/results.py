@@ -52,10 +52,11 @@ class Results:
             file.write(json.dumps(result) + "\n")
 
     def rates(self, row: Row) -> tuple[float, ...]:
-        """The learning rates of a row's first seed; none while the row that it starts from has none."""
-        if row.starts_from is None:
+        """The learning rates of a row's first seed; none while the row that has to choose it has not."""
+        source = row.rate_from or row.starts_from
+        if source is None:
             return row.rates
-        inherited = self.chosen_rate(self.rows[row.starts_from])
+        inherited = self.chosen_rate(self.rows[source])
         return () if inherited is None else (inherited,)
 
     def chosen_rate(self, row: Row) -> float | None:

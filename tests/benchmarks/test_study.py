@@ -58,7 +58,8 @@ def test_rows_have_their_own_names_and_start_from_rows_before_them() -> None:
     names = [row.name for row in rows()]
     assert len(set(names)) == len(names)
     for position, row in enumerate(rows()):
-        assert row.starts_from is None or row.starts_from in names[:position]
+        for other in (row.starts_from, row.rate_from):
+            assert other is None or other in names[:position]
         parse_architecture(row.architecture, num_classes=2, frames=row.frames, size=row.size)
 
 
@@ -148,6 +149,18 @@ def test_row_that_starts_from_another_waits_for_its_learning_rate(tmp_path: Path
     assert not done.missing(row)
     done.add(start, result(rate=0.1))
     assert done.missing(row) == [RunKey(0, 0.1)]
+
+
+def test_row_with_another_number_of_frames_takes_the_learning_rate_of_its_network(tmp_path: Path) -> None:
+    network = replace(PLAN["events/blvnet-tam"], rates=(0.1, 0.2))
+    row = PLAN["frames/blvnet-tam-16"]
+    done = Results(tmp_path, [network, row])
+    done.add(network, result(rate=0.1, validation=0.4))
+    assert not done.missing(row)
+    done.add(network, result(rate=0.2, validation=0.6))
+    assert done.missing(row) == [RunKey(0, 0.2)]
+    done.add(row, result(rate=0.2))
+    assert done.missing(row) == [RunKey(1, 0.2), RunKey(2, 0.2)]
 
 
 def test_interval_of_seeds_is_that_of_student() -> None:
