@@ -192,9 +192,9 @@ def real_rows() -> list[Row]:
             architecture,
             frames=16,
             tam_init=init,
-            epochs=60,
+            epochs=40,
             starts_from=f"motions/{network}",
-            size=64,
+            size=48,
         )
         for network, (architecture, init) in NETWORKS.items()
     ]

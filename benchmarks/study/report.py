@@ -101,27 +101,50 @@ are not run yet.
 
 
 def answers(compared: Sequence[Compared], judged: dict[str, list[Result]]) -> str:
-    """For each question the number of contrasts that agree with the paper, and a line for each that ran."""
+    """For each question a sentence with its numbers, and a line for each contrast that ran."""
     parts = ["## Answers\n"]
     for question, text in QUESTIONS.items():
         asked = [item for item in compared if item.contrast.question == question]
         ready = [item for item in asked if item.difference is not None]
-        counts = [sum(item.verdict is one for item in ready) for one in Verdict]
-        named = ", ".join(f"{one} {count}" for count, one in zip(counts, Verdict, strict=True) if count)
-        parts.append(f"**{text}** {f'Of {len(asked)} contrasts: {named}.' if ready else 'Not run yet.'}\n")
+        parts.append(f"**{text}** {answer(asked, judged) if ready else 'Not run yet.'}\n")
         if ready:
             parts.append("\n".join(f"- {sentence(item, judged)}" for item in ready) + "\n")
     return "\n".join(parts)
+
+
+def answer(asked: Sequence[Compared], judged: dict[str, list[Result]]) -> str:
+    """The answer to a question in one sentence, from the contrasts that ran."""
+    ready = [item for item in asked if item.difference is not None]
+    counts = {one: sum(item.verdict is one for item in ready) for one in Verdict}
+    if counts[Verdict.AGREES] == len(asked):
+        found = "As the paper says"
+    elif counts[Verdict.AGREES]:
+        found = "Partly as the paper says"
+    else:
+        found = "Against the paper" if counts[Verdict.DISAGREES] else "Not decided"
+    named = ", ".join(f"{one} {count}" for one, count in counts.items() if count)
+    waiting = f", not run yet {len(asked) - len(ready)}" if len(ready) < len(asked) else ""
+    points = _range([f"{100 * item.difference.mean:+.1f}" for item in ready if item.difference is not None])
+    ratios = _range([f"{gmacs_ratio(item, judged):.2f}" for item in ready])
+    return (
+        f"{found}: of {len(asked)} contrasts {named}{waiting}; differences of {points} points, at {ratios} "
+        "times the multiply-accumulates."
+    )
+
+
+def gmacs_ratio(item: Compared, judged: dict[str, list[Result]]) -> float:
+    """Multiply-accumulates of the left network, as a multiple of those of the right one."""
+    left, right = (float(judged[name][0]["gmacs"]) for name in (item.contrast.left, item.contrast.right))
+    return left / right
 
 
 def sentence(item: Compared, judged: dict[str, list[Result]]) -> str:
     """One contrast with its means, its difference and the ratio of multiply-accumulates."""
     names = (item.contrast.left, item.contrast.right)
     left, right = (f"{mean_interval(top1(judged[name])).mean:.1%} (`{name}`)" for name in names)
-    ratio = judged[names[0]][0]["gmacs"] / judged[names[1]][0]["gmacs"]
     return (
-        f"{item.contrast.says}: {left} against {right}, {_points(item.difference)}, at {ratio:.2f} times the "
-        f"multiply-accumulates: {item.verdict}"
+        f"{item.contrast.says}: {left} against {right}, {_points(item.difference)}, at "
+        f"{gmacs_ratio(item, judged):.2f} times the multiply-accumulates: {item.verdict}"
     )
 
 
@@ -269,6 +292,11 @@ def _share(interval: Interval) -> str:
     if interval.count < 2:
         return f"{interval.mean:.1%}"
     return f"{interval.mean:.1%} ({max(0.0, interval.low):.1%} to {min(1.0, interval.high):.1%})"
+
+
+def _range(numbers: Sequence[str]) -> str:
+    low, high = min(numbers, key=float), max(numbers, key=float)
+    return low if low == high else f"{low} to {high}"
 
 
 def _points(difference: Interval | None) -> str:
