@@ -9,24 +9,23 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from service.pipeline.limits.admission import Ticket
 from service.tracing import record_stages
 
 REQUEST_ID_HEADER = "X-Request-ID"
 # A client's request id appears in logs and headers, so it is kept short and plain.
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-# W3C Trace Context, version 00; the ids are not zero.
-TRACEPARENT_HEADER = "traceparent"
-TRACEPARENT_PATTERN = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SCOPE_KEY = "blvnet.record"
 
 
 @dataclass
 class RequestRecord:
-    """The facts about a request that logs and metrics report.
+    """The admission of a request, and the facts that logs and metrics report.
 
     Attributes:
         request_id: The client's `X-Request-ID`, or a new id.
         started: Time of arrival, in seconds of `time.monotonic`.
+        ticket: The admission, if the middleware has admitted the request.
         caller: First digits of the SHA-256 digest of the API key.
         upload_bytes: Size of the received video or body.
         model: Name of the model that the request uses.
@@ -37,6 +36,7 @@ class RequestRecord:
 
     request_id: str
     started: float = field(default_factory=time.monotonic)
+    ticket: Ticket | None = None
     caller: str | None = None
     upload_bytes: int | None = None
     model: str | None = None
@@ -61,13 +61,6 @@ def open_record(connection: HTTPConnection) -> RequestRecord:
     record = RequestRecord(given if REQUEST_ID_PATTERN.fullmatch(given) else uuid.uuid4().hex)
     connection.scope[SCOPE_KEY] = record
     return record
-
-
-def log_context(connection: HTTPConnection) -> dict[str, str]:
-    """Return the fields of all log lines of a request: its id, and the caller's trace if there is one."""
-    given = connection.headers.get(TRACEPARENT_HEADER, "")
-    trace = {TRACEPARENT_HEADER: given} if TRACEPARENT_PATTERN.fullmatch(given) else {}
-    return {"request_id": record_of(connection).request_id} | trace
 
 
 def record_of(connection: HTTPConnection) -> RequestRecord:

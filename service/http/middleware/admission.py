@@ -19,10 +19,7 @@ from service.errors import ModelNotFound, NotReady, Overloaded
 from service.http import problems
 from service.http.context import record_of
 from service.http.service import Service
-from service.pipeline.limits.admission import Ticket
 from service.pipeline.recognizer import RecognizerState
-
-SCOPE_KEY = "blvnet.ticket"
 
 
 class AdmissionMiddleware:
@@ -62,7 +59,7 @@ class AdmissionMiddleware:
             answer = problems.problem_response(exc, record.request_id, scope["path"])
             await answer(scope, receive, send)
         else:
-            scope[SCOPE_KEY] = ticket
+            record_of(HTTPConnection(scope)).ticket = ticket
             try:
                 await self._app(scope, receive, send)
             finally:
@@ -79,9 +76,3 @@ class AdmissionMiddleware:
         caller = keys.find(key) if scheme.lower() == "bearer" else None
         record_of(HTTPConnection(scope)).caller = caller
         return caller is not None
-
-
-def ticket_of(connection: HTTPConnection) -> Ticket | None:
-    """Return the ticket of an admitted request; None if the middleware has passed it on unchecked."""
-    ticket: Ticket | None = connection.scope.get(SCOPE_KEY)
-    return ticket

@@ -26,48 +26,32 @@ class LingeringCloseMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        if scope["type"] == "http" and _may_have_body(Headers(scope=scope)):
-            exchange = _Exchange(receive, send)
-            await self._app(scope, exchange.receive, exchange.send)
-            await exchange.finish()
-        else:
+        """Handle one request; delay the end of an answer that precedes the end of the upload."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        # A client that sent `Expect: 100-continue` waits for permission to send its body.
+        if not has_body or "expect" in headers:
             await self._app(scope, receive, send)
-
-
-def _may_have_body(headers: Headers) -> bool:
-    # A client that sent `Expect: 100-continue` waits for permission to send its body.
-    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    return has_body and "expect" not in headers
-
-
-class _Exchange:
-    """Wraps the ASGI functions of one request; delays the end of an answer that precedes the upload's end."""
-
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive = receive
-        self._send = send
-        self._upload_complete = False
-        self._end_delayed = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        disconnected = message["type"] == "http.disconnect"
-        self._upload_complete = disconnected or not message.get("more_body", False)
-        return message
-
-    async def send(self, message: MutableMapping[str, Any]) -> None:
-        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        self._end_delayed = is_last and not self._upload_complete
-        await self._send({**message, "more_body": True} if self._end_delayed else message)
-
-    async def finish(self) -> None:
-        """Drop the rest of the upload, then end the answer."""
-        if not self._end_delayed:
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(TIMEOUT_S):
-                while not self._upload_complete:
-                    async with asyncio.timeout(PAUSE_TIMEOUT_S):
-                        await self.receive()
-        await self._send({"type": "http.response.body", "body": b""})
+        upload_complete = end_delayed = False
+
+        async def watched_receive() -> Message:
+            nonlocal upload_complete
+            message = await receive()
+            upload_complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
+            return message
+
+        async def delayed_send(message: MutableMapping[str, Any]) -> None:
+            nonlocal end_delayed
+            is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            end_delayed = is_last and not upload_complete
+            await send({**message, "more_body": True} if end_delayed else message)
+
+        await self._app(scope, watched_receive, delayed_send)
+        if end_delayed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TIMEOUT_S):
+                    while not upload_complete:
+                        async with asyncio.timeout(PAUSE_TIMEOUT_S):
+                            await watched_receive()
+            await send({"type": "http.response.body", "body": b""})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -12,11 +13,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from service.http import problems
-from service.http.context import REQUEST_ID_HEADER, RequestRecord, log_context, open_record
+from service.http.context import REQUEST_ID_HEADER, RequestRecord, open_record
 from service.monitoring.metrics import Metrics, RequestOutcome
 
 logger = logging.getLogger("service.request")
 
+# W3C Trace Context, version 00; the ids are not zero.
+TRACEPARENT_HEADER = "traceparent"
+TRACEPARENT_PATTERN = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 # Label of requests that match no route: paths are the clients' choice, so they cannot be labels.
 UNMATCHED = "unmatched"
 # Requested every few seconds by monitors; logged at debug level only.
@@ -37,6 +41,9 @@ class RequestMiddleware:
             return
         connection = HTTPConnection(scope)
         record = open_record(connection)
+        log_fields = {"request_id": record.request_id}
+        if TRACEPARENT_PATTERN.fullmatch(trace := connection.headers.get(TRACEPARENT_HEADER, "")):
+            log_fields[TRACEPARENT_HEADER] = trace
         status = problems.CLIENT_CLOSED_REQUEST  # until an answer starts
         started = False
 
@@ -48,7 +55,7 @@ class RequestMiddleware:
             await send(message)
 
         with (
-            bound_contextvars(**log_context(connection)),
+            bound_contextvars(**log_fields),
             self._metrics.inflight_requests.track_inprogress(),
         ):
             try:

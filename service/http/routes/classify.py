@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from service.http.answer_cache import cache_key
 from service.http.context import RequestRecord, record_of
 from service.http.dependencies import CurrentService, RequestDeadline, take_share, while_connected
-from service.http.middleware.admission import ticket_of
 from service.http.openapi import VIDEO_BODY, VIDEO_PROBLEMS, problems
 from service.http.schemas.classify import ClassifyAnswer, ClassifyParameters
 from service.http.schemas.common import MS_DIGITS, TimingMs, server_timing
@@ -49,7 +48,7 @@ async def classify(
     )
     # The model is held from here on, so an unknown model is refused before the upload is received.
     async with service.recognizer.accept(
-        query.model, views=query.views, deadline=deadline, ticket=ticket_of(request)
+        query.model, views=query.views, deadline=deadline, ticket=record.ticket
     ) as accepted:
         record.model = accepted.model.manifest.name
         async with received_video(request, UploadLimits.of(service.settings), accepted.ticket) as upload:

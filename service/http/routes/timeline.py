@@ -10,7 +10,6 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.http.context import record_of
 from service.http.dependencies import CurrentService, TimelineDeadline, take_share, while_connected
-from service.http.middleware.admission import ticket_of
 from service.http.openapi import VIDEO_BODY, VIDEO_PROBLEMS, ndjson, problems
 from service.http.schemas.common import server_timing
 from service.http.schemas.timeline import TimelineEnd, TimelineError, TimelineParameters, TimelineWindow
@@ -55,7 +54,7 @@ async def _answer(
 ) -> None:
     record = record_of(request)
     async with service.recognizer.accept(
-        query.model, deadline=deadline, ticket=ticket_of(request), timeline=True
+        query.model, deadline=deadline, ticket=record.ticket, timeline=True
     ) as accepted:
         record.model = accepted.model.manifest.name
         async with received_video(request, UploadLimits.of(service.settings), accepted.ticket) as upload:
