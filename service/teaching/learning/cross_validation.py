@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.teaching.learning.calibration import best_temperature, softmax
 from service.teaching.learning.folds import grouped_folds
-from service.teaching.pooled import Indices, PooledExamples
+from service.teaching.learning.pooled import Indices, PooledExamples
 from service.teaching.report import CurvePoint
 
 Floats = NDArray[np.float64]

@@ -17,8 +17,8 @@ from service.teaching.examples import Examples, check_set
 from service.teaching.head import Head, segment_count
 from service.teaching.learning.calibration import accuracy_of, unsure_threshold
 from service.teaching.learning.cross_validation import CrossValidation, LeftOut
+from service.teaching.learning.pooled import PooledExamples
 from service.teaching.mirroring import mirrored_labels
-from service.teaching.pooled import PooledExamples
 from service.teaching.report import Report, Suspect
 
 OnProgress = Callable[[float, str], None]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from service.teaching.head import pooled
-from service.teaching.pooled import PooledExamples
+from service.teaching.learning.pooled import PooledExamples
 from tests.service.teaching.examples import examples
 
 
