@@ -72,6 +72,9 @@ class KeyRing:
         at_once: maximum concurrent requests for each key. None: half of the upload slots for each of several
             keys, so that slow uploads with one key cannot lock out the others; no limit for a single key.
         upload_slots: maximum concurrent requests of the service.
+
+    Attributes:
+        open: Whether requests need no key.
     """
 
     def __init__(
@@ -82,21 +85,16 @@ class KeyRing:
         *,
         upload_slots: int,
     ) -> None:
-        self._digests: list[bytes] = []
         self._rate = rate
         self._at_once = at_once
         self._upload_slots = upload_slots
         self._in_progress = Counter[str]()
         self.replace(keys)
 
-    @property
-    def open(self) -> bool:
-        """Whether requests need no key."""
-        return not self._digests
-
     def replace(self, keys: Iterable[SecretStr]) -> None:
         """Accept these keys from now on. Requests in progress finish, and kept keys keep their counts."""
         self._digests = [_digest(key.get_secret_value()) for key in keys]
+        self.open = not self._digests
 
     def find(self, given: str) -> str | None:
         """Return the caller with the key `given`, or None, in a time that reveals nothing about the keys."""

@@ -11,6 +11,7 @@ from service.http.answer_cache import AnswerCache
 from service.http.job_work import JobWork
 from service.http.problems import problem_document_of
 from service.http.schemas.jobs import JobAnswer
+from service.http.transfer.uploads import UploadLimits
 from service.jobs.folder_store import FolderStore
 from service.jobs.runner import JobRunner
 from service.jobs.store import JobStore
@@ -45,6 +46,7 @@ class Service:
             upload_slots=UPLOADS_PER_PLACE * settings.queue_limit,
         )
         self.admin_key = AdminKey(settings.admin_key)
+        self.video_limits = UploadLimits(settings.max_upload_bytes, settings.request_timeout_s)
         self.body_memory = MemoryBudget(BODIES_IN_MEMORY * settings.max_upload_bytes)
         self.cache = AnswerCache(settings.cache_bytes) if settings.cache_mb else None
         self.jobs = self._open_jobs()

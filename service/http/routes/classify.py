@@ -13,7 +13,7 @@ from service.http.openapi import VIDEO_BODY, VIDEO_PROBLEMS, problems
 from service.http.schemas.classify import ClassifyAnswer, ClassifyParameters
 from service.http.schemas.common import MS_DIGITS, TimingMs, server_timing
 from service.http.service import Service
-from service.http.transfer.uploads import UploadLimits, received_video
+from service.http.transfer.uploads import received_video
 from service.pipeline.classification import Query as VideoQuery
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
@@ -51,7 +51,7 @@ async def classify(
         query.model, views=query.views, deadline=deadline, ticket=record.ticket
     ) as accepted:
         record.model = accepted.model.manifest.name
-        async with received_video(request, UploadLimits.of(service.settings), accepted.ticket) as upload:
+        async with received_video(request, service.video_limits, accepted.ticket) as upload:
             record.received(upload.size_bytes)
 
             async def compute() -> ClassifyAnswer:

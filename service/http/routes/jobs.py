@@ -15,7 +15,7 @@ from service.http.dependencies import CurrentService, require_key, take_share
 from service.http.openapi import UPLOAD_PROBLEMS, VIDEO_BODY, problems
 from service.http.schemas.jobs import JobAnswer, JobParameters
 from service.http.transfer.ndjson import NDJSON_TYPE
-from service.http.transfer.uploads import UploadLimits, received_video
+from service.http.transfer.uploads import received_video
 from service.jobs.job import Job, JobKind, JobRequest, JobState
 from service.jobs.runner import JobRunner
 from service.pipeline.timeline import TimelineQuery
@@ -79,7 +79,7 @@ async def submit_job(
     webhook = None if parameters.webhook is None else str(parameters.webhook)
     if webhook is not None:
         jobs.webhooks.check(webhook)
-    async with jobs.arriving(), received_video(request, UploadLimits.of(service.settings)) as upload:
+    async with jobs.arriving(), received_video(request, service.video_limits) as upload:
         record.received(upload.size_bytes)
         job_id, digest = await jobs.store.keep_video(upload.content)
         wanted = JobRequest(

@@ -121,7 +121,7 @@ async def add_example(
     rows = 2 * teaching_crops(lesson.base.manifest.gmacs)  # with their mirror images
     async with service.recognizer.accept(served=lesson.base, views=rows, deadline=deadline) as accepted:
         record.model = lesson.base.manifest.name
-        async with received_video(request, UploadLimits.of(service.settings), accepted.ticket) as upload:
+        async with received_video(request, service.video_limits, accepted.ticket) as upload:
             record.received(upload.size_bytes)
             async with while_connected(request):
                 added = await teacher.add(accepted, lesson, upload.content)

@@ -15,7 +15,7 @@ from service.http.schemas.common import server_timing
 from service.http.schemas.timeline import TimelineEnd, TimelineError, TimelineParameters, TimelineWindow
 from service.http.service import Service
 from service.http.transfer.ndjson import NDJSONResponse, NDJSONWriter
-from service.http.transfer.uploads import UploadLimits, received_video
+from service.http.transfer.uploads import received_video
 from service.pipeline.limits.deadline import Deadline
 from service.pipeline.timeline import TimelineQuery, WindowClassification, classify_windows
 
@@ -57,7 +57,7 @@ async def _answer(
         query.model, deadline=deadline, ticket=record.ticket, timeline=True
     ) as accepted:
         record.model = accepted.model.manifest.name
-        async with received_video(request, UploadLimits.of(service.settings), accepted.ticket) as upload:
+        async with received_video(request, service.video_limits, accepted.ticket) as upload:
             record.received(upload.size_bytes)
             deadline.begin_phase(service.settings.request_timeout_s)  # until the first window
             found = classify_windows(accepted, upload.content, query)

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -24,7 +24,6 @@ from starlette.requests import Request
 
 from service.errors import BadRequest, DeadlineExceeded, NotAVideo, Overloaded, StorageFull, TooLarge
 from service.pipeline.limits.admission import IDLE_UPLOAD_S, SHORTEST_RETRY_S, Ticket
-from service.settings import Settings
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -49,11 +48,6 @@ class UploadLimits:
 
     max_bytes: int
     timeout_s: float
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The bounds of a video."""
-        return cls(settings.max_upload_bytes, settings.request_timeout_s)
 
 
 @dataclass(frozen=True)
@@ -275,12 +269,11 @@ class _Form:
         self.ended = False
         self._header = bytearray()
         self._value = bytearray()
-        self._name: str | None = None
+        self._name = ""
         self._content = bytearray()
 
     def callbacks(self) -> MultipartCallbacks:
         return {
-            "on_part_begin": self._on_part_begin,
             "on_header_field": self._on_header_field,
             "on_header_value": self._on_header_value,
             "on_header_end": self._on_header_end,
@@ -294,9 +287,6 @@ class _Form:
         taken = bytes(self._content)
         self._content.clear()
         return taken
-
-    def _on_part_begin(self) -> None:
-        self._name = None
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -312,9 +302,10 @@ class _Form:
         self._value.clear()
 
     def _on_headers_finished(self) -> None:
-        if self._name != FIELD:
+        name, self._name = self._name, ""
+        if name != FIELD:
             raise BadRequest(
-                f"Unexpected form field {(self._name or '')[:100]!r}; send only '{FIELD}'. "
+                f"Unexpected form field {name[:100]!r}; send only '{FIELD}'. "
                 "Parameters go into the query string."
             )
         if self.found:
