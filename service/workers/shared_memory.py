@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -28,26 +27,19 @@ FIXED_SIZE = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
-@dataclass(frozen=True)
 class FrameLayout:
     """Layout of the input arrays in shared memory: stored consecutively, `slots` times.
 
     The service and the worker both compute it from the request, so no offset is ever sent.
+
+    Attributes:
+        size: Size of the shared memory in bytes.
     """
 
-    spec: ClipSpec
-    views: int
-    slots: int = 1
-
-    @property
-    def slot_bytes(self) -> int:
-        """Size of a slot, which contains the arrays of all inputs, in bytes."""
-        return self.views * sum(prod(item.shape(self.spec.frames)) for item in self.spec.inputs)
-
-    @property
-    def size(self) -> int:
-        """Size of the shared memory in bytes."""
-        return self.slots * self.slot_bytes
+    def __init__(self, spec: ClipSpec, views: int, slots: int = 1) -> None:
+        self._shapes = {item.name: (views, *item.shape(spec.frames)) for item in spec.inputs}
+        self._slot_bytes = sum(map(prod, self._shapes.values()))
+        self.size = slots * self._slot_bytes
 
     def arrays(self, memory: mmap.mmap, slot: int = 0) -> dict[str, NDArray[np.uint8]]:
         """Return the arrays of one slot, uint8 `(views, T_branch, size, size, 3)`, without copying.
@@ -55,10 +47,9 @@ class FrameLayout:
         They are read-only if `memory` is; it stays mapped while any of the arrays exists.
         """
         arrays = {}
-        offset = slot * self.slot_bytes
-        for item in self.spec.inputs:
-            shape = (self.views, *item.shape(self.spec.frames))
-            arrays[item.name] = np.frombuffer(memory, np.uint8, prod(shape), offset).reshape(shape)
+        offset = slot * self._slot_bytes
+        for name, shape in self._shapes.items():
+            arrays[name] = np.frombuffer(memory, np.uint8, prod(shape), offset).reshape(shape)
             offset += prod(shape)
         return arrays
 
