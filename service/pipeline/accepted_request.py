@@ -57,7 +57,7 @@ class AcceptedRequest:
         """Label a video."""
         query.check()
         query.check_mirroring(self.model.manifest)
-        self.require(query.views)
+        self.ticket.require(query.views)
         decoded, inference = await self._run(video, clips=query.clips, crops=query.crops)
         if query.frames:  # encoding images would block the event loop for too long
             return await asyncio.to_thread(classify, query, self.model.model, decoded, inference)
@@ -74,7 +74,7 @@ class AcceptedRequest:
         query.check()
         for model in models:
             query.check_mirroring(model.manifest)
-        self.require(query.views)
+        self.ticket.require(query.views)
         decoded: dict[ClipSpec, Decoded] = {}
         inferences: dict[ServedModel, Inference] = {}
         results = []
@@ -107,7 +107,7 @@ class AcceptedRequest:
         manifest = self.model.manifest
         crops = teaching_crops(manifest.gmacs)
         rows = (1 + mirrored) * crops
-        self.require(rows)
+        self.ticket.require(rows)
         with self.ticket.in_progress():
             async with self.frames_memory.reserve((crops + rows) * self.model.view_bytes):
                 with self.model.graph.batcher.expect(crops):
@@ -122,7 +122,7 @@ class AcceptedRequest:
 
     async def infer(self, inputs: Inputs) -> Inferred:
         """Run the model on decoded clips, uint8 `(N, T_branch, size, size, 3)` for each input."""
-        self.require(batch_length(inputs))
+        self.ticket.require(batch_length(inputs))
         with self.ticket.in_progress():
             inference = await self.model.infer(inputs)
         return Inferred(self.model.manifest, inference.outputs, Timings.of(None, inference))
@@ -131,13 +131,6 @@ class AcceptedRequest:
         """Decode the windows of a long video, in a dedicated worker."""
         timeout_s = self.timeline_timeout_s if self.deadline is None else self.deadline.limit_s
         return windows_of(self.decoding, video, self.model.manifest.clip, rule, self.limits, timeout_s)
-
-    def require(self, views: int) -> None:
-        """Reject the request if it has too many views to be answered in time."""
-        if self.deadline is None:
-            self.ticket.require(views)
-        else:
-            self.ticket.require(views, self.deadline.limit_s)
 
     async def _run(self, video: VideoFile, *, clips: int, crops: int) -> tuple[Decoded, Inference]:
         model, views = self.model, clips * crops

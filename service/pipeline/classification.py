@@ -52,7 +52,7 @@ class Query:
 
     def check_mirroring(self, manifest: Manifest) -> None:
         """Raise `InvalidParameter` for mirrored views with a model whose label symmetry is unknown."""
-        if manifest.mirror is None and scoring.mirrored_crops(self.crops).any():
+        if manifest.mirror is None and scoring.MIRRORED[self.crops].any():
             raise InvalidParameter(
                 f"crops={self.crops} averages over mirrored views, but the package of {manifest.name} does"
                 " not say which label each label becomes in a mirrored clip; use fewer crops."

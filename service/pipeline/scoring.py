@@ -13,11 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.clip.geometry import crop_boxes
+from service.clip.geometry import CROP_COUNTS, crop_boxes
 from service.engines.session import Outputs
 from service.packages.manifest import Scores
 
 Floats = NDArray[np.floating]
+
+# Which of the views of a clip are mirrored left to right, by the number of crops.
+MIRRORED = {crops: np.array([crop.mirrored for crop in crop_boxes(1, 1, 1, crops)]) for crops in CROP_COUNTS}
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,6 @@ class Ranked:
 
     indices: NDArray[np.int64]
     scores: NDArray[np.float64]
-
-
-def mirrored_crops(crops: int) -> NDArray[np.bool_]:
-    """Return which of the `crops` views of a clip are mirrored left to right."""
-    return np.array([crop.mirrored for crop in crop_boxes(1, 1, 1, crops)])
 
 
 def unmirror(outputs: Outputs, crops: int, mirror: Sequence[int] | None) -> Outputs:
@@ -44,9 +42,9 @@ def unmirror(outputs: Outputs, crops: int, mirror: Sequence[int] | None) -> Outp
         crops: Number of views of each clip.
         mirror: `Manifest.mirror`; may only be None if no view is mirrored.
     """
-    mirrored = np.tile(mirrored_crops(crops), len(outputs.logits) // crops)
-    if not mirrored.any():
+    if not MIRRORED[crops].any():
         return outputs
+    mirrored = np.tile(MIRRORED[crops], len(outputs.logits) // crops)
     labels = np.array(mirror)
     logits, evidence = outputs.logits.copy(), outputs.evidence.copy()
     logits[mirrored] = logits[mirrored][:, labels]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ class Admission:
         self._target_s = target_s
         self._burst = burst
         self._clock = clock
-        self._loads: dict[str, _ModelLoad] = {}
+        self._loads: defaultdict[str, _ModelLoad] = defaultdict(_ModelLoad)
         self._receiving: dict[Ticket, None] = {}  # in the order of their admission
         self._arriving: dict[Ticket, None] = {}  # the receiving ones admitted less than ARRIVAL_S ago
         # The receiving ones that wait for data: since when, and the function that ends them; oldest first.
@@ -108,7 +109,7 @@ class Admission:
 
     def throughput(self, model: str) -> Throughput:
         """The rate of a model."""
-        return self._load(model).throughput
+        return self._loads[model].throughput
 
     def admit(self, model: str, views: int = 1, timeout_s: float = math.inf) -> Ticket:
         """Admit a request; its upload may then be received.
@@ -126,7 +127,7 @@ class Admission:
         full = len(self._receiving) >= UPLOADS_PER_PLACE * self._limit
         if full and not self._has_idle_upload():
             raise Overloaded(f"Too many uploads are in progress ({len(self._receiving)}).", SHORTEST_RETRY_S)
-        load = self._load(model)
+        load = self._loads[model]
         ticket = Ticket(self, load, views, timeout_s)
         self._check_time(ticket)
         if full:
@@ -139,9 +140,6 @@ class Admission:
     def _has_idle_upload(self) -> bool:
         since_s, _ = next(iter(self._waiting.values()), (math.inf, None))
         return since_s + IDLE_UPLOAD_S <= self._clock()
-
-    def _load(self, model: str) -> _ModelLoad:
-        return self._loads.setdefault(model, _ModelLoad())
 
     def _check_time(self, ticket: Ticket) -> None:
         """Reject a request that could not be answered in time after the requests ahead of it."""

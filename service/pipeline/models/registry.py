@@ -37,6 +37,7 @@ class ModelRegistry:
 
     def __init__(self, default: str | None = None) -> None:
         self._default = default
+        self._first = ""  # the model for requests that name none, if `default` is None
         self._ready: dict[str, dict[int, ServedVersion]] = {}
         self._unloading: dict[ServedVersion, asyncio.Task[None]] = {}
 
@@ -52,7 +53,7 @@ class ModelRegistry:
         if not self._ready:
             raise NotReady(NO_MODEL)
         if name is None:
-            name = self._default or min(self._ready, key=self._preference)
+            name = self._default or self._first
         if name not in self._ready:
             served = ", ".join(sorted(self._ready))
             raise ModelNotFound(f"There is no model {name[:128]!r}; served are {served}.")
@@ -97,6 +98,7 @@ class ModelRegistry:
         before = self._ready.pop(name, {})
         if versions:
             self._ready[name] = versions
+        self._first = min(self._ready, key=self._preference, default="")
         for model in versions.values():
             if (unload := self._unloading.pop(model, None)) is not None:
                 unload.cancel()  # it was only kept for taught models, and now serves under its own name

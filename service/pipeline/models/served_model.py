@@ -28,7 +28,6 @@ from service.engines.session import Inputs, Outputs, batch_length
 from service.errors import NotReady
 from service.models.loading import Model
 from service.models.verify import black_clip
-from service.packages.manifest import Manifest
 from service.pipeline.batching.batcher import Batcher, BatcherState, Inference
 from service.tracing import record_stages
 
@@ -49,6 +48,8 @@ class ServedVersion(ABC):
         model: the loaded package.
 
     Attributes:
+        model: The loaded package.
+        manifest: Its manifest.
         view_bytes: Size of the frames of one view.
     """
 
@@ -56,14 +57,10 @@ class ServedVersion(ABC):
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self.manifest = model.manifest
         self._holders = 0
         self._unused = asyncio.Event()
         self._unused.set()
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the package."""
-        return self.model.manifest
 
     @property
     def key(self) -> tuple[str, int]:
