@@ -11,7 +11,7 @@ from service.http.context import RequestRecord, record_of
 from service.http.dependencies import CurrentService, RequestDeadline, take_share, while_connected
 from service.http.openapi import VIDEO_BODY, VIDEO_PROBLEMS, problems
 from service.http.schemas.classify import ClassifyAnswer, ClassifyParameters
-from service.http.schemas.common import MS_DIGITS, TimingMs, server_timing
+from service.http.schemas.common import MS_DIGITS, server_timing
 from service.http.service import Service
 from service.http.transfer.uploads import received_video
 from service.pipeline.classification import Query as VideoQuery
@@ -69,15 +69,16 @@ async def classify(
 
 def _completed(service: Service, record: RequestRecord, answer: ClassifyAnswer) -> Response:
     """Build the response with an answer; fill in its timing and request id, and count it."""
-    stages = answer.timing_ms.stages() | {"receive": round(record.stages_ms["receive"], MS_DIGITS)}
-    answer.timing_ms = TimingMs(**stages, total=round(record.elapsed_ms(), MS_DIGITS))
+    timing = answer.timing_ms
+    timing.receive = round(record.stages_ms["receive"], MS_DIGITS)
+    timing.total = round(record.elapsed_ms(), MS_DIGITS)
     answer.request_id = record.request_id
-    record.stages_ms = stages
+    record.stages_ms = timing.stages()
     service.metrics.classified(
-        answer.model.name, answer.predictions[0].label, stages if not answer.cached else None
+        answer.model.name, answer.predictions[0].label, None if answer.cached else record.stages_ms
     )
     return Response(
         answer.model_dump_json(),
         media_type="application/json",
-        headers={"Server-Timing": server_timing(answer.timing_ms.model_dump())},
+        headers={"Server-Timing": server_timing(timing.model_dump())},
     )
