@@ -17,7 +17,7 @@ class RestartReason(StrEnum):
     RECYCLED = "recycled"  # it had decoded its maximum number of videos
 
 
-class TrainingResult(StrEnum):
+class TrainingEnd(StrEnum):
     """How a training of a taught model ended. A closed set, because it is a label of a metric."""
 
     TRAINED = "trained"
@@ -38,7 +38,7 @@ class Observer:
     def taught_examples(self, model: str, examples: int | None) -> None:
         """A taught model now has this many examples; None: it was deleted."""
 
-    def training(self, result: TrainingResult, seconds: float) -> None:
+    def training(self, result: TrainingEnd, seconds: float) -> None:
         """A training of a taught model has ended after `seconds`."""
 
     def worker_restart(self, reason: RestartReason) -> None:

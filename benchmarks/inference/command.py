@@ -41,7 +41,7 @@ from benchmarks.inference.operators import operator_times
 from model_export.export.precision import BOUNDS, Precision
 from service.bench.figures import entry, product_entry
 from service.bench.machine import machine, matrix_product
-from service.bench.measurement import Plan, Result, measure_groups
+from service.bench.measurement import Plan, WorkloadResult, measure_groups
 from service.bench.progress import show_steps
 from service.engines.batch_sizes import repeated
 from service.engines.providers import installed_providers
@@ -146,7 +146,9 @@ def _groups(prepared: Prepared, extent: NetworkExtent, threads: int, apart: bool
     return [[matrix_product(threads), *group] for group in groups]
 
 
-def _described(prepared: Prepared, extent: NetworkExtent, results: list[list[Result]]) -> dict[str, Any]:
+def _described(
+    prepared: Prepared, extent: NetworkExtent, results: list[list[WorkloadResult]]
+) -> dict[str, Any]:
     return {
         "machine": machine(LIBRARIES),
         "extent": _as_json(extent),

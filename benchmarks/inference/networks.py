@@ -28,7 +28,7 @@ from model_export.progress import ProgressReporter
 from model_export.synthetic.dataset import plan, write_dataset
 from model_export.synthetic.labels import LABELS
 from service.bench.figures import ExpectedOutputs
-from service.bench.measurement import Result
+from service.bench.measurement import WorkloadResult
 from service.bench.package import package_workloads
 from service.errors import BlvnetError
 from service.packages.manifest import read_manifest
@@ -127,7 +127,7 @@ def prepare(name: str, precisions: Sequence[Precision], folder: Path, clips: Pat
     return prepared
 
 
-def reference_for(prepared: Prepared, result: Result) -> ExpectedOutputs:
+def reference_for(prepared: Prepared, result: WorkloadResult) -> ExpectedOutputs:
     """PyTorch's answers, with the bound of the workload's package if it has one."""
     folder = result.workload.options.get("folder")
     stored = read_manifest(folder).reference if folder else None

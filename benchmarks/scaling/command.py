@@ -14,10 +14,10 @@ import typer
 from benchmarks.common import report
 from benchmarks.scaling import measure
 from benchmarks.scaling.simulation import (
-    Outcome,
     ReplicaSettings,
     Simulation,
-    StageTimes,
+    SimulationResult,
+    StageCosts,
     poisson,
 )
 from benchmarks.soak.requests import good_clips
@@ -117,7 +117,7 @@ def plan(
 
 def plan_text(facts: dict[str, Any], peak: float, cores: int) -> str:
     """Number of replicas for a peak of clips per second, and the figures of a simulation with them."""
-    times = StageTimes(**facts["times"])
+    times = StageCosts(**facts["times"])
     settings = ReplicaSettings(decode_workers=cores, inference_threads=cores, burst=8 * cores)
     count = math.ceil(peak / (capacity_per_s(times, settings, 1, cores) * UTILISATION))
     fixed = Simulation(times, settings, replicas=count, cores=cores).run(poisson([peak], 60.0), 60.0)
@@ -131,7 +131,7 @@ uploads        {peak * clip_bytes * 8 / 1e6:,.1f} Mbit/s, {clip_bytes} bytes a c
 at the peak    {described(fixed)}"""
 
 
-def capacity_per_s(times: StageTimes, settings: ReplicaSettings, replicas: int, cores: int) -> float:
+def capacity_per_s(times: StageCosts, settings: ReplicaSettings, replicas: int, cores: int) -> float:
     """The highest rate of replicas on one machine, limited by the busiest stage or by the cores."""
     stages = (
         (times.http_s, 1),
@@ -142,7 +142,7 @@ def capacity_per_s(times: StageTimes, settings: ReplicaSettings, replicas: int, 
     return min(replicas * own, cores / times.total_s)
 
 
-def figures(outcome: Outcome) -> dict[str, float]:
+def figures(outcome: SimulationResult) -> dict[str, float]:
     """Rate, latencies and the share of rejected requests."""
     return {
         "rate": outcome.rate,
@@ -152,7 +152,7 @@ def figures(outcome: Outcome) -> dict[str, float]:
     }
 
 
-def described(outcome: Outcome) -> str:
+def described(outcome: SimulationResult) -> str:
     """The figures of an outcome in one line."""
     return (
         f"{outcome.rate:,.1f} answers/s, p50 {outcome.latency_s(0.5) * 1e3:.0f} ms, "
@@ -162,7 +162,7 @@ def described(outcome: Outcome) -> str:
 
 def as_text(document: dict[str, Any]) -> str:
     """The report as Markdown."""
-    times = StageTimes(**document["facts"]["times"])
+    times = StageCosts(**document["facts"]["times"])
     head = ("replicas", "offered/s", "answers/s", "simulated", "p50 ms", "simulated", "p99 ms", "simulated",
             "refused", "simulated")  # fmt: skip
     rows = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.common import service_process as serving
 from benchmarks.common.processes import pss_bytes
-from benchmarks.scaling.simulation import Outcome, ReplicaSettings, StageTimes
+from benchmarks.scaling.simulation import ReplicaSettings, SimulationResult, StageCosts
 from benchmarks.serving_race.connections import Target
 from benchmarks.serving_race.load import MS, Caller
 
@@ -26,7 +26,7 @@ WARM_UP_POSTS = 5
 class ReplicaFacts:
     """One idle replica: its cost of a clip, its start time, and its memory after the clips."""
 
-    times: StageTimes
+    times: StageCosts
     start_s: float
     pss_bytes: int
     clip_bytes: int
@@ -48,7 +48,7 @@ def single(clip: bytes) -> ReplicaFacts:
         http_s, decode_s, inference_s = (statistics.median(column) for column in zip(*rows, strict=True))
         totals = [sum(row) for row in rows]
         spread = statistics.pstdev(totals) / statistics.mean(totals)
-        times = StageTimes(http_s, decode_s, inference_s, spread)
+        times = StageCosts(http_s, decode_s, inference_s, spread)
         return ReplicaFacts(times, service.ready_s, pss_bytes(service.pid), len(clip))
 
 
@@ -59,12 +59,14 @@ def replicas(count: int) -> Iterator[list[str]]:
         yield [stack.enter_context(serving.service(environment=SETTINGS)).url for _ in range(count)]
 
 
-def load(urls: Sequence[str], clip: bytes, arrivals: Sequence[float], seconds: float) -> Outcome:
+def load(urls: Sequence[str], clip: bytes, arrivals: Sequence[float], seconds: float) -> SimulationResult:
     """Post a clip at these times, to the replicas in turn, each over a new connection."""
     return asyncio.run(_load(urls, clip, arrivals, seconds))
 
 
-async def _load(urls: Sequence[str], clip: bytes, arrivals: Sequence[float], seconds: float) -> Outcome:
+async def _load(
+    urls: Sequence[str], clip: bytes, arrivals: Sequence[float], seconds: float
+) -> SimulationResult:
     callers = [Caller(Target.of(f"{url}/v1/classify"), [clip], keeps=False) for url in urls]
     await asyncio.gather(*(caller.post() for caller in callers for _ in range(2)))
     for caller in callers:
@@ -75,7 +77,7 @@ async def _load(urls: Sequence[str], clip: bytes, arrivals: Sequence[float], sec
         await asyncio.sleep(max(0.0, began + arrival - time.monotonic()))
         tasks.append(asyncio.create_task(callers[number % len(callers)].post(began + arrival)))
     await asyncio.gather(*tasks)
-    outcome = Outcome(seconds, replicas=[(0.0, len(urls))])
+    outcome = SimulationResult(seconds, replicas=[(0.0, len(urls))])
     for answer in (answer for caller in callers for answer in caller.answers):
         if answer.outcome == "answered":
             outcome.latencies_s.append(answer.took_s)

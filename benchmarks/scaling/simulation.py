@@ -36,7 +36,7 @@ Process = Generator[simpy.Event, Any, None]
 
 
 @dataclass(frozen=True)
-class StageTimes:
+class StageCosts:
     """Seconds that a clip takes of one core in each stage; `spread` is the relative standard deviation."""
 
     http_s: float
@@ -73,7 +73,7 @@ class Autoscaler:
 
 
 @dataclass
-class Outcome:
+class SimulationResult:
     """The outcome of the requests.
 
     Attributes:
@@ -136,7 +136,7 @@ class Simulation:
 
     def __init__(
         self,
-        times: StageTimes,
+        times: StageCosts,
         settings: ReplicaSettings,
         *,
         replicas: int,
@@ -155,9 +155,9 @@ class Simulation:
         self._replicas = [self._new_replica() for _ in range(replicas)]
         self._next = 0
 
-    def run(self, arrivals: Iterable[float], seconds: float) -> Outcome:
+    def run(self, arrivals: Iterable[float], seconds: float) -> SimulationResult:
         """Send requests at these times to the replicas in turn, and wait until all are answered."""
-        outcome = Outcome(seconds, replicas=[(0.0, len(self._replicas))])
+        outcome = SimulationResult(seconds, replicas=[(0.0, len(self._replicas))])
         self._env.process(self._arrive(arrivals, outcome))
         if self._autoscaler is not None:
             self._env.process(self._autoscale(self._autoscaler, seconds, outcome))
@@ -169,14 +169,16 @@ class Simulation:
             self._env, self._cores
         )
 
-    def _arrive(self, arrivals: Iterable[float], outcome: Outcome) -> Process:
+    def _arrive(self, arrivals: Iterable[float], outcome: SimulationResult) -> Process:
         for arrival in arrivals:
             yield self._env.timeout(arrival - self._env.now)
             replica, machine = self._replicas[self._next % len(self._replicas)]
             self._next += 1
             self._env.process(self._request(replica, machine, outcome))
 
-    def _request(self, replica: _Replica, machine: simpy.PriorityResource, outcome: Outcome) -> Process:
+    def _request(
+        self, replica: _Replica, machine: simpy.PriorityResource, outcome: SimulationResult
+    ) -> Process:
         began = self._env.now
         times = self._times
         try:
@@ -204,7 +206,7 @@ class Simulation:
         sigma = math.sqrt(math.log1p(self._times.spread**2))
         return mean_s * self._draw.lognormvariate(-(sigma**2) / 2, sigma)
 
-    def _autoscale(self, rule: Autoscaler, seconds: float, outcome: Outcome) -> Process:
+    def _autoscale(self, rule: Autoscaler, seconds: float, outcome: SimulationResult) -> Process:
         wanted_then: list[tuple[float, int]] = []  # recommendations of the stabilisation window
         starting = 0
         while self._env.now < seconds:
@@ -226,7 +228,7 @@ class Simulation:
                 outcome.replicas.append((self._env.now, len(self._replicas)))
             starting = max(0, starting - (len(self._replicas) - present))
 
-    def _start(self, start_s: float, outcome: Outcome) -> Process:
+    def _start(self, start_s: float, outcome: SimulationResult) -> Process:
         yield self._env.timeout(start_s)
         self._replicas.append(self._new_replica())
         outcome.replicas.append((self._env.now, len(self._replicas)))

@@ -13,8 +13,8 @@ from benchmarks.study.results import Result, Results, top1
 from benchmarks.study.runs import FULL
 from benchmarks.study.statistics import (
     Compared,
+    ContrastVerdict,
     Interval,
-    Verdict,
     compare,
     contrasts,
     mean_interval,
@@ -81,10 +81,10 @@ def method() -> str:
 
 def disagreements(compared: Sequence[Compared]) -> str:
     """The contrasts whose verdict is against the paper, and the number of the others."""
-    against = [item for item in compared if item.verdict is Verdict.DISAGREES]
-    open_ones = sum(item.verdict is Verdict.UNDECIDED for item in compared)
-    waiting = sum(item.verdict is Verdict.NOT_RUN for item in compared)
-    agree = sum(item.verdict is Verdict.AGREES for item in compared)
+    against = [item for item in compared if item.verdict is ContrastVerdict.DISAGREES]
+    open_ones = sum(item.verdict is ContrastVerdict.UNDECIDED for item in compared)
+    waiting = sum(item.verdict is ContrastVerdict.NOT_RUN for item in compared)
+    agree = sum(item.verdict is ContrastVerdict.AGREES for item in compared)
     lines = [
         f"- {item.contrast.says} (`{item.contrast.left}`, `{item.contrast.right}`): "
         f"{_points(item.difference)}."
@@ -115,13 +115,13 @@ def answers(compared: Sequence[Compared], judged: dict[str, list[Result]]) -> st
 def answer(asked: Sequence[Compared], judged: dict[str, list[Result]]) -> str:
     """The answer to a question in one sentence, from the contrasts that ran."""
     ready = [item for item in asked if item.difference is not None]
-    counts = {one: sum(item.verdict is one for item in ready) for one in Verdict}
-    if counts[Verdict.AGREES] == len(asked):
+    counts = {one: sum(item.verdict is one for item in ready) for one in ContrastVerdict}
+    if counts[ContrastVerdict.AGREES] == len(asked):
         found = "As the paper says"
-    elif counts[Verdict.AGREES]:
+    elif counts[ContrastVerdict.AGREES]:
         found = "Partly as the paper says"
     else:
-        found = "Against the paper" if counts[Verdict.DISAGREES] else "Not decided"
+        found = "Against the paper" if counts[ContrastVerdict.DISAGREES] else "Not decided"
     named = ", ".join(f"{one} {count}" for one, count in counts.items() if count)
     waiting = f", not run yet {len(asked) - len(ready)}" if len(ready) < len(asked) else ""
     points = _range([f"{100 * item.difference.mean:+.1f}" for item in ready if item.difference is not None])

@@ -28,7 +28,7 @@ CONFIDENCE: Final = 0.95
 LEVEL: Final = 1 - CONFIDENCE
 
 
-class Verdict(StrEnum):
+class ContrastVerdict(StrEnum):
     """The result of a contrast for the paper's claim."""
 
     AGREES = "agrees"
@@ -77,7 +77,7 @@ class Compared:
     difference: Interval | None
     p: float | None
     per_seed: tuple[float, ...]
-    verdict: Verdict
+    verdict: ContrastVerdict
 
 
 def contrasts(path: Path = CONTRASTS) -> list[Contrast]:
@@ -150,7 +150,7 @@ def compare(listed: Sequence[Contrast], judged: dict[str, list[Result]]) -> list
     compared = []
     for contrast in listed:
         if contrast not in found:
-            compared.append(Compared(contrast, None, None, (), Verdict.NOT_RUN))
+            compared.append(Compared(contrast, None, None, (), ContrastVerdict.NOT_RUN))
             continue
         difference, p = found[contrast][0], corrected[contrast]
         by_seed = {result["seed"]: result for result in judged[contrast.right]}
@@ -164,7 +164,7 @@ def compare(listed: Sequence[Contrast], judged: dict[str, list[Result]]) -> list
     return compared
 
 
-def verdict(contrast: Contrast, difference: Interval, p: float) -> Verdict:
+def verdict(contrast: Contrast, difference: Interval, p: float) -> ContrastVerdict:
     """Whether a difference agrees with the paper.
 
     Equality is never shown by a test. So a claim of equality agrees where no difference is shown and the
@@ -172,11 +172,15 @@ def verdict(contrast: Contrast, difference: Interval, p: float) -> Verdict:
     """
     if contrast.paper == "equal":
         if p < LEVEL:
-            return Verdict.DISAGREES
-        return Verdict.AGREES if max(-difference.low, difference.high) < 0.05 else Verdict.UNDECIDED
+            return ContrastVerdict.DISAGREES
+        return (
+            ContrastVerdict.AGREES
+            if max(-difference.low, difference.high) < 0.05
+            else ContrastVerdict.UNDECIDED
+        )
     if p >= LEVEL:
-        return Verdict.UNDECIDED
-    return Verdict.AGREES if difference.mean > 0 else Verdict.DISAGREES
+        return ContrastVerdict.UNDECIDED
+    return ContrastVerdict.AGREES if difference.mean > 0 else ContrastVerdict.DISAGREES
 
 
 def steps_to_half(result: Result) -> int | None:

@@ -30,7 +30,7 @@ from benchmarks.teach.unseen import accuracy_of_base, blvnet, deep_base, fading_
 NAME = "teach"
 
 
-class Row(StrEnum):
+class ResultRow(StrEnum):
     """A row of the results."""
 
     CLIPS = "clips"
@@ -40,7 +40,7 @@ class Row(StrEnum):
 
 def main(
     data: Annotated[Path | None, typer.Argument(help="Folder with train/LABEL and val/LABEL.")] = None,
-    rows: Annotated[list[Row] | None, typer.Option("--row", help="Measure only this row.")] = None,
+    rows: Annotated[list[ResultRow] | None, typer.Option("--row", help="Measure only this row.")] = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of each number of clips.")] = 10,
     clips: Annotated[int, typer.Option(min=110, help="Clips of `blvnet synth`.")] = 6600,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the training of the base.")] = 40,
@@ -48,25 +48,27 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = report.RESULTS,
 ) -> None:
     """Measure, and write the tables."""
-    chosen = set(rows or Row) - (set() if data else {Row.CLIPS})
+    chosen = set(rows or ResultRow) - (set() if data else {ResultRow.CLIPS})
     if quick:
         clips, epochs = 660, 4
     load_before = os.getloadavg()[0]
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if Row.CLIPS in chosen and data is not None:
-            found[Row.CLIPS] = taught(data, None, folder) | measure(read_features(data, None, None), draws)
-        if Row.UNSEEN in chosen:
+        if ResultRow.CLIPS in chosen and data is not None:
+            found[ResultRow.CLIPS] = taught(data, None, folder) | measure(
+                read_features(data, None, None), draws
+            )
+        if ResultRow.UNSEEN in chosen:
             seen, unseen = motions(folder, clips)
             models = trained_base(seen, folder, epochs)
-            found[Row.UNSEEN] = (
+            found[ResultRow.UNSEEN] = (
                 {"base_top1": accuracy_of_base(models, seen), "base_clips": clips, "base_epochs": epochs}
                 | taught(unseen, models, folder)
                 | measure(read_features(unseen, models, "base"), draws)
             )
-        if Row.DEEP in chosen:
-            found[Row.DEEP] = taught(fading_clips(folder, 5), deep_base(folder), folder)
+        if ResultRow.DEEP in chosen:
+            found[ResultRow.DEEP] = taught(fading_clips(folder, 5), deep_base(folder), folder)
     machine = report.machine() | {"load_before": round(load_before, 1)}
     file = out / f"{NAME}.json"
     document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -103,9 +105,9 @@ def _children_cpu_s() -> float:
 def as_text(document: dict[str, Any]) -> str:
     """The results as Markdown."""
     heads = {
-        Row.CLIPS: "Clips of the given folder, on the bundled base",
-        Row.UNSEEN: "Motions that the base never saw as labels",
-        Row.DEEP: "A base of 50 layers with random weights",
+        ResultRow.CLIPS: "Clips of the given folder, on the bundled base",
+        ResultRow.UNSEEN: "Motions that the base never saw as labels",
+        ResultRow.DEEP: "A base of 50 layers with random weights",
     }
     parts = []
     for row, title in heads.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.commands.inputs.teaching_set import LabelledClip, find_labelled
+from service.commands.inputs.teaching_set import TeachingClip, find_labelled
 from service.errors import RequestError
 from service.offline import offline_base
 from service.settings import load_settings
@@ -42,7 +42,7 @@ class LabelledFeatures:
 def read_features(data: Path, models: Path | None, base: str | None) -> LabelledFeatures:
     """The features of all clips of `data` that can be read."""
     train, val = find_labelled(data, None)
-    clips: list[LabelledClip] = [*train, *val]
+    clips: list[TeachingClip] = [*train, *val]
     kept, features = [], []
     with offline_base(load_settings({"models": models}), base) as model:
         for index, (_, result) in enumerate(model.features([clip.path for clip in clips])):

@@ -39,7 +39,7 @@ from model_export.training.preparation import compile_errors, memory_errors, tra
 from model_export.training.processes import Processes
 from model_export.training.run_log import RunLog, RunReport, plot_curves
 from model_export.training.step import ORDER, TrainStep, derived_generator, native_arithmetic
-from model_export.training.validation import Validation
+from model_export.training.validation import Validator
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
@@ -111,7 +111,7 @@ class Trainer:
                 f"use --batch-size {fitting} or less"
             )
         self.metric = Metric.of(multi_label=train.listing.multi_label)
-        self.validation = Validation(
+        self.validation = Validator(
             BatchLoader(validation, workers=config.workers, pinned=pinned),
             self.metric,
             clip,

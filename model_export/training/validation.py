@@ -21,7 +21,7 @@ from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
 
-class Validation:
+class Validator:
     """Measures a network on a split, whose examples are divided among the processes.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.bench.measurement import Result
+from service.bench.measurement import WorkloadResult
 from service.subprocesses.workload import Arrays
 
 DIGITS = 6  # more than the precision of any measurement here
@@ -48,7 +48,7 @@ class Spread:
         }
 
 
-def entry(result: Result, product: Result, expected: ExpectedOutputs) -> dict[str, Any]:
+def entry(result: WorkloadResult, product: WorkloadResult, expected: ExpectedOutputs) -> dict[str, Any]:
     """Return the report of a workload.
 
     Args:
@@ -72,7 +72,7 @@ def entry(result: Result, product: Result, expected: ExpectedOutputs) -> dict[st
     }
 
 
-def product_entry(product: Result) -> dict[str, Any]:
+def product_entry(product: WorkloadResult) -> dict[str, Any]:
     """Return the report of the matrix product of a group."""
     return {
         "threads": product.workload.threads,
@@ -81,13 +81,13 @@ def product_entry(product: Result) -> dict[str, Any]:
     }
 
 
-def rate(result: Result, batch: int) -> float | None:
+def rate(result: WorkloadResult, batch: int) -> float | None:
     """GFLOP/s of the median run; None if the operations of a clip are unknown."""
     gflop = result.workload.gflop
     return None if gflop is None else gflop * batch / Spread.of(result.runs_s[batch]).median
 
 
-def rate_spread(result: Result, batch: int = 1) -> dict[str, float] | None:
+def rate_spread(result: WorkloadResult, batch: int = 1) -> dict[str, float] | None:
     """Spread of GFLOP/s over all runs; None if unknown."""
     gflop, runs_s = result.workload.gflop, result.runs_s.get(batch)
     if gflop is None or not runs_s:
@@ -95,7 +95,7 @@ def rate_spread(result: Result, batch: int = 1) -> dict[str, float] | None:
     return Spread.of([gflop * batch / run_s for run_s in runs_s]).to_json()
 
 
-def rows(result: Result, product: Result) -> Iterator[dict[str, Any]]:
+def rows(result: WorkloadResult, product: WorkloadResult) -> Iterator[dict[str, Any]]:
     """A row of figures for each measured batch size; `product` as in `entry`."""
     for batch, runs_s in result.runs_s.items():
         if not runs_s:
@@ -111,7 +111,7 @@ def rows(result: Result, product: Result) -> Iterator[dict[str, Any]]:
         }
 
 
-def multiple(result: Result, batch: int, product: Result) -> float | None:
+def multiple(result: WorkloadResult, batch: int, product: WorkloadResult) -> float | None:
     """The rate as a multiple of the matrix product's; None if one of them is unknown."""
     if result.workload.gflop is None or not product.runs_s.get(1):
         return None

@@ -41,7 +41,7 @@ class Plan:
 
 
 @dataclass
-class Result:
+class WorkloadResult:
     """Measurements of a workload.
 
     Attributes:
@@ -79,7 +79,7 @@ def measure_groups(
     plan: Plan,
     on_step: OnStep,
     sample: Arrays | None = None,
-) -> list[list[Result]]:
+) -> list[list[WorkloadResult]]:
     """Measure groups of workloads sequentially. A workload that fails is no longer run.
 
     Args:
@@ -121,7 +121,7 @@ class _Runner:
     """A workload and its process, which exists until the workload fails or the group is finished."""
 
     def __init__(self, workload: Workload, plan: Plan, progress: _Progress) -> None:
-        self.result = Result(workload)
+        self.result = WorkloadResult(workload)
         self._workload = workload
         self._plan = plan
         self._progress = progress

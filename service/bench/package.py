@@ -10,7 +10,7 @@ import numpy as np
 
 from service.bench.figures import ExpectedOutputs, entry, product_entry
 from service.bench.machine import machine, matrix_product
-from service.bench.measurement import OnStep, Plan, Result, measure_groups
+from service.bench.measurement import OnStep, Plan, WorkloadResult, measure_groups
 from service.engines.batch_sizes import repeated
 from service.engines.providers import (
     Candidate,
@@ -137,7 +137,7 @@ def _runner(session: Session) -> RunBatch:
     return run
 
 
-def _expected_outputs(manifest: Manifest, groups: Sequence[Sequence[Result]]) -> ExpectedOutputs:
+def _expected_outputs(manifest: Manifest, groups: Sequence[Sequence[WorkloadResult]]) -> ExpectedOutputs:
     """Return the package's reference from PyTorch, or the outputs of the first workload if it has none."""
     stored = manifest.reference
     if stored is not None and stored.probe == PROBE and len(stored.logits) == PROBE_CLIPS:

@@ -16,8 +16,8 @@ from service.commands.options import ApiKeyOption, ModelOption, ModelsOption, Se
 from service.commands.output.progress import reporting
 from service.commands.output.result_writers import (
     BadOutput,
+    OutcomeWriter,
     OutputFormat,
-    ResultWriter,
     file_writer,
     finished_clips,
     stdout_writer,
@@ -141,7 +141,7 @@ def _outcomes(
 
 
 def _write_all(
-    outcomes: Generator[tuple[NamedClip, Outcome]], total: int, writer: ResultWriter, *, to_file: bool
+    outcomes: Generator[tuple[NamedClip, Outcome]], total: int, writer: OutcomeWriter, *, to_file: bool
 ) -> int:
     """Write each result when it is ready; return the exit status."""
     failed = done = 0

@@ -13,7 +13,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from service.commands.inputs.teaching_set import LabelledClip, find_labelled, read_groups
+from service.commands.inputs.teaching_set import TeachingClip, find_labelled, read_groups
 from service.commands.options import JsonOption, ModelsOption
 from service.commands.output.progress import reporting
 from service.commands.output.teaching_report import print_report
@@ -127,13 +127,13 @@ def teach(
 
 
 def _read(
-    model: OfflineBase, clips: Sequence[LabelledClip], left_out: list[LeftOutClip], **views: bool
-) -> dict[LabelledClip, NDArray[np.float32]]:
+    model: OfflineBase, clips: Sequence[TeachingClip], left_out: list[LeftOutClip], **views: bool
+) -> dict[TeachingClip, NDArray[np.float32]]:
     """The features of each clip that can be read; the others are added to `left_out`.
 
     `views` are options of `OfflineBase.features`.
     """
-    found: dict[LabelledClip, NDArray[np.float32]] = {}
+    found: dict[TeachingClip, NDArray[np.float32]] = {}
     with reporting("read", "clips") as report:
         results = model.features([clip.path for clip in clips], **views)
         for done, (clip, (_, result)) in enumerate(zip(clips, results, strict=True), start=1):
@@ -146,7 +146,7 @@ def _read(
 
 
 def _examples(
-    features: dict[LabelledClip, NDArray[np.float32]], groups: Sequence[str] | None, *, mirrored: bool
+    features: dict[TeachingClip, NDArray[np.float32]], groups: Sequence[str] | None, *, mirrored: bool
 ) -> Examples:
     return Examples(
         features=np.stack(list(features.values())),

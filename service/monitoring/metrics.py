@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from service.errors import JobsUnavailable
 from service.jobs.runner import JobRunner
-from service.observer import Observer, RestartReason, TrainingResult
+from service.observer import Observer, RestartReason, TrainingEnd
 from service.pipeline.models.entry import ModelEntry
 from service.pipeline.recognizer import Recognizer
 
@@ -146,7 +146,7 @@ class Metrics(Observer):
         self._trainings = Counter(
             "blvnet_trainings_total", "Trainings of taught models.", ["result"], registry=registry
         )
-        for result in TrainingResult:
+        for result in TrainingEnd:
             self._trainings.labels(result.value)
         self._training_seconds = Histogram(
             "blvnet_training_seconds",
@@ -290,10 +290,10 @@ class Metrics(Observer):
             with suppress(KeyError):
                 self._taught_examples.remove(model)
 
-    def training(self, result: TrainingResult, seconds: float) -> None:
+    def training(self, result: TrainingEnd, seconds: float) -> None:
         """Count a training."""
         self._trainings.labels(result.value).inc()
-        if result is TrainingResult.TRAINED:
+        if result is TrainingEnd.TRAINED:
             self._training_seconds.observe(seconds)
 
     def worker_restart(self, reason: RestartReason) -> None:

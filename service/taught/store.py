@@ -38,7 +38,7 @@ UNREADABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.
 logger = logging.getLogger(__name__)
 
 
-class Example(BaseModel):
+class ExampleRecord(BaseModel):
     """The data of one clip in addition to its features; `added_at` is an RFC 3339 time."""
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -53,7 +53,7 @@ class Example(BaseModel):
 class StoredExample:
     """An example and the size of its file."""
 
-    example: Example
+    example: ExampleRecord
     size_bytes: int
 
 
@@ -119,7 +119,7 @@ class ExampleStore:
         """Return the folder of a model's examples."""
         return self._folder / name
 
-    def add(self, name: str, example_id: str, example: Example, features: NDArray[np.float32]) -> None:
+    def add(self, name: str, example_id: str, example: ExampleRecord, features: NDArray[np.float32]) -> None:
         """Store an example, replacing an earlier one with the same id.
 
         Raises:
@@ -183,10 +183,10 @@ class ExampleStore:
             self._models[folder.name] = {key: found[key] for key in order}
 
 
-def read_example(path: Path) -> Example:
+def read_example(path: Path) -> ExampleRecord:
     """Read the data of an example. Raises one of `UNREADABLE` if the file is damaged."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Example.model_validate_json(arrays["about"].tobytes())
+        return ExampleRecord.model_validate_json(arrays["about"].tobytes())
 
 
 def read_features(path: Path) -> NDArray[np.float32]:

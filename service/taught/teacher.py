@@ -24,7 +24,7 @@ from service.pipeline.classification import Prediction, is_unsure, predictions
 from service.pipeline.recognizer import Recognizer
 from service.taught.lessons import Lesson, Lessons, TeachLimits, reference_of
 from service.taught.packages import TaughtPackages
-from service.taught.store import ID_DIGITS, Example, ExampleStore, StoredExample
+from service.taught.store import ID_DIGITS, ExampleRecord, ExampleStore, StoredExample
 from service.taught.trainings import RETRY_S, Trainings
 from service.workers.shared_memory import VideoFile
 
@@ -108,7 +108,7 @@ class Teacher:
         digest = await asyncio.to_thread(_sha256, video)
         example_id = digest[:ID_DIGITS]
         features = await request.features(video)
-        example = Example(
+        example = ExampleRecord(
             label=lesson.label,
             group=lesson.group,
             added_at=datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from service.subprocesses.process import import_path
 from service.subprocesses.workload import THREAD_VARIABLES
-from service.taught.training_process import Outcome, Result, Task
+from service.taught.training_process import TaskResult, TrainingOutcome, TrainingTask
 
 logger = logging.getLogger(__name__)
 
 
-async def run_training(task: Task) -> Result:
+async def run_training(task: TrainingTask) -> TaskResult:
     """Train and return the result. The process is killed on cancellation."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -40,11 +40,11 @@ async def run_training(task: Task) -> Result:
             process.kill()
         await process.wait()
     try:
-        return Result.model_validate_json(output)
+        return TaskResult.model_validate_json(output)
     except ValidationError:
         logger.error("a training process has failed: %s", errors.decode(errors="replace")[-4000:])
     status = process.returncode or 0
     reason = (
         f"its process was ended by {signal.Signals(-status).name}" if status < 0 else "its process failed"
     )
-    return Result(outcome=Outcome.FAILED, message=reason)
+    return TaskResult(outcome=TrainingOutcome.FAILED, message=reason)

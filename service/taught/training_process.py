@@ -37,7 +37,7 @@ class LabelledFile(BaseModel):
     group: str | None
 
 
-class Task(BaseModel):
+class TrainingTask(BaseModel):
     """What to train."""
 
     name: str
@@ -48,7 +48,7 @@ class Task(BaseModel):
     mirror: bool
 
 
-class Outcome(StrEnum):
+class TrainingOutcome(StrEnum):
     """How a training ended."""
 
     TRAINED = "trained"
@@ -57,16 +57,16 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-class Result(BaseModel):
+class TaskResult(BaseModel):
     """The result of a task: a version, or a message; and the files that could not be read."""
 
-    outcome: Outcome
+    outcome: TrainingOutcome
     version: int | None = None
     message: str = ""
     damaged: list[str] = []
 
 
-def train(task: Task) -> Result:
+def train(task: TrainingTask) -> TaskResult:
     """Learn from the examples that can be read, and write the package."""
     features, read, damaged = [], [], []
     for example in task.examples:
@@ -88,16 +88,20 @@ def train(task: Task) -> Result:
         taught = learn(examples)
         manifest = write_taught(task.models, task.name, task.base, taught)
     except TeachingError as exc:
-        return Result(outcome=Outcome.REFUSED, message=exc.message, damaged=damaged)
+        return TaskResult(outcome=TrainingOutcome.REFUSED, message=exc.message, damaged=damaged)
     except PackageError as exc:
         full = isinstance(exc.__cause__, OSError)
-        return Result(outcome=Outcome.FULL if full else Outcome.FAILED, message=exc.message, damaged=damaged)
-    return Result(outcome=Outcome.TRAINED, version=manifest.version, damaged=damaged)
+        return TaskResult(
+            outcome=TrainingOutcome.FULL if full else TrainingOutcome.FAILED,
+            message=exc.message,
+            damaged=damaged,
+        )
+    return TaskResult(outcome=TrainingOutcome.TRAINED, version=manifest.version, damaged=damaged)
 
 
 def main() -> None:
     """Read a task from standard input, and write its result to standard output."""
-    task = Task.model_validate_json(sys.stdin.buffer.read())
+    task = TrainingTask.model_validate_json(sys.stdin.buffer.read())
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(sys.argv[1]):
         sys.exit(1)  # the service ended before the call

@@ -10,14 +10,14 @@ import logging
 import time
 
 from service.errors import StorageFull, TooFewExamples, TrainingFailed, TrainingInProgress
-from service.observer import Observer, TrainingResult
+from service.observer import Observer, TrainingEnd
 from service.packages.manifest import Manifest
 from service.pipeline.models.repository import ModelRepository
 from service.taught.lessons import Lessons
 from service.taught.packages import TaughtPackages
 from service.taught.store import ExampleStore
 from service.taught.training import run_training
-from service.taught.training_process import LabelledFile, Outcome, Result, Task
+from service.taught.training_process import LabelledFile, TaskResult, TrainingOutcome, TrainingTask
 
 RETRY_S = 10.0
 
@@ -76,16 +76,16 @@ class Trainings:
         """
         self.require_idle(name)
         self._training.add(name)
-        start, result = time.monotonic(), TrainingResult.FAILED
+        start, result = time.monotonic(), TrainingEnd.FAILED
         try:
             async with self._turn:
                 trained = await self._trained(name, mirror=mirror)
-            result = TrainingResult.TRAINED
+            result = TrainingEnd.TRAINED
         except TooFewExamples:
-            result = TrainingResult.REFUSED
+            result = TrainingEnd.REFUSED
             raise
         except asyncio.CancelledError:
-            result = TrainingResult.CANCELLED
+            result = TrainingEnd.CANCELLED
             raise
         finally:
             self._training.discard(name)
@@ -96,7 +96,7 @@ class Trainings:
         reference = self._store.base(name)
         if reference is None:
             raise TooFewExamples(f"{name} has no examples; add clips of at least two labels.")
-        task = Task(
+        task = TrainingTask(
             name=name,
             base=self._lessons.loaded_base(name, reference).manifest,
             examples_folder=self._store.folder(name),
@@ -115,13 +115,13 @@ class Trainings:
         return self._models.registry.get(name).manifest, result.damaged
 
 
-def _raise_failure(name: str, result: Result) -> None:
+def _raise_failure(name: str, result: TaskResult) -> None:
     message = result.message
     match result.outcome:
-        case Outcome.REFUSED:
+        case TrainingOutcome.REFUSED:
             left_out = f" ({len(result.damaged)} damaged examples are left out)" if result.damaged else ""
             raise TooFewExamples(f"{name}: {message}{left_out}.")
-        case Outcome.FULL:
+        case TrainingOutcome.FULL:
             raise StorageFull(f"The package of {name} cannot be written; the examples are kept.", RETRY_S)
-        case Outcome.FAILED:
+        case TrainingOutcome.FAILED:
             raise TrainingFailed(f"The training of {name} failed: {message}; the examples are kept.", RETRY_S)

@@ -9,20 +9,20 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.scaling.command import app, capacity_per_s
-from benchmarks.scaling.simulation import Autoscaler, ReplicaSettings, Simulation, StageTimes, poisson
+from benchmarks.scaling.simulation import Autoscaler, ReplicaSettings, Simulation, StageCosts, poisson
 
 NO_LIMIT = ReplicaSettings(1, 1, queue_limit=10**6, latency_target_s=1e9)
 
 
 def test_waiting_time_is_that_of_the_theory() -> None:
     """M/D/1: the mean waiting time is rho / (2 (1 - rho)) service times."""
-    times = StageTimes(0.0, 0.0, inference_s=0.1)
+    times = StageCosts(0.0, 0.0, inference_s=0.1)
     outcome = Simulation(times, NO_LIMIT, replicas=1, cores=1).run(poisson([7.0], 2000.0), 2000.0)
     assert statistics.mean(outcome.latencies_s) - 0.1 == pytest.approx(0.7 / (2 * 0.3) * 0.1, rel=0.1)
 
 
 def test_replicas_of_one_machine_share_its_cores() -> None:
-    times, settings = StageTimes(0.0, 0.05, 0.05), ReplicaSettings(1, 1)
+    times, settings = StageCosts(0.0, 0.05, 0.05), ReplicaSettings(1, 1)
     arrivals = list(poisson([60.0], 30.0))
     for replicas, shared, rate in ((1, True, 20), (4, True, 20), (4, False, 60)):
         outcome = Simulation(times, settings, replicas=replicas, cores=2, shared=shared).run(arrivals, 30.0)
@@ -31,14 +31,14 @@ def test_replicas_of_one_machine_share_its_cores() -> None:
 
 
 def test_admission_bounds_the_latency_of_an_overload() -> None:
-    times, settings = StageTimes(0.0, 0.01, 0.05), ReplicaSettings(2, 2, latency_target_s=0.5)
+    times, settings = StageCosts(0.0, 0.01, 0.05), ReplicaSettings(2, 2, latency_target_s=0.5)
     outcome = Simulation(times, settings, replicas=1, cores=2).run(poisson([200.0], 20.0), 20.0)
     assert outcome.refused_share > 0.5
     assert outcome.latency_s(0.99) < 1.0
 
 
 def test_autoscaler_follows_the_load_up_and_down() -> None:
-    times = StageTimes(0.001, 0.01, 0.05)
+    times = StageCosts(0.001, 0.01, 0.05)
     rule = Autoscaler(target=1.0, start_s=5.0)
     simulation = Simulation(times, ReplicaSettings(2, 2), replicas=1, cores=2, autoscaler=rule)
     outcome = simulation.run(poisson([5.0, 100.0, 100.0, *[1.0] * 8], 60.0), 660.0)
@@ -49,7 +49,7 @@ def test_autoscaler_follows_the_load_up_and_down() -> None:
 
 
 def test_capacity_is_that_of_the_narrowest_stage() -> None:
-    times = StageTimes(0.01, 0.02, 0.1)
+    times = StageCosts(0.01, 0.02, 0.1)
     assert capacity_per_s(times, ReplicaSettings(2, 1), 1, 8) == pytest.approx(10)
     assert capacity_per_s(times, ReplicaSettings(8, 8), 4, 2) == pytest.approx(2 / 0.13)
 

@@ -23,8 +23,8 @@ from benchmarks.study.results import Results, RunKey
 from benchmarks.study.runs import QUICK, Folders, train_run
 from benchmarks.study.statistics import (
     Contrast,
+    ContrastVerdict,
     Interval,
-    Verdict,
     compare,
     contrasts,
     difference_interval,
@@ -195,16 +195,16 @@ def test_paired_test_counts_clips_that_one_run_alone_gets_right() -> None:
 @pytest.mark.parametrize(
     ("paper", "mean", "half", "p", "expected"),
     [
-        ("left", 0.2, 0.1, 0.01, Verdict.AGREES),
-        ("left", -0.2, 0.1, 0.01, Verdict.DISAGREES),
-        ("left", 0.2, 0.3, 0.2, Verdict.UNDECIDED),
-        ("equal", 0.01, 0.02, 0.5, Verdict.AGREES),
-        ("equal", 0.01, 0.2, 0.5, Verdict.UNDECIDED),
-        ("equal", -0.2, 0.1, 0.01, Verdict.DISAGREES),
+        ("left", 0.2, 0.1, 0.01, ContrastVerdict.AGREES),
+        ("left", -0.2, 0.1, 0.01, ContrastVerdict.DISAGREES),
+        ("left", 0.2, 0.3, 0.2, ContrastVerdict.UNDECIDED),
+        ("equal", 0.01, 0.02, 0.5, ContrastVerdict.AGREES),
+        ("equal", 0.01, 0.2, 0.5, ContrastVerdict.UNDECIDED),
+        ("equal", -0.2, 0.1, 0.01, ContrastVerdict.DISAGREES),
     ],
 )
 def test_verdict_needs_evidence_in_either_direction(
-    paper: str, mean: float, half: float, p: float, expected: Verdict
+    paper: str, mean: float, half: float, p: float, expected: ContrastVerdict
 ) -> None:
     difference = Interval(mean, mean - half, mean + half, 5)
     assert verdict(Contrast("1", "a", "b", paper, ""), difference, p) is expected
@@ -220,7 +220,7 @@ def test_contrasts_that_have_not_run_count_in_the_correction() -> None:
     alone, both = compare(listed[:1], judged)[0], compare(listed, judged)
     assert alone.p is not None
     assert both[0].p == pytest.approx(2 * alone.p)
-    assert (both[0].verdict, both[1].verdict) == (Verdict.AGREES, Verdict.NOT_RUN)
+    assert (both[0].verdict, both[1].verdict) == (ContrastVerdict.AGREES, ContrastVerdict.NOT_RUN)
     assert both[0].per_seed == pytest.approx((0.5,) * 3)
 
 

@@ -30,7 +30,7 @@ class Decode(Worker):  # type: ignore[misc]  # it has no types if it is not inst
         return self.decoder(data)
 
 
-class Inference(Worker):  # type: ignore[misc]
+class NetworkWorker(Worker):  # type: ignore[misc]
     """Runs the network; mosec encodes the result as JSON."""
 
     def __init__(self) -> None:
@@ -45,5 +45,5 @@ class Inference(Worker):  # type: ignore[misc]
 if __name__ == "__main__":
     server = Server()
     server.append_worker(Decode, num=1)
-    server.append_worker(Inference, num=WORKERS)
+    server.append_worker(NetworkWorker, num=WORKERS)
     server.run()

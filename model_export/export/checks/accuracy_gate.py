@@ -40,7 +40,7 @@ class AccuracyError(BlvnetError):
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class LabelComparison:
     """A comparison of the float graph and a rounded one, in numbers of clips.
 
     Attributes:
@@ -141,7 +141,7 @@ def judge_accuracy(
     spec: ClipSpec,
     limits: AccuracyLimits,
     progress: ProgressReporter,
-) -> dict[str, Accuracy]:
+) -> dict[str, LabelComparison]:
     """Check rounded graphs against the limits on all examples; the result is keyed by file name.
 
     Raises:
@@ -176,7 +176,7 @@ def compare_labels(
     rounded: Mapping[str, LogitsFunction],
     clips: Iterable[LabelledClip],
     limits: AccuracyLimits,
-) -> dict[str, Accuracy]:
+) -> dict[str, LabelComparison]:
     """Run all graphs on all clips; the result is keyed by the names of `rounded`."""
     functions = {"": float_graph, **rounded}
     truths: list[tuple[int, ...]] = []
@@ -193,7 +193,7 @@ def compare_labels(
     right_float, float_labels = right[""], np.array(labels[""])
     result = {}
     for name in rounded:
-        result[name] = Accuracy(
+        result[name] = LabelComparison(
             clips=len(truths),
             agreeing=int((np.array(labels[name]) == float_labels).sum()),
             labelled=sum(1 for truth in truths if truth),

@@ -21,7 +21,7 @@ class BadTeachingSet(BlvnetError):
 
 
 @dataclass(frozen=True)
-class LabelledClip:
+class TeachingClip:
     """A clip of a folder of labels; `name` is its path below the folder."""
 
     name: str
@@ -29,7 +29,7 @@ class LabelledClip:
     label: str
 
 
-def find_labelled(data: Path, val: Path | None) -> tuple[list[LabelledClip], list[LabelledClip]]:
+def find_labelled(data: Path, val: Path | None) -> tuple[list[TeachingClip], list[TeachingClip]]:
     """The clips to learn from and those to validate on.
 
     Args:
@@ -45,11 +45,11 @@ def find_labelled(data: Path, val: Path | None) -> tuple[list[LabelledClip], lis
     return _clips_of(data / TRAIN if split else data), [] if val is None else _clips_of(val)
 
 
-def _clips_of(folder: Path) -> list[LabelledClip]:
+def _clips_of(folder: Path) -> list[TeachingClip]:
     if not folder.is_dir():
         raise BadTeachingSet(f"{folder}: there is no such folder of labels")
     clips = [
-        LabelledClip(path.relative_to(folder).as_posix(), path, label.name)
+        TeachingClip(path.relative_to(folder).as_posix(), path, label.name)
         for label in sorted(folder.iterdir())
         if label.is_dir() and not label.name.startswith(".")
         for path in sorted(label.rglob("*"))
@@ -62,7 +62,7 @@ def _clips_of(folder: Path) -> list[LabelledClip]:
     return clips
 
 
-def read_groups(file: Path, clips: Sequence[LabelledClip]) -> list[str]:
+def read_groups(file: Path, clips: Sequence[TeachingClip]) -> list[str]:
     """The group of each clip, from a CSV file with the columns `file` (or `clip`) and `group`.
 
     A file is named as in the folder (`LABEL/name.mp4`) or by its name alone. Without a header the columns are

@@ -35,7 +35,7 @@ class BadOutput(BlvnetError):
     exit_code = 2
 
 
-class ResultWriter(Protocol):
+class OutcomeWriter(Protocol):
     """Writes results one by one."""
 
     def write(self, name: str, outcome: Outcome) -> None:
@@ -141,7 +141,7 @@ def csv_row(cells: Sequence[str]) -> str:
     return line.getvalue()
 
 
-def stdout_writer(kind: OutputFormat, top_k: int) -> ResultWriter:
+def stdout_writer(kind: OutputFormat, top_k: int) -> OutcomeWriter:
     """A writer to standard output."""
     if kind is OutputFormat.TEXT:
         return TextWriter()
@@ -184,7 +184,7 @@ def finished_clips(path: Path, kind: OutputFormat, top_k: int) -> set[str]:
 
 
 @contextmanager
-def file_writer(path: Path, kind: OutputFormat, top_k: int) -> Iterator[ResultWriter]:
+def file_writer(path: Path, kind: OutputFormat, top_k: int) -> Iterator[OutcomeWriter]:
     """A writer that appends to a file, line by line; videos without labels are not written."""
     with path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
 

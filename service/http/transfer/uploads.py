@@ -51,7 +51,7 @@ class UploadLimits:
 
 
 @dataclass(frozen=True)
-class Upload:
+class ReceivedBody:
     """A received body: its bytes, or an open unnamed file. Valid until the request ends."""
 
     content: bytes | BinaryIO
@@ -67,7 +67,7 @@ class Upload:
 @asynccontextmanager
 async def received_video(
     request: Request, limits: UploadLimits, ticket: Ticket | None = None
-) -> AsyncIterator[Upload]:
+) -> AsyncIterator[ReceivedBody]:
     """Receive the video of a request: the form field `file`, or the body itself.
 
     With a ticket, an upload that pauses gives its slot to another request if no slot is free.
@@ -95,7 +95,7 @@ async def received_video(
             await _receive_form(chunks, spool, boundary, body_limit_bytes)
         if spool.size_bytes == 0:
             raise BadRequest("The upload is empty.")
-        yield Upload(await spool.finish(), spool.size_bytes)
+        yield ReceivedBody(await spool.finish(), spool.size_bytes)
     finally:
         spool.close()
 
@@ -103,7 +103,7 @@ async def received_video(
 @asynccontextmanager
 async def received_body(
     request: Request, limits: UploadLimits, ticket: Ticket | None = None
-) -> AsyncIterator[Upload]:
+) -> AsyncIterator[ReceivedBody]:
     """Receive a body of any type; decompress it if it is compressed with gzip or deflate.
 
     `ticket` has the same effect as for `received_video`.
@@ -122,7 +122,7 @@ async def received_body(
     try:
         async for chunk in chunks if encoding == "identity" else _decompressed(chunks):
             await spool.write(chunk)
-        yield Upload(await spool.finish(), spool.size_bytes)
+        yield ReceivedBody(await spool.finish(), spool.size_bytes)
     finally:
         spool.close()
 

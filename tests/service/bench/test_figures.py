@@ -7,13 +7,13 @@ import pytest
 
 from service.bench.figures import Spread, agreement, rate_spread, rows
 from service.bench.machine import GFLOP, SIZE, matrix_product
-from service.bench.measurement import Plan, Result, measure_groups
+from service.bench.measurement import Plan, WorkloadResult, measure_groups
 from service.subprocesses.workload import Arrays, Workload
 
 
-def result(gflop: float | None, runs_s: dict[int, list[float]]) -> Result:
+def result(gflop: float | None, runs_s: dict[int, list[float]]) -> WorkloadResult:
     workload = Workload("it", "nowhere:nothing", {}, 1, tuple(runs_s), gflop)
-    return Result(workload, [1.0], runs_s, dict.fromkeys(runs_s, 1000))
+    return WorkloadResult(workload, [1.0], runs_s, dict.fromkeys(runs_s, 1000))
 
 
 def logits(*rows: list[float]) -> Arrays:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.bench.measurement import Plan, Result, Step, measure_groups
+from service.bench.measurement import Plan, Step, WorkloadResult, measure_groups
 from service.subprocesses.workload import Workload
 from tests.service.subprocesses.workloads import clips, workload
 
 BRIEFLY = Plan(rounds=2, repeat_s=0.0)
 
 
-def measured(*workloads: Workload, plan: Plan = BRIEFLY, batch: int = 1) -> list[Result]:
+def measured(*workloads: Workload, plan: Plan = BRIEFLY, batch: int = 1) -> list[WorkloadResult]:
     [results] = measure_groups([workloads], clips(batch), plan, lambda step: None, sample=clips(3))
     return results
 

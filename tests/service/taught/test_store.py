@@ -10,14 +10,14 @@ import pytest
 
 from service.errors import BlvnetError
 from service.packages.manifest import BaseReference
-from service.taught.store import Example, ExampleStore, read_features
+from service.taught.store import ExampleRecord, ExampleStore, read_features
 
 BASE = BaseReference(name="colours", version=1, sha256="0" * 64)
 FEATURES = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
 
 
-def example(label: str, second: int = 0) -> Example:
-    return Example(label=label, group=None, added_at=f"2026-01-01T00:00:{second:02d}+00:00", base=BASE)
+def example(label: str, second: int = 0) -> ExampleRecord:
+    return ExampleRecord(label=label, group=None, added_at=f"2026-01-01T00:00:{second:02d}+00:00", base=BASE)
 
 
 def test_examples_are_found_again_in_the_order_in_which_they_were_added(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from service.errors import ModelNotFound
 from service.observer import Observer
 from service.packages.manifest import BaseReference
 from service.taught.lessons import TeachLimits
-from service.taught.store import Example
+from service.taught.store import ExampleRecord
 from service.taught.teacher import Teacher
 
 BASE = BaseReference(name="colours", version=1, sha256="0" * 64)
-EXAMPLE = Example(label="warm", group=None, added_at="2026-01-01T00:00:00+00:00", base=BASE)
+EXAMPLE = ExampleRecord(label="warm", group=None, added_at="2026-01-01T00:00:00+00:00", base=BASE)
 
 
 class Models:

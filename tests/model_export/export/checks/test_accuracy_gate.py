@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from model_export.export.calibration import LabelledClip
 from model_export.export.checks.accuracy_gate import (
-    Accuracy,
     AccuracyError,
+    LabelComparison,
     LogitsFunction,
     clips_needed,
     compare_labels,
@@ -43,12 +43,12 @@ def answering(labels: Sequence[int]) -> LogitsFunction:
     return logits
 
 
-def judged(truth: Sequence[int | None], expected: Sequence[int], given: Sequence[int]) -> Accuracy:
+def judged(truth: Sequence[int | None], expected: Sequence[int], given: Sequence[int]) -> LabelComparison:
     functions = {"int8": answering(given)}
     return compare_labels(answering(expected), functions, clips(truth), LIMITS)["int8"]
 
 
-def changed(count: int, clips: int) -> Accuracy:
+def changed(count: int, clips: int) -> LabelComparison:
     """Clips of class 0: the float graph labels all correctly, the rounded one all but `count`."""
     return judged([0] * clips, [0] * clips, [1] * count + [0] * (clips - count))
 

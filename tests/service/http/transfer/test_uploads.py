@@ -31,8 +31,8 @@ from service.errors import (
 from service.http.transfer import uploads
 from service.http.transfer.uploads import (
     MEMORY_BYTES,
+    ReceivedBody,
     Spool,
-    Upload,
     UploadLimits,
     received_body,
     received_video,
@@ -84,7 +84,7 @@ def receive(
     return asyncio.run(run())
 
 
-def content_of(upload: Upload) -> bytes:
+def content_of(upload: ReceivedBody) -> bytes:
     if isinstance(upload.content, bytes):
         return upload.content
     with open(f"/proc/self/fd/{upload.content.fileno()}", "rb") as file:  # noqa: PTH123 - as the decoder opens it
