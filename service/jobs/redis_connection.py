@@ -1,4 +1,4 @@
-"""The Redis connection of `service.jobs.redis_store`: commands, scripts, and files as lists of pieces."""
+"""The Redis connection of the jobs: commands, scripts, and files as lists of pieces."""
 
 from __future__ import annotations
 

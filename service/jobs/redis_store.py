@@ -1,10 +1,10 @@
 """Jobs in Redis, for replicas on several hosts. The keys are described in `service.jobs.redis_scripts`.
 
-This module owns the records of the jobs. SAQ, a queue in the same Redis, decides which process runs which job
-and when: it hands out jobs in the order of their arrival, delays retries, and takes back jobs whose process
-has sent no heartbeat for `LEASE_S`. SAQ may hand out a job twice, for example after a whole process was
-paused. So each claim writes a new token into the record, and reports from the holder of an older token are
-refused.
+The records of the jobs are those of `JobRecords`. SAQ, a queue in the same Redis, decides which process runs
+which job and when: it hands out jobs in the order of their arrival, delays retries, and takes back jobs whose
+process has sent no heartbeat for `LEASE_S`. SAQ may hand out a job twice, for example after a whole process
+was paused. So each claim writes a new token into the record, and reports from the holder of an older token
+are refused.
 
 Records and SAQ's entries are not changed together. A record without an entry, because a process ended between
 the two changes, gets one from `upkeep`. An entry without an unfinished record is dropped when it is handed
@@ -33,9 +33,9 @@ from saq.queue.redis import RedisQueue
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
 from service.errors import JobsUnavailable, StorageFull
-from service.jobs.job import UNFINISHED, Job, JobKind, JobRequest, JobState
+from service.jobs.job import UNFINISHED, Job, JobRequest, JobState
 from service.jobs.redis_connection import PREFIX, FileWriter, RedisConnection, guarded
-from service.jobs.redis_scripts import ADD, CHANGE, DELETE, DUE_WEBHOOKS
+from service.jobs.redis_records import JobRecords, key
 from service.jobs.store import ResultWriter, check_same
 
 QUEUE = "blvnet-jobs"
@@ -80,6 +80,7 @@ class RedisStore:
         self._clock = clock
         self._lease_s = lease_s
         self._redis = RedisConnection(url)
+        self._records = JobRecords(self._redis, clock)
         self._queue = RedisQueue(self._redis.redis, name=QUEUE)
         self._claims: dict[str, _Claim] = {}
 
@@ -93,7 +94,7 @@ class RedisStore:
     async def video(self, job_id: str) -> AsyncIterator[BinaryIO]:
         """Yield an unnamed temporary file with the video."""
         with tempfile.TemporaryFile() as file:
-            await self._redis.download(_key("video", job_id), file)
+            await self._redis.download(key("video", job_id), file)
             yield file
 
     @asynccontextmanager
@@ -104,7 +105,7 @@ class RedisStore:
             yield None
             return
         with tempfile.NamedTemporaryFile(prefix="blvnet-result-") as file:
-            if not await self._redis.download(_key("result", job_id), file):
+            if not await self._redis.download(key("result", job_id), file):
                 yield None
                 return
             os.utime(file.name, (job.finished_s, job.finished_s))
@@ -118,47 +119,20 @@ class RedisStore:
             claim = self._claims[job_id]
             async for attempt in _until_available():
                 with attempt:
-                    claim.result_bytes, _ = await self._redis.upload(
-                        _key("result", job_id, claim.token), file
-                    )
+                    claim.result_bytes, _ = await self._redis.upload(key("result", job_id, claim.token), file)
 
     async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
         """Copy the video of a new job into Redis; return the job's id and the video's SHA-256."""
         job_id = secrets.token_hex(16)
         async with self._dropped_if_full(job_id):
-            _, digest = await self._redis.upload(_key("video", job_id), content)
+            _, digest = await self._redis.upload(key("video", job_id), content)
         return job_id, digest
 
     async def add(self, job_id: str, request: JobRequest) -> Job:
         """Queue a job whose video is already stored, or return the earlier job with the idempotency key."""
-        now = self._clock()
-        idempotency = None
-        if request.idempotency_key is not None:
-            idempotency = f"key:{request.caller}:{request.idempotency_key}"
-        fields = _present(
-            id=job_id,
-            kind=request.kind.value,
-            parameters=json.dumps(dict(request.parameters), sort_keys=True),
-            caller=request.caller,
-            request_id=request.request_id,
-            idempotency_key=request.idempotency_key,
-            idempotency=idempotency,
-            video_sha256=request.video_sha256,
-            video_bytes=request.video_bytes,
-            webhook=request.webhook,
-            state=JobState.QUEUED.value,
-            created_s=now,
-        )
         async with self._dropped_if_full(job_id):
-            added = await self._redis.script(
-                ADD,
-                **_present(idempotency=idempotency),
-                id=job_id,
-                created_s=repr(now),
-                video_bytes=str(request.video_bytes),
-                fields=fields,
-            )
-        job = None if added is None else await self.get(added.decode())
+            added = await self._records.add(job_id, request)
+        job = None if added is None else await self.get(added)
         if job is None:  # the video has expired, or the earlier job has been deleted in the meantime
             raise JobsUnavailable("The job could not be queued; submit it again.", 1.0)
         if job.id != job_id:
@@ -170,9 +144,7 @@ class RedisStore:
 
     async def get(self, job_id: str) -> Job | None:
         """A job by its id."""
-        with guarded():
-            fields = await self._redis.command("HGETALL", _key("job", job_id))
-        return _job(fields) if fields else None
+        return await self._records.get(job_id)
 
     @asynccontextmanager
     async def claimed(self, on_lost: Callable[[str], None] | None = None) -> AsyncIterator[Job | None]:
@@ -206,7 +178,7 @@ class RedisStore:
         """Record the progress of a held job; the job continues if Redis does not answer."""
         fields = {"windows": windows, "windows_total": windows_total}
         try:
-            return await self._change(job_id, (JobState.RUNNING,), fields, held=True)
+            return await self._change_held(job_id, (JobState.RUNNING,), fields)
         except JobsUnavailable:
             return True
 
@@ -214,7 +186,7 @@ class RedisStore:
         """Queue a held job again after `delay_s` seconds; without `counted` the attempt does not count."""
         fields = {"not_before_s": self._clock() + delay_s, "attempts": job.attempts - (not counted)}
         state = (JobState.QUEUED, job.created_s)
-        await self._change(job.id, (JobState.RUNNING,), fields, held=True, state=state)
+        await self._change_held(job.id, (JobState.RUNNING,), fields, state=state)
 
     async def finish(self, job: Job, result: str) -> bool:
         """Record the result of a held job."""
@@ -226,7 +198,7 @@ class RedisStore:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job; a process that runs it notices soon."""
-        await self._redis.script(DELETE, id=job_id)
+        await self._records.delete(job_id)
         with suppress(StorageFull), guarded():  # an entry that is left is dropped when it is handed out
             entry = await self._queue.job(job_id)
             if entry is not None:
@@ -237,7 +209,9 @@ class RedisStore:
         """Delete expired data, requeue the jobs of ended processes, and add missing entries."""
         with guarded():
             await self._redis.check_configuration()
-            expired = await self._ids((JobState.DONE, JobState.FAILED), self._clock() - self.retention_s)
+            expired = await self._records.ids(
+                (JobState.DONE, JobState.FAILED), self._clock() - self.retention_s
+            )
         # First: a full Redis refuses the rest, and only this frees its memory.
         for job_id in expired:
             await self.delete(job_id)
@@ -248,33 +222,26 @@ class RedisStore:
                 "SET", f"{PREFIX}missing-entries", "checked", "NX", "EX", MISSING_ENTRIES_S
             )
             if first:
-                for job_id in await self._ids(UNFINISHED):
+                for job_id in await self._records.ids(UNFINISHED):
                     await self._enqueue(job_id)
 
     async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
         """Return up to `limit` jobs whose webhook this process should call now."""
-        now = self._clock()
-        due = await self._redis.script(
-            DUE_WEBHOOKS, now_s=repr(now), until_s=repr(now + lease_s), limit=limit
-        )
-        jobs = [await self.get(job_id.decode()) for job_id in due]
-        return [job for job in jobs if job is not None]
+        return await self._records.due_webhooks(limit, lease_s)
 
     async def webhook_tried(self, job: Job, *, delivered: bool, next_in_s: float | None) -> None:
         """Record a delivery attempt and when to try again; None for never."""
         fields = {"webhook_attempts": job.webhook_attempts + 1, "webhook_delivered": int(delivered)}
         due = "" if next_in_s is None else repr(self._clock() + next_in_s)
-        await self._change(job.id, tuple(JobState), fields, webhook_due_s=due)
+        await self._records.change(job.id, tuple(JobState), fields, webhook_due_s=due)
 
     async def counts(self) -> dict[JobState, int]:
         """Number of jobs in each state."""
-        with guarded():
-            return {state: await self._redis.command("ZCARD", _key("state", state)) for state in JobState}
+        return await self._records.counts()
 
     async def pending_bytes(self) -> int:
         """Total size of the videos of unfinished jobs and of all results, which share the memory of Redis."""
-        with guarded():
-            return int(await self._redis.command("GET", f"{PREFIX}bytes") or 0)
+        return await self._records.stored_bytes()
 
     async def _next(self) -> tuple[Entry | None, Job | None]:
         """Take the next due and unfinished job from SAQ, under a new token."""
@@ -285,13 +252,13 @@ class RedisStore:
             if entry.key in self._claims:  # SAQ took it back from this process, which holds it again
                 continue
             now, token = self._clock(), secrets.token_hex(8)
-            wait_s = await self._not_before_s(entry.key) - now
+            wait_s = await self._records.not_before_s(entry.key) - now
             if wait_s > 0:  # SAQ has taken back a job whose process ended before it could delay it
                 await self._put_back(entry, wait_s)
                 continue
             fields = {"claim": token, "started_s": now}
             job = await self.get(entry.key)
-            if job is not None and await self._change(
+            if job is not None and await self._records.change(
                 job.id, UNFINISHED, fields, state=(JobState.RUNNING, job.created_s), started=True
             ):
                 job = await self.get(entry.key)
@@ -307,8 +274,8 @@ class RedisStore:
             await asyncio.sleep(self._lease_s / 3)
             try:
                 with guarded():
-                    holder = await self._redis.command("HGET", _key("job", entry.key), "claim")
-                    if holder is None or holder.decode() != self._claims[entry.key].token:
+                    _, token = await self._records.holder(entry.key)
+                    if token != self._claims[entry.key].token:
                         break
                     await entry.update()
             except JobsUnavailable:
@@ -319,20 +286,17 @@ class RedisStore:
     async def _release(self, entry: Entry, claim: _Claim) -> None:
         """Return an entry to SAQ, requeued or finished according to the record."""
         with guarded():
-            state, token = await self._redis.command("HMGET", _key("job", entry.key), "state", "claim")
-            if state is None or state.decode() not in UNFINISHED:
+            state, token = await self._records.holder(entry.key)
+            if state not in UNFINISHED:
                 await self._queue.finish(entry, Status.COMPLETE)
-            elif token.decode() == claim.token:
-                await self._put_back(entry, await self._not_before_s(entry.key) - self._clock())
+            elif token == claim.token:
+                await self._put_back(entry, await self._records.not_before_s(entry.key) - self._clock())
             if claim.result_bytes is not None:
-                await self._redis.command("UNLINK", _key("result", entry.key, claim.token))
+                await self._redis.command("UNLINK", key("result", entry.key, claim.token))
 
     async def _put_back(self, entry: Entry, delay_s: float) -> None:
         entry.retry_delay = max(0.0, delay_s)
         await self._queue.retry(entry, None)
-
-    async def _not_before_s(self, job_id: str) -> float:
-        return float(await self._redis.command("HGET", _key("job", job_id), "not_before_s") or 0.0)
 
     async def _enqueue(self, job_id: str) -> None:
         """Add an entry for a job to SAQ unless it already has one."""
@@ -349,49 +313,19 @@ class RedisStore:
             changes["webhook_due_s"] = repr(now)
         async for attempt in _until_available():
             with attempt:
-                ended = await self._change(
-                    job.id,
-                    UNFINISHED,
-                    {"finished_s": now, **fields},
-                    held=True,
-                    state=(state, now),
-                    **changes,
+                ended = await self._change_held(
+                    job.id, UNFINISHED, {"finished_s": now, **fields}, state=(state, now), **changes
                 )
         return ended
 
-    async def _change(
-        self,
-        job_id: str,
-        allowed: tuple[JobState, ...],
-        fields: Mapping[str, Any],
-        *,
-        held: bool = False,
-        state: tuple[JobState, float] | None = None,
-        **changes: Any,
+    async def _change_held(
+        self, job_id: str, allowed: tuple[JobState, ...], fields: Mapping[str, Any], **changes: Any
     ) -> bool:
-        """Change a job as `redis_scripts.CHANGE` does; with `held`, only while this process holds it."""
-        if held:
-            claim = self._claims.get(job_id)
-            if claim is None:
-                return False
-            changes["claim"] = claim.token
-        if state is not None:
-            changes |= {"state": state[0].value, "score": repr(state[1])}
-        changed = await self._redis.script(
-            CHANGE,
-            id=job_id,
-            allowed=[name.value for name in allowed],
-            fields=_present(**fields),
-            **changes,
-        )
-        return bool(changed)
-
-    async def _ids(self, states: tuple[JobState, ...], until: float | str = "+inf") -> list[str]:
-        found = [
-            await self._redis.command("ZRANGEBYSCORE", _key("state", state), "-inf", until)
-            for state in states
-        ]
-        return [job_id.decode() for ids in found for job_id in ids]
+        """Change a job as `JobRecords.change` does, while this process holds it."""
+        claim = self._claims.get(job_id)
+        if claim is None:
+            return False
+        return await self._records.change(job_id, allowed, fields, claim=claim.token, **changes)
 
     @asynccontextmanager
     async def _dropped_if_full(self, job_id: str) -> AsyncIterator[None]:
@@ -400,58 +334,11 @@ class RedisStore:
             yield
         except StorageFull:
             with suppress(JobsUnavailable), guarded():
-                await self._redis.command("UNLINK", _key("video", job_id))
+                await self._redis.command("UNLINK", key("video", job_id))
             raise
 
 
 def _until_available() -> AsyncRetrying:
     return AsyncRetrying(
         retry=retry_if_exception_type(JobsUnavailable), wait=wait_fixed(RECORD_PAUSE_S), reraise=True
-    )
-
-
-def _key(kind: str, *names: str) -> str:
-    return PREFIX + ":".join((kind, *names))
-
-
-def _present(**fields: Any) -> dict[str, str]:
-    """Return the fields that are not None as text; `repr` keeps all digits of a time."""
-    return {
-        name: value if isinstance(value, str) else repr(value)
-        for name, value in fields.items()
-        if value is not None
-    }
-
-
-def _job(fields: Mapping[bytes, bytes]) -> Job:
-    text = {name.decode(): value.decode() for name, value in fields.items()}
-
-    def number(name: str) -> int:
-        return int(text.get(name, 0))
-
-    def time_of(name: str) -> float | None:
-        return float(text[name]) if name in text else None
-
-    return Job(
-        id=text["id"],
-        kind=JobKind(text["kind"]),
-        parameters=json.loads(text["parameters"]),
-        caller=text["caller"],
-        request_id=text["request_id"],
-        idempotency_key=text.get("idempotency_key"),
-        video_sha256=text["video_sha256"],
-        video_bytes=number("video_bytes"),
-        webhook=text.get("webhook"),
-        state=JobState(text["state"]),
-        created_s=float(text["created_s"]),
-        started_s=time_of("started_s"),
-        finished_s=time_of("finished_s"),
-        attempts=number("attempts"),
-        windows=number("windows"),
-        windows_total=number("windows_total"),
-        result=text.get("result"),
-        problem=json.loads(text["problem"]) if "problem" in text else None,
-        webhook_attempts=number("webhook_attempts"),
-        webhook_due_s=time_of("webhook_due_s"),
-        webhook_delivered=bool(number("webhook_delivered")),
     )
