@@ -50,7 +50,7 @@ class Lessons:
 
     def names(self) -> set[str]:
         """Models that have examples or a package."""
-        return self._store.names() | self._models.taught_names()
+        return self._store.names() | self._models.listing.taught_names()
 
     def lesson(self, name: str, label: str, group: str | None, base: str | None) -> Lesson:
         """Check a new example before its clip is received.
@@ -69,7 +69,7 @@ class Lessons:
         group = None if group is None else _text("group", group)
         if not NAME_PATTERN.fullmatch(name):
             raise InvalidParameter(f"The name of a model must be {NAME_RULE}.")
-        if self._models.is_provided(name):
+        if self._models.listing.is_provided(name):
             raise NameTaken(f"{name} is a model of the models folder; choose another name.")
         self.check_label(name, label)
         served = self._base(name, base)
@@ -80,7 +80,7 @@ class Lessons:
 
     def loaded_base(self, name: str, reference: BaseReference) -> ServedModel:
         """The base of the examples of `name`; raises `BaseChanged` if it is not loaded."""
-        served = self._models.loaded_base(reference)
+        served = self._models.registry.loaded_base(reference)
         if served is None:
             raise BaseChanged(
                 f"The examples of {name} are features of {reference}, which is not loaded; load it, or delete"

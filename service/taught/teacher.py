@@ -160,7 +160,7 @@ class Teacher:
         self._removing.add(name)
         try:
             async with self._change:
-                if name in self._models.taught_names():
+                if name in self._models.listing.taught_names():
                     await self._models.unload(name)
                     await self._write(lambda: self._packages.delete(name))
                     await self._models.refresh()

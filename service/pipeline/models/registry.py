@@ -15,6 +15,7 @@ from typing import TypeVar
 from service.background import start_background
 from service.errors import ModelNotFound, NotReady
 from service.models.loading import describe
+from service.packages.manifest import BaseReference
 from service.pipeline.models.served_model import ServedModel, ServedVersion
 
 NO_MODEL = "No model serves."
@@ -36,7 +37,7 @@ class ModelRegistry:
     """
 
     def __init__(self, default: str | None = None) -> None:
-        self._default = default
+        self.default = default
         self._first = ""  # the model for requests that name none, if `default` is None
         self._ready: dict[str, dict[int, ServedVersion]] = {}
         self._unloading: dict[ServedVersion, asyncio.Task[None]] = {}
@@ -53,7 +54,7 @@ class ModelRegistry:
         if not self._ready:
             raise NotReady(NO_MODEL)
         if name is None:
-            name = self._default or self._first
+            name = self.default or self._first
         if name not in self._ready:
             served = ", ".join(sorted(self._ready))
             raise ModelNotFound(f"There is no model {name[:128]!r}; served are {served}.")
@@ -61,6 +62,10 @@ class ModelRegistry:
         if version is not None and version not in versions:
             raise ModelNotFound(f"Version {version} of {name} does not serve; served: {listed(versions)}.")
         return versions[max(versions) if version is None else version]
+
+    def serves_default(self) -> bool:
+        """Return whether requests that name no model can be answered."""
+        return bool(self._ready) if self.default is None else self.default in self._ready
 
     def versions(self, name: str) -> dict[int, ServedVersion]:
         """Return the serving versions of a model."""
@@ -83,6 +88,14 @@ class ModelRegistry:
         serving = [model for model in self.ready() if isinstance(model, ServedModel)]
         kept = [model for model in self._unloading if isinstance(model, ServedModel) and model.taught]
         return serving + kept
+
+    def loaded_base(self, reference: BaseReference) -> ServedModel | None:
+        """Return the loaded model for this base, even if it only serves taught models; None without one."""
+        wanted = (reference.name, reference.version, reference.sha256)
+        for model in self.loaded():
+            if (*model.key, model.manifest.sha256) == wanted:
+                return model
+        return None
 
     def problem(self) -> str | None:
         """Return the reason why no model at all can answer, or None."""

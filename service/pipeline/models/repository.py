@@ -23,11 +23,11 @@ from pathlib import Path
 from service.engines.session import InferenceFailed
 from service.errors import ModelNotFound, ModelRefused, PackageError, ProviderUnavailable
 from service.models.loading import NO_VERSION, Model, OpenPackage, VersionPolicy
-from service.packages.folders import Package, scan_with_taught
-from service.packages.manifest import BaseReference
+from service.packages.folders import Package
 from service.pipeline.models.entry import ModelEntry, ModelState
+from service.pipeline.models.listing import PackageListing
 from service.pipeline.models.loader import PackageLoader
-from service.pipeline.models.registry import ModelRegistry, in_daemon_thread, listed
+from service.pipeline.models.registry import ModelRegistry, listed
 from service.pipeline.models.served_model import ServedHead, ServedModel, ServedVersion
 from service.pipeline.models.turn import Turn
 
@@ -52,6 +52,7 @@ class ModelRepository:
         turn_s: how long a load keeps other loads waiting.
 
     Attributes:
+        listing: The packages in the folders.
         registry: The serving versions.
     """
 
@@ -67,20 +68,16 @@ class ModelRepository:
         versions_kept: int = 1,
         turn_s: float = TURN_S,
     ) -> None:
-        self._root = root
-        self._taught = taught
-        self._default = default
         self._usual_policy = VersionPolicy(versions_kept)
         self._turn_s = turn_s
         self._policies: dict[str, VersionPolicy] = {}
-        self._packages: dict[str, list[Package]] = {}
         self._refused: dict[tuple[str, int], str] = {}
-        self._unreadable: Mapping[str, str] = {}
         self._loading: set[tuple[str, int]] = set()
         self._changes: dict[str, asyncio.Task[list[str]]] = {}
         self._stale: set[str] = set()  # models to check again after their current change
         self._turn = asyncio.Lock()
         self._started = False
+        self.listing = PackageListing(root, taught)
         self.registry = ModelRegistry(default)
         self._loader = PackageLoader(self.registry, open_package, serve, serve_taught)
 
@@ -93,15 +90,17 @@ class ModelRepository:
             ProviderUnavailable: the requested provider is not available.
         """
         await self.rescan()
-        while self._changes and not self._serves_default():
+        while self._changes and not self.registry.serves_default():
             await asyncio.wait(self._changes.values(), return_when=asyncio.FIRST_COMPLETED)
         if not self.registry.names():
             reasons = "; ".join(
                 f"{name}/{version}: {reason}" for (name, version), reason in sorted(self._refused.items())
             )
-            raise PackageError(f"{self._root}: no model package can be served: {reasons}")
-        if not self._serves_default():
-            raise PackageError(f"{self._root}: the default model {self._default!r} is not among those served")
+            raise PackageError(f"{self.listing.root}: no model package can be served: {reasons}")
+        if not self.registry.serves_default():
+            raise PackageError(
+                f"{self.listing.root}: the default model {self.registry.default!r} is not among those served"
+            )
         self._started = True
 
     async def rescan(self) -> None:
@@ -112,9 +111,9 @@ class ModelRepository:
         Raises:
             PackageError: there is no package at all; the serving versions continue to serve.
         """
-        await self._scan()
+        await self.refresh()
         self._stale |= self._changes.keys()  # they may have read the folder too early
-        names = sorted(self._packages.keys() | self.registry.names())
+        names = sorted(self.listing.packages.keys() | self.registry.names())
         changes = [self._changes.get(name) or self._begin_change(name) for name in names]
         done, _ = await asyncio.wait(changes, timeout=self._turn_s * len(changes))
         for change in done:
@@ -133,17 +132,17 @@ class ModelRepository:
             ModelRefused: a selected version cannot serve; the previous versions continue to serve.
         """
         try:
-            await self._scan()
+            await self.refresh()
         except PackageError as exc:
-            reason = exc.message.removeprefix(f"{self._root}: ")
+            reason = exc.message.removeprefix(f"{self.listing.root}: ")
             raise ModelRefused(f"The folder of packages: {reason}.") from exc
-        if name in self._unreadable:
-            raise ModelRefused(f"Model {name} is refused: {self._unreadable[name]}.")
-        if name not in self._packages:
-            there = ", ".join(sorted(self._packages))
+        if name in self.listing.unreadable:
+            raise ModelRefused(f"Model {name} is refused: {self.listing.unreadable[name]}.")
+        if name not in self.listing.packages:
+            there = ", ".join(sorted(self.listing.packages))
             raise ModelNotFound(f"There is no package of a model {name[:128]!r}; there are {there}.")
         policy = policy or self._usual_policy
-        missing = (policy.only or frozenset()) - {package.version for package in self._packages[name]}
+        missing = (policy.only or frozenset()) - {package.version for package in self.listing.packages[name]}
         if missing:
             raise ModelNotFound(f"There is no package {name}/{min(missing)}.")
         self._policies[name] = policy
@@ -166,7 +165,7 @@ class ModelRepository:
             ModelNotFound: there is no such model.
             ModelRefused: taught models use its graph.
         """
-        if name not in self._packages.keys() | self.registry.names():
+        if name not in self.listing.packages.keys() | self.registry.names():
             raise ModelNotFound(f"There is no model {name[:128]!r}.")
         bases = (model for model in self.registry.loaded() if model.manifest.name == name)
         users = {head.manifest.name for base in bases for head in base.taught}
@@ -192,8 +191,7 @@ class ModelRepository:
     def entries(self) -> tuple[ModelEntry, ...]:
         """Return all packages, ordered by name, with higher versions first."""
         unloading = {model.key for model in self.registry.unloading() if not model.graph.taught}
-        keys = {(name, package.version) for name, packages in self._packages.items() for package in packages}
-        keys |= unloading | {model.key for model in self.registry.ready()}
+        keys = self.listing.versions() | unloading | {model.key for model in self.registry.ready()}
         entries = []
         for name, version in sorted(keys, key=lambda key: (key[0], -key[1])):
             key, reason = (name, version), self._refused.get((name, version))
@@ -214,49 +212,14 @@ class ModelRepository:
             entries.append(entry)
         return tuple(entries)
 
-    def _serves_default(self) -> bool:
-        names = self.registry.names()
-        return bool(names) if self._default is None else self._default in names
-
-    def is_provided(self, name: str) -> bool:
-        """Return whether a model with this name is in the folder of packages, so it is not a taught one."""
-        return any(package.folder.parent.parent == self._root for package in self._packages.get(name, ()))
-
-    def taught_names(self) -> set[str]:
-        """Return the names of the models that have packages in the folder of taught models."""
-        return {name for name in self._packages if not self.is_provided(name)}
-
-    def loaded_base(self, reference: BaseReference) -> ServedModel | None:
-        """Return the loaded model for this base, even if it only serves taught models; None without one."""
-        for model in self.registry.loaded():
-            manifest = model.manifest
-            if (manifest.name, manifest.version, manifest.sha256) == (
-                reference.name,
-                reference.version,
-                reference.sha256,
-            ):
-                return model
-        return None
-
     async def refresh(self) -> None:
-        """List the folder again without loading or unloading anything.
+        """List the folders again without loading or unloading anything.
 
         Raises:
             PackageError: there is no package at all.
         """
-        await self._scan()
-
-    async def _scan(self) -> None:
-        """List the folder; drop the refusal reasons of packages that are gone."""
-        scan = await in_daemon_thread(partial(scan_with_taught, self._root, self._taught))
-        for name, reason in scan.unreadable.items():
-            if self._unreadable.get(name) != reason:  # log once, not at every scan
-                logger.error("model %s is refused: %s", name, reason)
-        self._unreadable = scan.unreadable
-        self._packages = {}
-        for package in scan.packages:
-            self._packages.setdefault(package.name, []).append(package)
-        there = {(package.name, package.version) for package in scan.packages}
+        await self.listing.scan()
+        there = self.listing.versions()
         self._refused = {key: reason for key, reason in self._refused.items() if key in there}
 
     def _begin_change(self, name: str) -> asyncio.Task[list[str]]:
@@ -290,7 +253,7 @@ class ModelRepository:
         refused: list[str] = []
         with Turn(self._turn, self._turn_s) as turn, ExitStack() as undo:
             undo.callback(self._retire_unpublished, serving)
-            for package in policy.candidates(self._packages.get(name, ())):
+            for package in policy.candidates(self.listing.packages.get(name, ())):
                 if len(serving) == policy.most:
                     break
                 model = await self._load(package, turn)
@@ -314,7 +277,7 @@ class ModelRepository:
         current = self.registry.versions(package.name).get(package.version)
         self._loading.add(key)
         try:
-            model = await self._loader.load(package, current, self._packages, turn)
+            model = await self._loader.load(package, current, self.listing.packages, turn)
         except (PackageError, InferenceFailed, ProviderUnavailable) as exc:
             if isinstance(exc, ProviderUnavailable) and not self._started:
                 raise  # at the start, no package could serve; later, only this package is affected

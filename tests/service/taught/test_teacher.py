@@ -26,6 +26,7 @@ class Models:
 
     def __init__(self) -> None:
         self.unloading, self.unloaded = asyncio.Event(), asyncio.Event()
+        self.listing = self
 
     def taught_names(self) -> set[str]:
         return set() if self.unloaded.is_set() else {"hues"}
