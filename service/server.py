@@ -35,7 +35,7 @@ from service.http.service import Service
 from service.http.transfer.protocol import BoundedProtocol
 from service.machine.cores import usable_cores
 from service.monitoring import logs
-from service.pipeline.recognizer import INFERENCE
+from service.pipeline.models.starter import INFERENCE
 from service.settings import Settings, unknown_variables
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

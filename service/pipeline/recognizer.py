@@ -15,7 +15,6 @@ import logging
 import math
 import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from enum import StrEnum
 from functools import partial
@@ -23,25 +22,21 @@ from functools import partial
 from service.errors import BlvnetError, NotReady
 from service.machine.cores import usable_cores
 from service.models.engine_selection import open_package
-from service.models.loading import Model
 from service.observer import Observer
 from service.pipeline.accepted_request import AcceptedRequest
-from service.pipeline.batching.batcher import Batcher
-from service.pipeline.batching.health import InferenceHealth
-from service.pipeline.batching.slots import Slots
 from service.pipeline.core_config import CoreConfig
 from service.pipeline.limits.admission import Admission, Ticket, TimelinePlaces
 from service.pipeline.limits.deadline import Deadline
 from service.pipeline.limits.memory_budget import MemoryBudget
 from service.pipeline.models.repository import ModelRepository
-from service.pipeline.models.served_model import ServedHead, ServedModel, ServedVersion
+from service.pipeline.models.served_model import ServedVersion
+from service.pipeline.models.starter import ModelStarter
 from service.workers.decode_pool import DecodePool
 
 # Callers that arrive together, or keep a few requests open, are not rejected because a model is slow.
 BURST_PER_CORE = 8
 # For the frames of all requests that are being decoded or run; 100 views at 224 x 224 take 150 MB.
 FRAMES_MEMORY_BYTES = 1_000_000_000
-INFERENCE = "inference"  # prefix of the thread names
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +80,7 @@ class Recognizer:
         cores = cores or usable_cores()
         engine_config = config.engine_config(cores)
         self._config = config
-        self._observer = observer or Observer()
-        self._slots = Slots(engine_config.threads)
+        observer = observer or Observer()
         self._workers_started = threading.Event()
         self._timelines = TimelinePlaces(config.timelines_at_once)
         self._accepted: set[asyncio.Task[object]] = set()
@@ -98,11 +92,12 @@ class Recognizer:
         self.state = RecognizerState.NEW
         self.admission = Admission(config.queue_limit, config.latency_target_s, BURST_PER_CORE * cores)
         self.frames_memory = MemoryBudget(FRAMES_MEMORY_BYTES, FRAMES_MEMORY_BYTES // 16)
+        starter = ModelStarter(config, engine_config.threads, self.admission, observer)
         self.models = ModelRepository(
             config.models,
             partial(open_package, config=engine_config, before_measuring=self._workers_started.wait),
-            self._serve,
-            self._serve_taught,
+            starter.serve,
+            starter.serve_taught,
             taught=config.taught_models,
             default=config.default_model,
             versions_kept=config.versions_kept,
@@ -112,7 +107,7 @@ class Recognizer:
             timeout_s=config.decode_timeout_s,
             memory_mb=config.decode_memory_mb,
             cores=cores,
-            observer=self._observer,
+            observer=observer,
         )
 
     @property
@@ -283,39 +278,6 @@ class Recognizer:
             await self.decoding.start()
         finally:
             self._workers_started.set()
-
-    def _serve(self, model: Model) -> ServedModel:
-        """Start serving a loaded model."""
-        name, config = model.manifest.name, self._config
-        on_failure = partial(self._observer.self_test_failure, name)
-        batcher = Batcher(
-            model.session,
-            model.opened.concurrent,
-            self._slots,
-            # One executor per model: a run that never ends blocks a thread of its own model only.
-            ThreadPoolExecutor(self._slots.total, thread_name_prefix=INFERENCE),
-            sizes=config.batch_sizes(model.opened.batches),
-            wait_s=config.batch_wait_ms / 1e3,
-            on_batch=partial(self._observer.batch_size, name),
-            health=InferenceHealth(config.request_timeout_s),
-            on_failure=on_failure,
-        )
-        served = ServedModel(
-            model,
-            batcher,
-            idle_s=config.self_test_s,
-            limit_s=config.request_timeout_s,
-            on_failure=on_failure,
-        )
-        self._observer.model_watched(name)
-        if model.opened.clips_per_s is not None:
-            self.admission.throughput(name).expect(model.opened.clips_per_s)
-        served.start()
-        return served
-
-    def _serve_taught(self, model: Model, base: ServedModel) -> ServedHead:
-        """Start serving a loaded taught model."""
-        return ServedHead(model, base, partial(self._observer.taught_views, model.manifest.name))
 
     def _enter(self, state: RecognizerState, level: int = logging.INFO, **details: str) -> None:
         self.state = state
