@@ -14,8 +14,6 @@ from model_export.datasets import VIDEO_SUFFIXES, Example, read_listing
 from model_export.datasets.files import is_hidden
 from model_export.datasets.labels import check_same
 from model_export.datasets.reading import read_views
-from model_export.export.plan import ExportRequest
-from model_export.export.precision import Precision
 from model_export.progress import ProgressReporter
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
@@ -60,52 +58,30 @@ class LabelledClip:
 
 
 @dataclass(frozen=True)
-class ExportClips:
-    """The clips of one export.
+class ClipSources:
+    """The videos of an export.
 
     Attributes:
-        parity: clips for the comparison with PyTorch.
-        source: description of those clips.
-        calibration: clips for the ranges of int8.
+        examples: videos for the comparison with PyTorch and the ranges of int8; None for synthetic clips.
+        calibration: most clips for the ranges of int8; 0 for other precisions.
         validation: videos for the accuracy gate; None without a gate.
     """
 
-    parity: Sequence[Clip]
-    source: str
-    calibration: Sequence[Clip] = ()
+    examples: ExampleSet | None = None
+    calibration: int = 0
     validation: ExampleSet | None = None
 
+    def parity_clips(self, spec: ClipSpec, count: int, progress: ProgressReporter) -> tuple[list[Clip], str]:
+        """`count` clips for the comparison with PyTorch, and their description; raises as `read_clips`."""
+        if self.examples is None:
+            return synthetic_clips(spec, count), "made clips"
+        return read_clips(self.examples, spec, count, progress), "real clips"
 
-def open_clips(
-    request: ExportRequest, spec: ClipSpec, labels: Sequence[str], count: int, progress: ProgressReporter
-) -> ExportClips:
-    """Find the videos of a request, and decode those for parity (`count`) and calibration.
-
-    Raises:
-        BlvnetError: a folder or data set cannot be read, or a video cannot be decoded.
-    """
-    folder, dataset = request.calibration, request.calibration_dataset
-    if folder is None:
-        return ExportClips(synthetic_clips(spec, count), "made clips")
-    gated = request.precision is Precision.INT8
-    if dataset is None:
-        examples = examples_in_folder(folder)
-    else:
-        progress.step("reading the lists of videos")
-        examples = examples_of_dataset(dataset, folder, "train", None, progress)
-    validation = None
-    if gated and dataset is not None and request.validation is None:
-        validation = examples_of_dataset(dataset, folder, "val", labels, progress)
-    elif gated:
-        validation = examples_in_folder(request.validation or folder, labels)
-    return ExportClips(
-        parity=read_clips(examples, spec, count, progress),
-        source="real clips",
-        calibration=read_clips(examples, spec, request.calibration_clips, progress, repeat=False)
-        if gated
-        else (),
-        validation=validation,
-    )
+    def calibration_clips(self, spec: ClipSpec, progress: ProgressReporter) -> list[Clip]:
+        """Clips for the ranges of int8; raises as `read_clips`."""
+        if self.examples is None or not self.calibration:
+            return []
+        return read_clips(self.examples, spec, self.calibration, progress, repeat=False)
 
 
 def examples_in_folder(folder: Path, labels: Sequence[str] = ()) -> ExampleSet:

@@ -5,10 +5,8 @@ network ──> variant of an engine ──> float32 graph ──> float16 or in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from model_export.export.calibration import Clip
 from model_export.export.float16 import to_float16
 from model_export.export.int8 import quantize
 from model_export.export.onnx_graph import build_graph, check_graph
@@ -19,14 +17,14 @@ from model_export.progress import ProgressReporter
 from service.packages.manifest import GRAPH_FILE
 
 
-def write_graphs(
-    plan: ExportPlan, calibration: Sequence[Clip], folder: Path, progress: ProgressReporter
-) -> bytes:
+def write_graphs(plan: ExportPlan, folder: Path, progress: ProgressReporter) -> bytes:
     """Write the plan's graphs into `folder`; the result is `model.onnx` in float32.
 
     Raises:
-        GraphError: a graph breaks a rule of `check_graph`.
+        BlvnetError: a video for the ranges of int8 cannot be decoded, or a graph breaks a rule of
+            `check_graph`.
     """
+    calibration = plan.sources.calibration_clips(plan.clip, progress)
     float_graphs: list[bytes] = []
     for graph in plan.graphs:
         progress.step(f"writing {graph.file}" + (", measuring ranges" if calibration else ""))

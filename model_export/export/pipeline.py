@@ -12,8 +12,7 @@ from typing import Any
 
 import onnxruntime
 
-from model_export.export.calibration import open_clips
-from model_export.export.card import CARD_FILE, model_card, read_evaluation
+from model_export.export.card import CARD_FILE, model_card
 from model_export.export.checks.accuracy_gate import judge_accuracy
 from model_export.export.checks.parity import CLIPS, check_parity, run_network
 from model_export.export.checks.serving_check import check_serving
@@ -73,21 +72,20 @@ def export(request: ExportRequest, progress: ProgressReporter) -> ExportedPackag
         BlvnetError: something is wrong with the checkpoint, the labels, the clips or the destination, or a
             graph does not compute what the network does. Then no package is left behind.
     """
-    evaluation = None if request.evaluation is None else read_evaluation(request.evaluation)
     plan = plan_export(request, progress)
     network, clip, checkpoint = plan.network, plan.clip, plan.checkpoint
-    with staged_package(request.models, plan.name, plan.version) as folder:
-        clips = open_clips(request, clip, plan.labels, CLIPS, progress)
-        float_graph = write_graphs(plan, clips.calibration, folder, progress)
+    with staged_package(plan.models, plan.name, plan.version) as folder:
+        clips, kind = plan.sources.parity_clips(clip, CLIPS, progress)
+        float_graph = write_graphs(plan, folder, progress)
 
         files = [folder / graph.file for graph in plan.graphs]
         names = " and ".join(path.name for path in files)
-        progress.step(f"comparing {names} with PyTorch on {CLIPS} {clips.source}")
-        parities = check_parity(network, files, clip, clips.parity, clips.source, plan.precision)
+        progress.step(f"comparing {names} with PyTorch on {CLIPS} {kind}")
+        parities = check_parity(network, files, clip, clips, kind, plan.precision)
         reference, _, _ = run_network(network, clip, probe_clips(clip))
         measured = {file: parity.to_json() for file, parity in parities.items()}
-        if clips.validation is not None:
-            accuracies = judge_accuracy(float_graph, files, clips.validation, clip, request.limits, progress)
+        if (validation := plan.sources.validation) is not None:
+            accuracies = judge_accuracy(float_graph, files, validation, clip, plan.limits, progress)
             for file, accuracy in accuracies.items():
                 measured[file]["accuracy"] = accuracy.to_json()
 
@@ -129,9 +127,9 @@ def export(request: ExportRequest, progress: ProgressReporter) -> ExportedPackag
         )
         write_manifest(manifest, folder)
         parameters = sum(weight.numel() for weight in network.parameters())
-        (folder / CARD_FILE).write_text(model_card(manifest, parameters, evaluation), encoding="utf-8")
+        (folder / CARD_FILE).write_text(model_card(manifest, parameters, plan.evaluation), encoding="utf-8")
         progress.step("loading the package as the service does")
         check_serving(folder, progress)
         graph_bytes = sum(path.stat().st_size for path in files)
-    package = request.models / plan.name / str(plan.version)
+    package = plan.models / plan.name / str(plan.version)
     return ExportedPackage(package, manifest, graph_bytes, parameters)

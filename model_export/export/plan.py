@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from model_export.checkpoints.checkpoint import Checkpoint, load_network
 from model_export.datasets.labels import LabelsError, check_count, checked, read_labels
 from model_export.datasets.symmetry import read_mirror
+from model_export.export.calibration import ClipSources, examples_in_folder, examples_of_dataset
+from model_export.export.card import read_evaluation
 from model_export.export.precision import CALIBRATION_CLIPS, LIMITS, AccuracyLimits, Precision
 from model_export.export.rewrites.variants import GraphVariant
 from model_export.networks.config import ModelConfig, Stem
@@ -110,6 +114,10 @@ class ExportPlan:
         precision: of the graphs.
         scores: how logits become scores.
         graphs: graphs to write, `model.onnx` first.
+        models: folder of all packages.
+        sources: videos for the comparison, for int8 and for its accuracy gate.
+        limits: limits of the accuracy gate.
+        evaluation: an evaluation for the model card; None without one.
     """
 
     network: VideoClassifier
@@ -123,15 +131,20 @@ class ExportPlan:
     precision: Precision
     scores: Scores
     graphs: tuple[GraphPlan, ...]
+    models: Path
+    sources: ClipSources
+    limits: AccuracyLimits
+    evaluation: dict[str, Any] | None
 
 
 def plan_export(request: ExportRequest, progress: ProgressReporter) -> ExportPlan:
     """Resolve a request.
 
     Raises:
-        BlvnetError: the checkpoint cannot be loaded, an option contradicts it, or the labels are not its
-            network's.
+        BlvnetError: the checkpoint, the clips or the evaluation cannot be loaded, an option contradicts the
+            checkpoint, or the labels are not its network's.
     """
+    evaluation = None if request.evaluation is None else read_evaluation(request.evaluation)
     network, config, checkpoint = load_network(
         request.checkpoint,
         request.architecture,
@@ -192,7 +205,29 @@ def plan_export(request: ExportRequest, progress: ProgressReporter) -> ExportPla
             GraphPlan(GRAPH_FILE, VARIANTS[request.precision]),
             GraphPlan(OPENVINO_FILE, GraphVariant.CONV3D, OPENVINO),
         ),
+        models=request.models,
+        sources=_find_clips(request, labels, progress),
+        limits=request.limits,
+        evaluation=evaluation,
     )
+
+
+def _find_clips(request: ExportRequest, labels: Sequence[str], progress: ProgressReporter) -> ClipSources:
+    folder, dataset = request.calibration, request.calibration_dataset
+    if folder is None:
+        return ClipSources()
+    if dataset is None:
+        examples = examples_in_folder(folder)
+    else:
+        progress.step("reading the lists of videos")
+        examples = examples_of_dataset(dataset, folder, "train", None, progress)
+    if request.precision is not Precision.INT8:
+        return ClipSources(examples)
+    if dataset is not None and request.validation is None:
+        validation = examples_of_dataset(dataset, folder, "val", labels, progress)
+    else:
+        validation = examples_in_folder(request.validation or folder, labels)
+    return ClipSources(examples, request.calibration_clips, validation)
 
 
 def _scores(checkpoint: Checkpoint) -> Scores:
