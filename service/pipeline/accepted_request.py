@@ -55,8 +55,7 @@ class AcceptedRequest:
 
     async def classify(self, video: VideoFile, query: Query) -> Classification:
         """Label a video."""
-        query.check()
-        query.check_mirroring(self.model.manifest)
+        query.check(self.model.manifest)
         self.ticket.require(query.views)
         decoded, inference = await self._run(video, clips=query.clips, crops=query.crops)
         if query.frames:  # encoding images would block the event loop for too long
@@ -71,9 +70,8 @@ class AcceptedRequest:
         The video is decoded once for models with the same inputs, and each graph runs once, even if several
         taught models use it. The models must be held until this returns.
         """
-        query.check()
         for model in models:
-            query.check_mirroring(model.manifest)
+            query.check(model.manifest)
         self.ticket.require(query.views)
         decoded: dict[ClipSpec, Decoded] = {}
         inferences: dict[ServedModel, Inference] = {}

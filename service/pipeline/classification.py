@@ -41,18 +41,18 @@ class Query:
         """Number of rows that the network runs."""
         return self.clips * self.crops
 
-    def check(self) -> None:
-        """Raise `InvalidParameter` for a value that is out of range."""
+    def check(self, manifest: Manifest | None = None) -> None:
+        """Raise `InvalidParameter` for a value that is out of range, or that the model does not support.
+
+        Views may only be mirrored if the model's label symmetry is known.
+        """
         check_top_k(self.top_k)
         if not 1 <= self.clips <= MAX_CLIPS:
             raise InvalidParameter(f"clips must be from 1 to {MAX_CLIPS}, it is {self.clips}.")
         if self.crops not in CROP_COUNTS:
             allowed = ", ".join(map(str, CROP_COUNTS))
             raise InvalidParameter(f"crops must be one of {allowed}, it is {self.crops}.")
-
-    def check_mirroring(self, manifest: Manifest) -> None:
-        """Raise `InvalidParameter` for mirrored views with a model whose label symmetry is unknown."""
-        if manifest.mirror is None and scoring.MIRRORED[self.crops].any():
+        if manifest is not None and manifest.mirror is None and scoring.MIRRORED[self.crops].any():
             raise InvalidParameter(
                 f"crops={self.crops} averages over mirrored views, but the package of {manifest.name} does"
                 " not say which label each label becomes in a mirrored clip; use fewer crops."

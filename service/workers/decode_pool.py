@@ -209,7 +209,7 @@ class DecodePool:
         crops: int,
     ) -> DecodedVideo:
         # Each busy worker may use its share of the cores. This one may just have died, so none may be busy.
-        busy = max(1, self.workers - self._queue.idle)
+        busy = max(1, self._supervisor.busy)
         threads = max(1, min(MAX_CORES_PER_VIDEO, self._cores // busy))
         request = DecodeRequest(spec, clips, crops, limits, threads, self._cpu_s)
         layout = FrameLayout(spec, request.views)

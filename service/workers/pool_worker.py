@@ -71,7 +71,8 @@ class WorkerState(StrEnum):
     DEAD = "dead"
 
 
-READY = frozenset({WorkerState.IDLE, WorkerState.BUSY, WorkerState.ABANDONED})
+BUSY = frozenset({WorkerState.BUSY, WorkerState.ABANDONED})
+READY = BUSY | {WorkerState.IDLE}
 
 
 class WorkerDied(Exception):

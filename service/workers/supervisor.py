@@ -11,7 +11,7 @@ from service.background import start_background
 from service.errors import BlvnetError, NotReady
 from service.observer import Observer, RestartReason
 from service.workers.messages import Mechanism
-from service.workers.pool_worker import READY, PoolWorker, WorkerDied, WorkerState
+from service.workers.pool_worker import BUSY, READY, PoolWorker, WorkerDied, WorkerState
 from service.workers.worker_queue import WorkerQueue
 
 # A fork takes about 10 ms, so workers can be short-lived. Anything that a video left in a worker, such as
@@ -51,6 +51,11 @@ class WorkerSupervisor:
     def pooled(self) -> tuple[PoolWorker, ...]:
         """The workers of the pool that are alive and ready."""
         return tuple(worker for worker in self._pooled if worker.state in READY)
+
+    @property
+    def busy(self) -> int:
+        """Number of workers of the pool that decode, or are about to."""
+        return sum(worker.state in BUSY for worker in self._pooled)
 
     @property
     def dedicated(self) -> tuple[PoolWorker, ...]:

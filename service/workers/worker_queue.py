@@ -25,11 +25,6 @@ class WorkerQueue:
         self._stalled_since_s: float | None = None
 
     @property
-    def idle(self) -> int:
-        """Number of idle workers."""
-        return len(self._idle)
-
-    @property
     def waiting(self) -> int:
         """Number of callers that wait."""
         return len(self._waiters)

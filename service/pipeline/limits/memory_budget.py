@@ -37,7 +37,7 @@ class MemoryBudget:
         try:
             yield reservation
         finally:
-            reservation.shrink(0)
+            self.release(reservation.size_bytes)
 
     def release(self, size_bytes: int) -> None:
         """Release bytes."""
@@ -66,15 +66,19 @@ class MemoryBudget:
 
 
 class Reservation:
-    """The bytes that one request holds."""
+    """The bytes that one request holds.
+
+    Attributes:
+        size_bytes: Their number.
+    """
 
     def __init__(self, budget: MemoryBudget, size_bytes: int) -> None:
         self._budget = budget
-        self._size_bytes = size_bytes
+        self.size_bytes = size_bytes
 
     def shrink(self, size_bytes: int) -> None:
         """Hold at most this much from now on."""
-        less_bytes = max(0, self._size_bytes - size_bytes)
-        self._size_bytes -= less_bytes
+        less_bytes = max(0, self.size_bytes - size_bytes)
+        self.size_bytes -= less_bytes
         if less_bytes:
             self._budget.release(less_bytes)
