@@ -83,16 +83,13 @@ async def received_video(
         starlette.requests.ClientDisconnect: the client disconnected.
     """
     boundary = _boundary(request)
-    body_limit_bytes = limits.max_bytes + (0 if boundary is None else FORM_OVERHEAD_BYTES)
-    _check_content_length(request, body_limit_bytes, limits.max_bytes)
+    overhead_bytes = 0 if boundary is None else FORM_OVERHEAD_BYTES
+    _check_content_length(request, limits.max_bytes + overhead_bytes, limits.max_bytes)
     chunks = _chunks(request, limits.timeout_s, ticket)
     spool = Spool(limits.max_bytes)
     try:
-        if boundary is None:
-            async for chunk in chunks:
-                await spool.write(chunk)
-        else:
-            await _receive_form(chunks, spool, boundary, body_limit_bytes)
+        async for piece in chunks if boundary is None else _file_of_form(chunks, boundary, limits.max_bytes):
+            await spool.write(piece)
         if spool.size_bytes == 0:
             raise BadRequest("The upload is empty.")
         yield ReceivedBody(await spool.finish(), spool.size_bytes)
@@ -225,9 +222,10 @@ async def _decompressed(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         raise BadRequest("The compressed body is incomplete or followed by other data.")
 
 
-async def _receive_form(
-    chunks: AsyncIterator[bytes], spool: Spool, boundary: bytes, body_limit_bytes: int
-) -> None:
+async def _file_of_form(
+    chunks: AsyncIterator[bytes], boundary: bytes, limit_bytes: int
+) -> AsyncIterator[bytes]:
+    """Extract the field `file` of a form in pieces."""
     form = _Form()
     received_bytes = 0
     opening = b"\r\n--" + boundary
@@ -237,8 +235,8 @@ async def _receive_form(
         parser = MultipartParser(boundary, form.callbacks())
         async for chunk in chunks:
             received_bytes += len(chunk)
-            if received_bytes > body_limit_bytes:
-                raise _too_large(spool.limit_bytes)
+            if received_bytes > limit_bytes + FORM_OVERHEAD_BYTES:
+                raise _too_large(limit_bytes)
             if preamble is not None:
                 # The parser accepts no text before the first boundary, RFC 2046 (5.1.1) does. Only its end is
                 # kept, or a long text would be searched again with every chunk.
@@ -250,7 +248,8 @@ async def _receive_form(
                 chunk = preamble[start + 2 :]
                 preamble = None
             parser.write(chunk)
-            await spool.write(form.take())
+            yield bytes(form.content)
+            form.content.clear()
     except FormParserError as exc:
         raise BadRequest("The multipart body is malformed.") from exc
     if preamble is not None:
@@ -262,15 +261,21 @@ async def _receive_form(
 
 
 class _Form:
-    """Parser callbacks for a form with exactly one part, the video, whose bytes it collects."""
+    """Parser callbacks for a form with exactly one part, the video.
+
+    Attributes:
+        content: Bytes of the video; the reader clears them.
+        found: Whether there is a video.
+        ended: Whether the form is complete.
+    """
 
     def __init__(self) -> None:
+        self.content = bytearray()
         self.found = False
         self.ended = False
         self._header = bytearray()
         self._value = bytearray()
         self._name = ""
-        self._content = bytearray()
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -281,12 +286,6 @@ class _Form:
             "on_part_data": self._on_part_data,
             "on_end": self._on_end,
         }
-
-    def take(self) -> bytes:
-        """Return the video's bytes since the last call."""
-        taken = bytes(self._content)
-        self._content.clear()
-        return taken
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -313,7 +312,7 @@ class _Form:
         self.found = True
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._content += data[start:end]
+        self.content += data[start:end]
 
     def _on_end(self) -> None:
         self.ended = True
@@ -324,7 +323,7 @@ class Spool:
 
     def __init__(self, limit_bytes: int) -> None:
         self.size_bytes = 0
-        self.limit_bytes = limit_bytes
+        self._limit_bytes = limit_bytes
         self._memory = bytearray()
         self._file: BinaryIO | None = None
 
@@ -337,8 +336,8 @@ class Spool:
             Overloaded: no file can be created for another reason, such as too many open files.
         """
         self.size_bytes += len(data)
-        if self.size_bytes > self.limit_bytes:
-            raise _too_large(self.limit_bytes)
+        if self.size_bytes > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
         self._memory += data
         if len(self._memory) > MEMORY_BYTES:
             await self._flush()
