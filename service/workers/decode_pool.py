@@ -112,7 +112,9 @@ class DecodePool:
         return self._supervisor.sandbox or ()
 
     def problem(self) -> str | None:
-        """Return the reason why the pool decodes nothing, or None. Load alone is not a problem."""
+        """Return the reason why the pool decodes nothing, or None. Neither load nor its end is a problem."""
+        if self.state is PoolState.CLOSED:
+            return None
         if self._supervisor.failing and not self.workers:
             return "No decode worker starts."
         if self._queue.stalled_s > self._wall_s + START_TIMEOUT_S:

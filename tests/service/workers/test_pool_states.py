@@ -350,3 +350,19 @@ def test_no_worker_and_no_caller_is_lost() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_closed_pool_has_no_problem_after_failed_starts() -> None:
+    machine = PoolMachine()
+    machine.start(workers=1)
+    machine.fakes.alive[0].die(-signal.SIGSEGV)
+    machine.settle()
+    machine.start_fails(OSError(errno.EAGAIN, "no processes"))
+    machine.settle()
+    assert machine.pool.problem() == "No decode worker starts."
+    machine.close(closes=True)
+    machine.settle()
+    machine.start_fails(OSError(errno.EAGAIN, "no processes"))
+    machine.settle()
+    assert machine.pool.problem() is None
+    machine.teardown()
