@@ -43,13 +43,17 @@ class Results:
         path = self._path(row)
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        # A crash may have cut off the last line; `add` removes the part, and the run is missing.
+        *lines, _part = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines]
 
     def add(self, row: Row, result: Result) -> None:
         """Append one run."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._path(row).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        with self._path(row).open("ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(result).encode() + b"\n")
 
     def rates(self, row: Row) -> tuple[float, ...]:
         """The learning rates of a row's first seed; none while the row that has to choose it has not."""

@@ -220,10 +220,13 @@ class FolderStore:
         yield None
 
     def _claim(self, job: Job) -> Job | None:
-        """Start a job whose video is locked; None if it was finished or deleted meanwhile."""
-        values = {"state": JobState.RUNNING, "started_s": self._clock(), "attempts": job.attempts + 1}
-        changed = self._change(job.id, UNFINISHED, values)
-        return next(iter(self._select("id = ?", job.id)), None) if changed else None
+        """Start a job whose video is locked; None if it was finished, deleted or delayed meanwhile."""
+        # Again, because another process may have run the job and given it back since it was listed.
+        for due in self._select("id = ? AND not_before_s <= ?", job.id, self._clock()):
+            values = {"state": JobState.RUNNING, "started_s": self._clock(), "attempts": due.attempts + 1}
+            if self._change(job.id, UNFINISHED, values):
+                return next(iter(self._select("id = ?", job.id)), None)
+        return None
 
     async def progress(self, job_id: str, windows: int, windows_total: int) -> bool:
         """Record the progress of a running job; False if it was deleted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -140,6 +141,19 @@ def test_first_seed_chooses_the_learning_rate_of_the_others(tmp_path: Path) -> N
     done.add(row, result(seed=1, rate=0.2))
     assert not done.missing(row)
     assert [found["seed"] for found in done.judged(row)] == [0, 1]
+
+
+def test_result_that_a_crash_cut_off_is_missing_and_run_again(tmp_path: Path) -> None:
+    row = replace(PLAN["events/tsn"], rates=(0.1,), seeds=2)
+    done = Results(tmp_path, [row])
+    done.add(row, result(rate=0.1))
+    done.add(row, result(seed=1, rate=0.1))
+    (path,) = tmp_path.iterdir()
+    os.truncate(path, path.stat().st_size - 9)
+    assert done.missing(row) == [RunKey(1, 0.1)]
+    done.add(row, result(seed=1, rate=0.1))
+    assert not done.missing(row)
+    assert [found["seed"] for found in done.of(row)] == [0, 1]
 
 
 def test_row_that_starts_from_another_waits_for_its_learning_rate(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from service.errors import StorageFull
 from service.jobs.folder_store import FolderStore
-from service.jobs.job import JobState
+from service.jobs.job import Job, JobState
 from tests.support.job_places import Place, added
 
 
@@ -76,6 +76,40 @@ async def test_claim_that_is_cancelled_in_the_middle_is_no_attempt(
         found = await store.get(job.id)
         assert found is not None
         assert (found.state, found.attempts) == (JobState.QUEUED, 0)
+
+
+@pytest.mark.anyio
+async def test_job_that_another_process_gives_back_meanwhile_keeps_its_delay_and_attempts(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.opened() as store, place.opened() as other:
+        assert isinstance(store, FolderStore)
+        await added(store)
+        select = store._select
+        listed, given_back = threading.Event(), threading.Event()
+
+        def slow_select(*arguments: Any) -> list[Job]:
+            found = select(*arguments)
+            listed.set()
+            given_back.wait(10)
+            return found
+
+        async def claim() -> Job | None:
+            async with store.claimed() as job:
+                return job
+
+        monkeypatch.setattr(store, "_select", slow_select)
+        claiming = asyncio.create_task(claim())
+        await asyncio.to_thread(listed.wait, 10)
+        async with other.claimed() as job:
+            assert job is not None
+            await other.retry(job, 5.0, counted=True)
+        given_back.set()
+        assert await claiming is None
+        place.pass_time(5)
+        claimed = await claim()
+        assert claimed is not None
+        assert claimed.attempts == 2
 
 
 @pytest.mark.anyio
