@@ -108,9 +108,14 @@ class FolderStore:
 
     @asynccontextmanager
     async def result(self, job_id: str) -> AsyncIterator[Path | None]:
-        """Yield the path of a job's result if the job is done."""
-        path = self._results / job_id
-        yield path if await asyncio.to_thread(path.exists) else None
+        """Yield a path of a done job's result. It stays valid if the job is deleted meanwhile."""
+        try:
+            file = await asyncio.to_thread((self._results / job_id).open, "rb")
+        except FileNotFoundError:
+            yield None
+            return
+        with file:
+            yield Path(f"/proc/self/fd/{file.fileno()}")
 
     @asynccontextmanager
     async def writing_result(self, job_id: str) -> AsyncIterator[ResultWriter]:

@@ -68,22 +68,23 @@ class RedisConnection:
             async for piece in _pieces(content):
                 await asyncio.to_thread(digest.update, piece)
                 size_bytes += len(piece)
-                await self.command("RPUSH", key, piece)
-                await self.command("EXPIRE", key, ABANDONED_S)
+                # In one transaction: a process that ends in between would leave a list that never expires.
+                async with self.redis.pipeline(transaction=True) as both:
+                    await both.rpush(key, piece).expire(key, ABANDONED_S).execute()
         return size_bytes, digest.hexdigest()
 
     async def download(self, key: str, file: IO[bytes]) -> int:
-        """Write the pieces of a list to a file; return their number."""
-        number = 0
-        while True:
+        """Write the pieces of a list to a file; return their number, 0 if the list is deleted meanwhile."""
+        with guarded():
+            pieces: int = await self.command("LLEN", key)
+        for number in range(pieces):
             with guarded():
                 piece = await self.command("LINDEX", key, number)
             if piece is None:
-                break
+                return 0
             await asyncio.to_thread(_write, file, piece)
-            number += 1
         file.seek(0)
-        return number
+        return pieces
 
     async def check_configuration(self) -> None:
         """Warn once about Redis settings that would lose jobs."""

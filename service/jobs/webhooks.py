@@ -40,7 +40,7 @@ class Webhooks:
     """
 
     def __init__(self, hosts: Collection[str], secret: str) -> None:
-        self._hosts = {host.lower() for host in hosts}
+        self._hosts = {_ascii_host(host) for host in hosts}
         self._signer = Webhook(secret) if hosts else None
         self._http = httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False)
 
@@ -52,10 +52,12 @@ class Webhooks:
             parsed = httpx.URL(url) if len(url) <= MAX_URL_LENGTH else httpx.URL()
         except httpx.InvalidURL:
             parsed = httpx.URL()
-        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
+        if parsed.scheme not in ("http", "https") or not parsed.raw_host or parsed.userinfo:
             raise InvalidParameter("webhook: it must be an http or https URL without user and password.")
-        if parsed.host.lower() not in self._hosts:
-            raise InvalidParameter(f"webhook: {parsed.host} is not one of the hosts that may be called.")
+        # Not `host`, which fails for names that only older rules of international names allow.
+        host = parsed.raw_host.decode()
+        if host not in self._hosts:
+            raise InvalidParameter(f"webhook: {host} is not one of the hosts that may be called.")
 
     async def deliver(self, url: str, message_id: str, body: str) -> bool:
         """Post a JSON document; whether the receiver answered with a status from 200 to 299.
@@ -64,8 +66,9 @@ class Webhooks:
         """
         now = datetime.now(tz=UTC)
         target = httpx.URL(url)
-        if self._signer is None or target.host.lower() not in self._hosts:
-            logger.warning("webhook not called, its host is not listed", extra={"host": target.host})
+        host = target.raw_host.decode()
+        if self._signer is None or host not in self._hosts:
+            logger.warning("webhook not called, its host is not listed", extra={"host": host})
             return False
         headers = {
             "Host": target.netloc.decode(),
@@ -83,15 +86,15 @@ class Webhooks:
                     target.copy_with(host=str(address)),
                     content=body.encode(),
                     headers=headers,
-                    extensions={"sni_hostname": target.host},
+                    extensions={"sni_hostname": host},
                 )
                 async with answer as response:
                     pass  # the body is not read: it says nothing, and it may be endless
         except (httpx.HTTPError, OSError, ForbiddenAddress) as exc:
-            logger.warning("webhook failed", extra={"host": target.host, "reason": repr(exc)})
+            logger.warning("webhook failed", extra={"host": host, "reason": repr(exc)})
             return False
         if not response.is_success:
-            logger.warning("webhook refused", extra={"host": target.host, "status": response.status_code})
+            logger.warning("webhook refused", extra={"host": host, "status": response.status_code})
         return response.is_success
 
     async def close(self) -> None:
@@ -101,10 +104,20 @@ class Webhooks:
     async def _checked_address(self, url: httpx.URL) -> IPv4Address | IPv6Address:
         """Return the host's first address, if all of its addresses may be called."""
         found = await asyncio.get_running_loop().getaddrinfo(
-            url.host, url.port or (443 if url.scheme == "https" else 80), type=socket.SOCK_STREAM
+            url.raw_host, url.port or (443 if url.scheme == "https" else 80), type=socket.SOCK_STREAM
         )
         addresses = [ip_address(entry[4][0]) for entry in found]
         for address in addresses:
             if not address.is_global and str(address) not in self._hosts:
-                raise ForbiddenAddress(f"{url.host} has the address {address}, which is not public")
+                raise ForbiddenAddress(
+                    f"{url.raw_host.decode()} has the address {address}, which is not public"
+                )
         return addresses[0]
+
+
+def _ascii_host(host: str) -> str:
+    """Return a host as requests name it: in lower case, with the Punycode of an international name."""
+    try:
+        return httpx.URL(scheme="http", host=host).raw_host.decode()
+    except httpx.InvalidURL:  # no URL has this host
+        return host

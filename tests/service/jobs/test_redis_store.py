@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ from benchmarks.common.service_process import free_port
 from service.errors import JobsUnavailable, StorageFull
 from service.jobs.job import JobState
 from service.jobs.redis_store import QUEUE, RedisStore
+from service.jobs.store import COPY_BYTES
 from tests.support.job_places import RETENTION_S, Place, added, claimed_after_upkeep
 from tests.support.redis_server import on_disk, redis_server
 
@@ -125,6 +127,46 @@ async def test_full_memory_is_reported_and_jobs_can_still_be_deleted(tmp_path: P
                 await store.delete(job.id)
             assert await store.get(job.id) is None
             assert place.left() == []
+
+
+@pytest.mark.anyio
+async def test_piece_of_a_video_never_exists_without_an_expiry() -> None:
+    port = free_port()
+    with redis_server(port, "--save", ""):
+        place = Place(f"redis://127.0.0.1:{port}/0")
+        with redis.Redis.from_url(str(place.address)) as client:
+            client.execute_command(
+                "ACL", "SETUSER", "default", "-expire"
+            )  # as if the process ended before it
+        async with place.opened() as store:
+            with pytest.raises(JobsUnavailable):
+                await store.keep_video(b"video")
+        assert place.left() == []
+
+
+@pytest.mark.anyio
+async def test_result_that_is_deleted_while_it_is_read_is_not_cut_off(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.opened() as store, place.opened() as other:
+        assert isinstance(store, RedisStore)
+        await added(store)
+        async with store.claimed() as job:
+            assert job is not None
+            async with store.writing_result(job.id) as result:
+                await result.write(bytes(COPY_BYTES + 1))
+            assert await store.finish(job, "{}")
+        command = store._redis.command
+
+        async def deleting_command(*arguments: Any) -> Any:
+            answer = await command(*arguments)
+            if arguments[0] == "LINDEX":
+                await other.delete(job.id)
+            return answer
+
+        monkeypatch.setattr(store._redis, "command", deleting_command)
+        async with store.result(job.id) as path:
+            assert path is None
 
 
 @pytest.mark.anyio

@@ -109,6 +109,23 @@ async def test_videos_and_results_are_kept_whole(place: Place) -> None:
 
 
 @pytest.mark.anyio
+async def test_result_that_is_deleted_while_it_is_sent_is_sent_whole(place: Place) -> None:
+    async with place.opened() as store:
+        await added(store)
+        async with store.claimed() as job:
+            assert job is not None
+            async with store.writing_result(job.id) as result:
+                await result.write(b"{}")
+            assert await store.finish(job, "{}")
+        async with store.result(job.id) as path:
+            assert path is not None
+            await store.delete(job.id)
+            assert path.read_bytes() == b"{}"
+        async with store.result(job.id) as path:
+            assert path is None
+
+
+@pytest.mark.anyio
 async def test_result_of_an_interrupted_writer_is_dropped(place: Place) -> None:
     async with place.opened() as store:
         await added(store)

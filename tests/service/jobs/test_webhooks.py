@@ -10,6 +10,7 @@ from itertools import chain, repeat
 
 import pytest
 
+from service.errors import InvalidParameter
 from service.jobs import webhooks
 from service.jobs.webhooks import Webhooks
 
@@ -17,6 +18,7 @@ HOST = "127.0.0.1"
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"1\r\nx\r\n"
 PAUSE_S = 0.05
+SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
 
 
 @asynccontextmanager
@@ -43,7 +45,7 @@ async def receiving(answer: Iterable[bytes]) -> AsyncIterator[str]:
 
 
 async def delivered(url: str, *hosts: str) -> bool:
-    caller = Webhooks(hosts, f"whsec_{base64.b64encode(bytes(32)).decode()}")
+    caller = Webhooks(hosts, SECRET)
     try:
         async with asyncio.timeout(10):
             return await caller.deliver(url, "job", "{}")
@@ -77,3 +79,34 @@ async def test_host_that_was_taken_off_the_list_is_not_called(hosts: tuple[str, 
         port = server.sockets[0].getsockname()[1]
         assert not await delivered(f"http://{HOST}:{port}/", *hosts)
     assert not called.is_set()
+
+
+@pytest.mark.parametrize(
+    ("listed", "url"),
+    [
+        ("bücher.example", "https://xn--bcher-kva.example/x"),
+        ("xn--bcher-kva.example", "https://xn--bcher-kva.example/x"),
+        ("XN--BCHER-KVA.example", "https://bücher.example/x"),
+        ("faß.example", "https://xn--fa-hia.example/x"),
+        ("xn--n3h.example", "https://xn--n3h.example/x"),  # a snowman, which newer rules do not allow
+        ("::1", "https://[::1]/x"),
+    ],
+)
+def test_host_is_listed_in_either_form_of_its_name(listed: str, url: str) -> None:
+    Webhooks([listed], SECRET).check(url)
+    with pytest.raises(InvalidParameter, match="hosts that may be called"):
+        Webhooks(["other.example"], SECRET).check(url)
+
+
+@pytest.mark.anyio
+async def test_address_is_that_of_the_name_in_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes | str] = []
+
+    async def getaddrinfo(host: bytes | str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        raise OSError
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    # The codec of the standard library would ask for fass.example, another name.
+    assert not await delivered("https://xn--fa-hia.example/", "faß.example")
+    assert asked == [b"xn--fa-hia.example"]

@@ -212,6 +212,7 @@ def test_running_job_is_stopped_by_its_deletion(
         ({"kind": "other"}, "kind"),
         ({"colour": "red"}, "unknown parameter"),
         ({"webhook": "https://elsewhere.example/x"}, "elsewhere.example is not one of the hosts"),
+        ({"webhook": "https://☃.example/x"}, "xn--n3h.example is not one of the hosts"),
         ({"webhook": f"ftp://{LISTED_ADDRESS}/x"}, "webhook"),
         ({"webhook": f"http://user:word@{LISTED_ADDRESS}/x"}, "without user and password"),
     ],
