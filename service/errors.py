@@ -27,6 +27,7 @@
     │   ├── TrainingFailed          training_failed      the process of the training ended
     │   ├── RateLimited             rate_limited
     │   ├── Overloaded              overloaded           the queue is full
+    │   │   └── DecodersKilled      overloaded           perhaps for lack of memory
     │   ├── StorageFull             storage_full         no disk space for an upload
     │   ├── NotReady                not_ready            no model yet, or shutting down
     │   └── DeadlineExceeded        deadline_exceeded
@@ -227,6 +228,10 @@ class Overloaded(RetryAfter, RequestError):
     """The queue is full, or the request could not be answered in time."""
 
     code = "overloaded"
+
+
+class DecodersKilled(Overloaded):
+    """Two decoders of a video were killed from outside, perhaps because decoding it takes too much memory."""
 
 
 class StorageFull(RetryAfter, RequestError):

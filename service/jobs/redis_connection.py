@@ -70,7 +70,9 @@ class RedisConnection:
                 size_bytes += len(piece)
                 # In one transaction: a process that ends in between would leave a list that never expires.
                 async with self.redis.pipeline(transaction=True) as both:
-                    await both.rpush(key, piece).expire(key, ABANDONED_S).execute()
+                    both.rpush(key, piece)
+                    both.expire(key, ABANDONED_S)
+                    await both.execute()
         return size_bytes, digest.hexdigest()
 
     async def download(self, key: str, file: IO[bytes]) -> int:

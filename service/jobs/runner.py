@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from service.errors import Overloaded, RequestError, RetryAfter
+from service.errors import DecodersKilled, Overloaded, RequestError, RetryAfter
 from service.jobs.job import UNFINISHED, Job, JobLost, JobRequest
 from service.jobs.store import JobStore
 from service.jobs.webhooks import RETRY_PAUSES_S, Webhooks
@@ -36,8 +36,8 @@ class JobRunner:
 
     Args:
         store: the jobs.
-        perform: does the work of a job. `RetryAfter` queues it again, `JobLost` drops it, another
-            exception fails it.
+        perform: does the work of a job. `RetryAfter` queues it again, `DecodersKilled` at most
+            `MAX_ATTEMPTS` times, `JobLost` drops it, another exception fails it.
         problem: the problem document for an exception.
         document: the JSON that webhooks receive for a finished job.
         webhooks: calls the webhooks.
@@ -174,6 +174,11 @@ class JobRunner:
         except asyncio.CancelledError:  # deleted, or the service stops
             await self.store.retry(job, 0.0, counted=False)
             raise
+        except DecodersKilled as exc:  # by other work, or by this video, which then does so every time
+            if job.attempts < MAX_ATTEMPTS:
+                await self.store.retry(job, exc.retry_after_s, counted=True)
+            else:
+                await self._fail(job, exc)
         except RetryAfter as exc:
             await self.store.retry(job, exc.retry_after_s, counted=False)
         except JobLost:

@@ -20,7 +20,7 @@ from enum import StrEnum
 
 from service.clip.spec import ClipSpec
 from service.clip.video import DecodedVideo, DecodeLimits
-from service.errors import NotReady, OverLimit, Overloaded, RequestError, Undecodable
+from service.errors import DecodersKilled, NotReady, OverLimit, Overloaded, RequestError, Undecodable
 from service.observer import Observer, RestartReason
 from service.workers.messages import DecodeRequest
 from service.workers.pool_worker import START_TIMEOUT_S, PoolWorker, WorkerDied, WorkerLost
@@ -195,7 +195,7 @@ class DecodePool:
             case RestartReason.TIMEOUT:
                 return Overloaded("The machine is too busy to decode this video in time.", self.timeout_s)
             case RestartReason.KILLED:
-                return Overloaded(
+                return DecodersKilled(
                     "Two decoders of this video were killed, perhaps for lack of memory.", RETRY_KILLED_S
                 )
             case _:

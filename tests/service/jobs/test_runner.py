@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from benchmarks.common.service_process import free_port
-from service.errors import Overloaded
+from service.errors import DecodersKilled, Overloaded
 from service.jobs import runner as runner_module
 from service.jobs.job import Job, JobLost, JobState
 from service.jobs.runner import JobRunner, Perform
@@ -21,10 +21,16 @@ from tests.support.job_places import Place, added
 from tests.support.redis_server import redis_server
 
 
-def runner_of(store: JobStore, perform: Perform, ended: asyncio.Future[Job]) -> JobRunner:
-    def problem(exc: Exception, request_id: str) -> dict[str, Any]:
-        raise AssertionError(exc)
+def no_problem(exc: Exception, _request_id: str) -> dict[str, Any]:
+    raise AssertionError(exc)
 
+
+def runner_of(
+    store: JobStore,
+    perform: Perform,
+    ended: asyncio.Future[Job],
+    problem: Callable[[Exception, str], dict[str, Any]] = no_problem,
+) -> JobRunner:
     return JobRunner(
         store,
         perform,
@@ -125,6 +131,31 @@ async def test_job_that_another_process_deletes_is_no_failure(
         await jobs.stop()
         await jobs.webhooks.close()
     assert [record for record in caplog.records if record.name == runner_module.__name__] == []
+
+
+@pytest.mark.anyio
+async def test_job_whose_decoders_are_killed_every_time_fails_after_three_attempts(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "POLL_S", 0.01)
+    attempts: list[int] = []
+
+    async def perform(job: Job) -> str:
+        attempts.append(job.attempts)
+        if len(attempts) > 3:
+            return "{}"
+        raise DecodersKilled("Two decoders were killed.", 0.0)
+
+    async with place.opened() as store:
+        await added(store)
+        ended: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        jobs = runner_of(store, perform, ended, problem=lambda exc, _request_id: {"detail": str(exc)})
+        jobs.start()
+        failed = await ended
+        await jobs.stop()
+        await jobs.webhooks.close()
+    assert (failed.state, failed.problem) == (JobState.FAILED, {"detail": "Two decoders were killed."})
+    assert attempts == [1, 2, 3]
 
 
 @pytest.mark.anyio
