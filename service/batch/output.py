@@ -25,6 +25,7 @@ from service.packages.atomic import atomic_write
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIX = ".parquet"
 ROWS_PER_GROUP = 1000
+ROW_START = '{"clip": '
 
 Row = dict[str, Any]
 
@@ -56,27 +57,28 @@ class BatchFile:
 
     Args:
         path: `.jsonl` or `.parquet`.
-
-    Attributes:
-        finished: Addresses of the videos that have a row.
     """
 
     def __init__(self, path: Path, journal: TextIO) -> None:
         self._path = path
         self._journal = journal
-        self.finished = set(_clips_of_parquet(path))
+        self._finished = set(_clips_of_parquet(path))
         self._journal_rows = 0
         for row in _complete_rows(journal):
-            self.finished.add(row["clip"])
+            self._finished.add(_as_text(row["clip"]))
             self._journal_rows += 1
+
+    def __contains__(self, address: str) -> bool:
+        """Return whether a video has a row."""
+        return _as_text(address) in self._finished
 
     def write(self, row: Row) -> bool:
         """Append a row; return False if its video already has one."""
-        if row["clip"] in self.finished:
+        if row["clip"] in self:
             return False
         self._journal.write(json.dumps(row, ensure_ascii=False) + "\n")
         self._journal.flush()
-        self.finished.add(row["clip"])
+        self._finished.add(_as_text(row["clip"]))
         self._journal_rows += 1
         return True
 
@@ -107,17 +109,24 @@ def opened_file(path: Path) -> Iterator[BatchFile]:
         except BlockingIOError:
             raise OutputError(f"{path}: another run writes this file") from None
         try:
-            yield BatchFile(path, journal)
+            file = BatchFile(path, journal)
         except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as exc:
             raise OutputError(f"{path} is not the file of a batch: {exc}") from exc
+        yield file
 
 
 def _complete_rows(journal: TextIO) -> Iterator[Row]:
-    """Yield the rows of a journal; remove an incomplete last line."""
+    """Yield the rows of a journal; remove an incomplete last line.
+
+    Raises:
+        ValueError: a line is no row; the journal is unchanged.
+    """
     journal.seek(0)
     position = 0
     while line := journal.readline():
         if not line.endswith("\n"):
+            if not (line.startswith(ROW_START) or ROW_START.startswith(line)):
+                raise ValueError("its last line is no row")
             journal.seek(position)
             journal.truncate()
             break
@@ -129,6 +138,8 @@ def _complete_rows(journal: TextIO) -> Iterator[Row]:
 def _clips_of_parquet(path: Path) -> list[str]:
     if path.suffix != PARQUET_SUFFIX or not path.exists():
         return []
+    if (names := pq.read_schema(path).names) != SCHEMA.names:
+        raise ValueError(f"it has the columns {', '.join(names)}")
     clips: list[str] = pq.read_table(path, columns=["clip"]).column("clip").to_pylist()
     return clips
 
@@ -138,7 +149,14 @@ def _all_rows(path: Path, journal: TextIO) -> Iterator[Row]:
         for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP):
             yield from batch.to_pylist()
     for line in journal:
-        yield json.loads(line)
+        row = json.loads(line)
+        error = row["error"] and {name: _as_text(text) for name, text in row["error"].items()}
+        yield row | {"clip": _as_text(row["clip"]), "error": error}
+
+
+def _as_text(name: str) -> str:
+    """Return a file name as Parquet can store it: bytes that are not UTF-8 become escapes."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:

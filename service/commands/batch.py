@@ -64,7 +64,7 @@ def batch(
     settings = load_settings({"models": models})
     videos = list_videos(source)
     with opened_file(out) as file:
-        left = [video for video in videos if video not in file.finished]
+        left = [video for video in videos if video not in file]
         if len(left) < len(videos):
             typer.echo(f"{out} has {len(videos) - len(left)} of {len(videos)} rows", err=True)
         try:

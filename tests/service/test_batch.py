@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
@@ -116,17 +117,35 @@ def test_listing_becomes_parquet_that_grows(folder: Path, models: Path, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "rows.parquet"]
 
 
+def test_names_that_are_not_utf8_become_parquet(models: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "videos").mkdir()
+    (folder / os.fsdecode(b"\xff.mp4")).write_bytes(colour_clip((255, 0, 0)))
+    out = tmp_path / "rows.parquet"
+    for rows in ("", f"{out} has 1 of 1 rows"):
+        done = blvnet("batch", folder, "--out", out, "--models", models)
+        assert (done.returncode, rows in done.stderr) == (0, True), done.stderr
+        assert [Path(row["clip"]).name for row in pq.read_table(out).to_pylist()] == [r"\udcff.mp4"]
+
+
 def test_wrong_sources_and_files_are_one_line(folder: Path, models: Path, tmp_path: Path) -> None:
     (other := tmp_path / "other.jsonl").write_text('{"a": 1}\n')
+    (document := tmp_path / "document.jsonl").write_text('{"a": 1}')
+    (table := tmp_path / "table.parquet").write_bytes(b"")
+    pq.write_table(pa.table({"clip": ["a"], "label": ["b"]}), table)
+    before = table.read_bytes()
     for source, out, message in (
         (tmp_path / "none", tmp_path / "a.jsonl", "no video"),
         ("s3://bucket/folder", tmp_path / "a.jsonl", "s3://bucket/folder: Unable to locate credentials"),
         (folder, tmp_path / "a.txt", ".jsonl or .parquet"),
         (folder, other, "not the file of a batch"),
+        (folder, document, "not the file of a batch"),
+        (folder, table, "it has the columns clip, label"),
     ):
         done = blvnet("batch", source, "--out", out, "--models", models, AWS_EC2_METADATA_DISABLED="true")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
         assert message in done.stderr
+    assert document.read_text() == '{"a": 1}'
+    assert table.read_bytes() == before
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:

@@ -19,6 +19,8 @@ from rich.text import Text
 from service.commands.recognition import ClipError, Outcome
 from service.errors import BlvnetError
 
+JSON_START = b'{"clip": '  # of each line
+
 
 class OutputFormat(StrEnum):
     """Format of the results."""
@@ -162,25 +164,35 @@ def finished_clips(path: Path, kind: OutputFormat, top_k: int) -> set[str]:
     """Return the names of the videos in a file of results; remove an incomplete last line from it.
 
     Raises:
-        BadOutput: the file is not of this format.
+        BadOutput: the file is not of this format; it is unchanged.
     """
     if not path.is_file():  # the file is new, or a device or pipe, which has no end
         return set()
     content = path.read_bytes()
     complete = content[: content.rfind(b"\n") + 1]
-    if len(complete) < len(content):
-        with path.open("rb+") as file:
-            file.truncate(len(complete))
     try:
-        text = complete.decode("utf-8", "surrogateescape")
-        if kind is OutputFormat.JSONL:
-            return {json.loads(line)["clip"] for line in text.split("\n")[:-1]}
-        rows = list(csv.reader(io.StringIO(text, newline="")))
-        if rows and rows[0] != csv_header(top_k):
-            raise BadOutput(f"{path} has other columns; choose another file, or the same --top-k")
-        return {row[0] for row in rows[1:]}
+        names = _names_in(complete.decode("utf-8", "surrogateescape"), kind, top_k)
     except (ValueError, KeyError, TypeError, IndexError) as exc:
         raise BadOutput(f"{path} is not a file of results in the format {kind}: {exc}") from exc
+    if rest := content[len(complete) :]:
+        if kind is OutputFormat.JSONL:
+            is_result = rest.startswith(JSON_START) or JSON_START.startswith(rest)
+        else:
+            is_result = bool(complete) or csv_row(csv_header(top_k)).encode().startswith(rest)
+        if not is_result:
+            raise BadOutput(f"{path} is not a file of results in the format {kind}: see its last line")
+        with path.open("rb+") as file:
+            file.truncate(len(complete))
+    return names
+
+
+def _names_in(text: str, kind: OutputFormat, top_k: int) -> set[str]:
+    if kind is OutputFormat.JSONL:
+        return {json.loads(line)["clip"] for line in text.split("\n")[:-1]}
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    if rows and rows[0] != csv_header(top_k):
+        raise ValueError("it has other columns; choose another file, or the same --top-k")
+    return {row[0] for row in rows[1:]}
 
 
 @contextmanager

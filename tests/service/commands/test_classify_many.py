@@ -124,6 +124,24 @@ def test_file_of_results_is_continued(folder: Path, server: RunningServer, tmp_p
     assert (other.returncode, ".jsonl or .csv" in other.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("table.csv", "name,email\na,b\nc,d"),
+        ("table.csv", "name,email"),
+        ("document.jsonl", '{"a": 1}'),
+        ("document.jsonl", '{"clip": "a.mp4"}\n{"a": 1}'),
+    ],
+)
+def test_other_file_without_a_last_line_break_is_refused_and_unchanged(
+    folder: Path, server: RunningServer, tmp_path: Path, name: str, content: str
+) -> None:
+    (out := tmp_path / name).write_text(content)
+    done = blvnet("classify", folder, "--server", server.url, "--out", out)
+    assert (done.returncode, "not a file of results" in done.stderr) == (2, True), done.stderr
+    assert out.read_text() == content
+
+
 def test_device_is_written_and_not_read(folder: Path, server: RunningServer) -> None:
     """Reading `/dev/full` would never end."""
     command = ["classify", folder, "--server", server.url, "--csv", "--out"]
