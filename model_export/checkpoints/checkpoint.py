@@ -75,6 +75,23 @@ class Checkpoint:
         assert self.detected is not None
         return self.detected.describe()
 
+    def averaged(self) -> Checkpoint:
+        """The checkpoint with the average of the weights in their place, if a run has kept one.
+
+        `last.pt` of a run with `--ema` has both: training continues with the weights, and the average is what
+        the run validates and what `best.pt` has.
+        """
+        average = self.training.get("average")
+        if not isinstance(average, Mapping):
+            return self
+        prefix = "module."  # of torch's `AveragedModel`
+        weights = {
+            name.removeprefix(prefix): value
+            for name, value in average.items()
+            if isinstance(name, str) and name.startswith(prefix) and isinstance(value, Tensor)
+        }
+        return replace(self, weights=weights)
+
     def tensor(self, names: Sequence[str]) -> Tensor:
         """One of our tensors, by its names in the file, where the taps (r, C) of a TAM may be r tensors."""
         tensors = [self.weights[name] for name in names]
@@ -265,12 +282,12 @@ def load_network(
     size: int | None = None,
     stem: Stem | None = None,
 ) -> tuple[VideoClassifier, ModelConfig, Checkpoint]:
-    """`read_checkpoint`, `configure` and `restore` in one call.
+    """`read_checkpoint`, `averaged`, `configure` and `restore` in one call.
 
     Raises:
         CheckpointError: one of them fails.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path).averaged()
     config = configure(checkpoint, architecture, frames=frames, taps=taps, size=size, stem=stem)
     return restore(checkpoint, config), config, checkpoint
 

@@ -70,7 +70,7 @@ def initialise_from(
     Raises:
         CheckpointError: the file holds a network with other blocks or channels.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path).averaged()
     file_taps = checkpoint.taps or config.taps
     file_labels = checkpoint.training.get("labels")
     same_labels = labels is not None and file_labels is not None and list(file_labels) == list(labels)

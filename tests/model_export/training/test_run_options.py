@@ -12,6 +12,9 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from model_export.checkpoints.checkpoint import load_network
+from model_export.checkpoints.initialise import initialise_from
+from model_export.networks.registry import build
 from model_export.progress import ProgressReporter
 from model_export.training.config import Augmentation, Schedule, TrainConfig
 from model_export.training.run_log import RunLog, RunReport, read_log
@@ -39,6 +42,13 @@ def test_best_weights_are_the_average_and_last_ones_have_both(tmp_path: Path) ->
     assert torch.equal(last["weights"][name], taken[-1])
     assert "average" in last
     assert "average" not in best
+    # The only epoch is the best one, and what is taken from either file is what was validated.
+    for file in ("best.pt", "last.pt"):
+        network, model, _ = load_network(tmp_path / file)
+        torch.testing.assert_close(network.state_dict()[name], expected)
+        fresh = build(model)
+        initialise_from(fresh, model, tmp_path / file)
+        torch.testing.assert_close(fresh.state_dict()[name], expected)
 
 
 def test_numbers_of_the_log_are_in_tensorboard_too(tmp_path: Path) -> None:
