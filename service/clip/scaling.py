@@ -148,6 +148,9 @@ def without_interlacing(frame: VideoFrame) -> VideoFrame:
     """
     copy = VideoFrame(frame.width, frame.height, frame.format.name)
     for source, target in zip(frame.planes, copy.planes, strict=True):
+        if not source.line_size:  # a palette, which has no rows
+            target.update(bytes(source))
+            continue
         used = min(source.line_size, target.line_size)
         _rows(target)[:, :used] = _rows(source)[:, :used]
     copy.colorspace, copy.color_range = frame.colorspace, frame.color_range

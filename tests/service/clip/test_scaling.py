@@ -124,16 +124,47 @@ def test_interlaced_frames_are_scaled_as_one_picture() -> None:
         assert np.array_equal(Scaler(scale).scaled(frame).image(), Scaler(scale).scaled(copy).image())
 
 
+def test_interlaced_frame_with_a_palette_keeps_its_colours() -> None:
+    frame = interlaced_frame_with_a_palette()
+    assert frame.interlaced_frame
+    copy = without_interlacing(frame)
+    assert not copy.interlaced_frame
+    assert [bytes(plane) for plane in copy.planes] == [bytes(plane) for plane in frame.planes]
+    image = Scaler(64).scaled(frame).image()
+    assert image[::2].min() > 250
+    assert image[1::2].max() < 5
+
+
 def interlaced_frame() -> av.VideoFrame:
     """A frame of 96x64 whose two fields are different pictures, marked as interlaced by the encoder."""
     picture = np.zeros((64, 96, 3), np.uint8)
     picture[::2] = 255
+    options = {"flags": "+ildct+ilme"}
+    return coded(av.VideoFrame.from_ndarray(picture, format="rgb24"), "mpegts", "mpeg2video", options)
+
+
+def interlaced_frame_with_a_palette() -> av.VideoFrame:
+    """The same pictures as indices into a palette of black and white."""
+    frame = av.VideoFrame(96, 64, "pal8")
+    indices, palette = frame.planes
+    rows = np.zeros((64, indices.line_size), np.uint8)
+    rows[::2] = 1
+    indices.update(rows.tobytes())
+    colours = np.array([0xFF000000, 0xFFFFFFFF, *[0] * 254], np.uint32)
+    palette.update(colours.tobytes())
+    return coded(frame, "mov", "rawvideo", {"field_order": "tt"}, "pal8")
+
+
+def coded(
+    frame: av.VideoFrame, container_format: str, codec: str, options: dict[str, str], pix_fmt: str = "yuv420p"
+) -> av.VideoFrame:
+    """A frame after coding and decoding."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mpegts") as container:
-        stream = container.add_stream("mpeg2video", rate=25, options={"flags": "+ildct+ilme"})
+    with av.open(file, "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=25, options=options)
         assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pix_fmt
+        container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     file.seek(0)
     with av.open(file, "r") as container:
