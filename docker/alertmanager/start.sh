@@ -5,7 +5,9 @@ set -eu
 here=$(dirname "$0")
 config=${TMPDIR:-/tmp}/alertmanager.yml
 if [ -n "${ALERT_WEBHOOK:-}" ]; then
-  sed "s|ALERT_WEBHOOK|$ALERT_WEBHOOK|" "$here/alertmanager.yml" >"$config"
+  # Some characters of an address, such as & in a query, mean something to sed.
+  address=$(printf '%s' "$ALERT_WEBHOOK" | sed 's/[&|\\]/\\&/g')
+  sed "s|ALERT_WEBHOOK|$address|" "$here/alertmanager.yml" >"$config"
 else
   echo "ALERT_WEBHOOK is not set: alerts are not sent to anyone" >&2
   sed '/webhook_configs:/,$d' "$here/alertmanager.yml" >"$config"

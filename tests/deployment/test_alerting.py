@@ -111,7 +111,10 @@ def metric_of(server: Any) -> float:
     return float(server.metric("blvnet_start_time_seconds"))
 
 
-@pytest.mark.parametrize("webhook_url", ["", "http://127.0.0.1:1/alerts"])
+@pytest.mark.parametrize(
+    "webhook_url",
+    ["", "http://127.0.0.1:1/alerts", r"https://hooks.example/alerts?version=1&key=a|b\c&last=%2F"],
+)
 def test_alertmanager_accepts_its_configuration(webhook_url: str, tmp_path: Path) -> None:
     need("amtool", package="prometheus-alertmanager")
     (tmp_path / "alertmanager").write_text("#!/bin/sh\n")
@@ -125,4 +128,4 @@ def test_alertmanager_accepts_its_configuration(webhook_url: str, tmp_path: Path
     written = tmp_path / "alertmanager.yml"
     subprocess.run(["amtool", "check-config", written], check=True, capture_output=True)
     assert ("webhook_configs" in written.read_text()) is bool(webhook_url)
-    assert (webhook_url in written.read_text()) or not webhook_url
+    assert (f"url: {webhook_url}\n" in written.read_text()) or not webhook_url

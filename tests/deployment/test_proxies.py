@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
@@ -143,6 +144,25 @@ def wait_until_up(url: str) -> None:
                 pass
             time.sleep(0.1)
     raise AssertionError(f"{url} has no replica")
+
+
+def test_metrics_are_not_reachable_through_a_proxy(models: Path, tmp_path: Path) -> None:
+    haproxy_port, nginx_port, port = free_ports(3)
+    with (
+        running_server(models, PORT=port) as replica,
+        haproxy(haproxy_port, [port], tmp_path) as (by_haproxy, _),
+        nginx(nginx_port, [port], tmp_path) as by_nginx,
+    ):
+        assert replica.get("/metrics").status_code == 200
+        for url in (by_haproxy, by_nginx):
+            wait_until_up(url)
+            found = {}
+            for path in ("/readyz", "/metrics", "/metrics?x", "/%6Detrics", "/%6detric%73?x", "//metrics"):
+                connection = http.client.HTTPConnection(url.removeprefix("http://"))
+                connection.request("GET", path)  # unlike httpx, it sends the path as it is
+                found[path] = connection.getresponse().status
+                connection.close()
+            assert found == dict.fromkeys(found, 404) | {"/readyz": 200}
 
 
 def test_rolling_restart_costs_no_request(models: Path, red_clip: bytes, tmp_path: Path) -> None:
