@@ -1,7 +1,7 @@
 // How far each label is ahead of the runner-up at every moment, and the same numbers as a table. Scores that are
 // sigmoids have no runner-up: their margins are the logits of each label.
 
-import { byId, clamp, clock, oncePerFrame, percent, SERIES, seriesColour, signed, svg, table } from "./dom.js";
+import { byId, clamp, clock, oncePerFrame, percent, SERIES, seriesColour, signed, svg, table, timeAxis } from "./dom.js";
 import { cursor, movesCursor, nearest } from "./cursor.js";
 
 const chart = byId("chart"), stage = byId("chart-stage");
@@ -62,9 +62,7 @@ function draw() {
     svg("line", { class: value ? "grid" : "zero", x1: EDGE.left, x2: width - EDGE.right, y1: y(value), y2: y(value) }),
     svg("text", { x: EDGE.left - 7, y: y(value) + 4, "text-anchor": "end" }, {}, value ? signed(value, Number.isInteger(value) ? 0 : 1) : "0"),
   ]);
-  for (const [part, anchor] of [[0, "start"], [0.5, "middle"], [1, "end"]]) {
-    shapes.push(svg("text", { x: x(part * end), y: HEIGHT - 6, "text-anchor": anchor }, {}, clock(part * end)));
-  }
+  shapes.push(...timeAxis(x, HEIGHT - 6, 0, end));
   for (let rank = shown.length - 1; rank >= 0; rank -= 1) {
     const stroke = seriesColour(rank);
     const points = moments.map((moment) => [x(moment.time), y(moment.margins[rank])]);

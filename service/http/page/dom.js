@@ -4,6 +4,8 @@ export const byId = (id) => document.getElementById(id);
 export const hide = (id, hidden) => { byId(id).hidden = hidden; };
 export const say = (id, text) => { byId(id).textContent = text; };
 
+const present = (children) => children.filter((child) => child != null);
+
 /** An element with properties and children; `data-*` and `aria-*` are set as attributes. */
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -11,13 +13,13 @@ export function element(name, properties = {}, ...children) {
     if (key.includes("-") || key === "role" || key === "for" || key === "scope") made.setAttribute(key, value);
     else made[key] = value;
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
+  made.append(...present(children));
   return made;
 }
 
 /** Replace what an element holds; null is left out. */
 export function fill(target, ...children) {
-  target.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
+  target.replaceChildren(...present(children));
 }
 
 /** An SVG element; `style` holds CSS properties, which the policy allows from scripts only. */
@@ -53,6 +55,12 @@ export function clock(seconds, always = false) {
   const shown = `${Math.floor(rest / 10)}`.padStart(2, "0") + (always || rest % 10 ? `.${rest % 10}` : "");
   return hours ? `${hours}:${`${minutes}`.padStart(2, "0")}:${shown}` : `${minutes}:${shown}`;
 }
+
+/** The times below a chart, at its start, middle and end. */
+export const timeAxis = (x, y, from, to) => ["start", "middle", "end"].map((anchor, at) => {
+  const seconds = from + at / 2 * (to - from);
+  return svg("text", { x: x(seconds), y, "text-anchor": anchor }, {}, clock(seconds));
+});
 
 export const span = (part) => `${clock(part.start_s)} to ${clock(part.end_s)}`;
 

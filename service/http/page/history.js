@@ -1,6 +1,6 @@
 // The last results in memory, those that wait, and two of them side by side.
 
-import { byId, element, hide, many, milliseconds, percent, swatch } from "./dom.js";
+import { byId, element, hide, many, milliseconds, percent, say, swatch } from "./dom.js";
 import { segmentsOf, sharesOfTime } from "./result.js";
 import { cancel, DEFAULTS, hasEnded, hasResult, runs } from "./runs.js";
 
@@ -37,7 +37,7 @@ const MEASURES = { clip: "score", timeline: "share of the time" };
 export function showHistory(shown) {
   if (shown !== current && other === shown) other = null;
   current = shown;
-  hide("history", runs.length === 0);
+  hide("history", !runs.length);
   const focused = document.activeElement?.dataset?.run, part = document.activeElement?.className;
   byId("runs").replaceChildren(...runs.map(rowOf));
   // The list is rendered again; a focused button keeps the focus.
@@ -86,7 +86,7 @@ function showComparison() {
       element("tr", {}, element("th", { scope: "row" }, "Time in the service"),
         ...pair.map((run) => element("td", {}, run.answer ? milliseconds(run.answer.timing_ms.total) : "stopped")))));
   const [first, second] = found.map(([best]) => best.label);
-  byId("comparison-note").textContent = first === second ? `Both say “${first}”.` : `The best labels differ: “${first}” and “${second}”.`;
+  say("comparison-note", first === second ? `Both say “${first}”.` : `The best labels differ: “${first}” and “${second}”.`);
 }
 
 byId("comparison-close").addEventListener("click", () => { other = null; showHistory(current); });

@@ -1,6 +1,6 @@
 // The lanes of a timeline: a row for each label, a bar for each window; they can be zoomed.
 
-import { byId, clamp, clock, oncePerFrame, percent, seriesColour, SERIES, span, svg } from "./dom.js";
+import { byId, clamp, oncePerFrame, percent, seriesColour, SERIES, span, svg, timeAxis } from "./dom.js";
 import { cursor, movesCursor } from "./cursor.js";
 
 const lanes = byId("lanes"), chart = byId("lanes-chart");
@@ -59,10 +59,7 @@ function draw() {
       shapes.push(svg("path", { d: barsOf(lane, best, x, floor, from, to), opacity: best ? (faint ? 0.4 : 1) : 0.3, "data-best": best }, { fill }));
     }
   });
-  for (const [part, anchor] of [[0, "start"], [0.5, "middle"], [1, "end"]]) {
-    const seconds = from + part * (to - from);
-    shapes.push(svg("text", { x: x(seconds), y: height - 7, "text-anchor": anchor }, {}, clock(seconds)));
-  }
+  shapes.push(...timeAxis(x, height - 7, from, to));
   const needle = svg("line", { class: "playhead", y1: 0, y2: height - EDGE.bottom });
   Object.assign(lanes, { x, from, to, needle, band: shapes[0] });
   chart.setAttribute("viewBox", `0 0 ${width} ${height}`);

@@ -30,11 +30,11 @@ export function play(file) {
 export function durationOf(file) {
   return new Promise((resolve) => {
     const probe = document.createElement("video"), url = URL.createObjectURL(file);
-    const done = (seconds) => { URL.revokeObjectURL(url); probe.removeAttribute("src"); resolve(seconds); };
+    const done = (seconds) => { clearTimeout(patience); URL.revokeObjectURL(url); probe.removeAttribute("src"); resolve(seconds); };
     const patience = setTimeout(() => done(0), 3000);
     probe.preload = "metadata";
-    probe.onloadedmetadata = () => { clearTimeout(patience); done(Number.isFinite(probe.duration) ? probe.duration : 0); };
-    probe.onerror = () => { clearTimeout(patience); done(0); };
+    probe.onloadedmetadata = () => done(Number.isFinite(probe.duration) ? probe.duration : 0);
+    probe.onerror = () => done(0);
     probe.src = url;
   });
 }

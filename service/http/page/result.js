@@ -130,8 +130,8 @@ function showTimeline(run) {
   } else say("windows-note", "");
   const complete = run.answer && run.marks;  // the summary arrives before the connection ends
   for (const part of document.querySelectorAll(".ended")) part.hidden = !complete;
-  if (!complete) { if (hasEnded(run)) showSnippets(run); return; }
-  showSnippets(run);
+  if (complete || hasEnded(run)) showSnippets(run);
+  if (!complete) return;
   showSampled(run.windows.flatMap((line) => line.sampled.timestamps_s), run.answer.video.duration_s);
   showWaterfall(run);
   showFacts(run, `The network saw ${many(run.expected, "window")}.`);
@@ -158,8 +158,8 @@ function showFacts(run, sight) {
   for (const part of document.querySelectorAll(".ended")) part.hidden = false;
   const { video, model } = run.answer;
   const turned = video.rotation ? `, turned by ${video.rotation}°` : "";
-  byId("facts").textContent = `${video.codec} in ${video.container}, ${video.width} × ${video.height}${turned}, ${many(video.frames, "frame")}, `
-    + `${video.fps.toFixed(2).replace(/\.?0+$/, "")} per second, ${video.duration_s.toFixed(2)} s. Model ${model.name}, version ${model.version}. ${sight}`;
+  say("facts", `${video.codec} in ${video.container}, ${video.width} × ${video.height}${turned}, ${many(video.frames, "frame")}, `
+    + `${video.fps.toFixed(2).replace(/\.?0+$/, "")} per second, ${video.duration_s.toFixed(2)} s. Model ${model.name}, version ${model.version}. ${sight}`);
 }
 
 cursor.follow(showWindow);

@@ -22,7 +22,7 @@ export function showSegments(shown) {
   });
   while (list.children.length > found.length) list.lastChild.remove();
   if (![...list.children].some((row) => row.firstChild.tabIndex === 0)) list.firstChild?.firstChild.setAttribute("tabindex", 0);
-  byId("search-count").textContent = text ? `${found.length} of ${many(run.segments.length, "segment")}` : many(run.segments.length, "segment");
+  byId("search-count").textContent = `${text ? `${found.length} of ` : ""}${many(run.segments.length, "segment")}`;
 }
 
 /** A row; all rows together are one tab stop, arrow keys move among them. */

@@ -1,22 +1,18 @@
 // Requests to the service: the API key, uploads with progress, and errors as problem documents.
 
-const STORED_KEY = "blvnet-key";
-
-export const key = {
-  get: () => sessionStorage.getItem(STORED_KEY) ?? "",
-  set: (value) => value ? sessionStorage.setItem(STORED_KEY, value) : sessionStorage.removeItem(STORED_KEY),
-};
+const kept = (name) => ({
+  get: () => sessionStorage.getItem(name) ?? "",
+  set: (value) => value ? sessionStorage.setItem(name, value) : sessionStorage.removeItem(name),
+});
+export const key = kept("blvnet-key");
+/** The admin key, which teaching needs where the service has one. */
+export const adminKey = kept("blvnet-admin-key");
 
 const bearer = (secret) => secret ? { Authorization: `Bearer ${secret}` } : {};
 
-/** The admin key, which teaching needs where the service has one. */
-export const adminKey = {
-  get: () => sessionStorage.getItem("blvnet-admin-key") ?? "",
-  set: (value) => sessionStorage.setItem("blvnet-admin-key", value),
-};
-
 export const headers = (path) => bearer(path.startsWith("v1/taught") && adminKey.get() ? adminKey.get() : key.get());
 
+const CANCELLED = { code: "cancelled", title: "Cancelled", detail: "" };
 const UNREACHABLE = { code: "unreachable", title: "The service does not answer", detail: "Check that it is still running, and that the file was not moved." };
 
 function problemOf(status, text) {
@@ -70,9 +66,9 @@ export function post(path, file, { onUpload, onText, signal }) {
     };
     request.onerror = () => reject(marks.answered
       ? { code: "cut", title: "The answer is incomplete", detail: "The connection to the service was closed." } : UNREACHABLE);
-    request.onabort = () => reject({ code: "cancelled", title: "Cancelled", detail: "" });
+    request.onabort = () => reject(CANCELLED);
     signal?.addEventListener("abort", () => request.abort());
-    if (signal?.aborted) reject({ code: "cancelled", title: "Cancelled", detail: "" });
+    if (signal?.aborted) reject(CANCELLED);
     else request.send(body);
   });
 }

@@ -5,6 +5,7 @@ import { key } from "./service.js";
 import { query, route } from "./runs.js";
 
 const shell = (text) => /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+const base = () => new URL(".", location.href).href.replace(/\/$/, "");
 const literal = (text) => JSON.stringify(text);
 let run = null, form = "curl";
 
@@ -17,12 +18,12 @@ const FORMS = {
     return `curl${one.mode === "timeline" ? " -N" : ""}${auth} -F ${shell(`file=@${one.file.name}`)} ${shell(`${url}`)}`;
   },
   python(one) {
-    const base = literal(new URL(".", location.href).href.replace(/\/$/, "")), auth = key.get() ? ', api_key="KEY"' : "";
+    const auth = key.get() ? ', api_key="KEY"' : "";
     const given = [literal(one.file.name), ...optionsOf(one).map(([name, value]) => `${name}=${literal(value)}`)].join(", ");
     const use = one.mode === "clip"
       ? `    answer = client.classify(${given})\nprint(answer.predictions[0].label)`
       : `    for line in client.timeline(${given}):\n        print(line)`;
-    return `from blvnet_client import Client\n\nwith Client(${base}${auth}) as client:\n${use}`;
+    return `from blvnet_client import Client\n\nwith Client(${literal(base())}${auth}) as client:\n${use}`;
   },
   javascript(one, url) {
     const auth = key.get() ? ', headers: { Authorization: "Bearer KEY" }' : "";
@@ -33,7 +34,7 @@ const FORMS = {
   cli(one) {
     const names = { top_k: "--top-k", window_s: "--window", stride_s: "--stride" };
     const options = optionsOf(one).map(([name, value]) => `${names[name] ?? `--${name}`} ${shell(`${value}`)}`);
-    const server = `--server ${shell(new URL(".", location.href).href.replace(/\/$/, ""))}`;
+    const server = `--server ${shell(base())}`;
     return ["blvnet", one.mode === "clip" ? "classify" : "timeline", shell(one.file.name), server, ...options].join(" ");
   },
   json(one) {

@@ -45,7 +45,7 @@ export function onVideos(take, fail) {
       say("record", "Close camera");
       byId("shoot").focus();
     } catch (problem) {
-      fail(problem, () => byId("record").click());
+      if (!byId("view-classify").hidden) fail(problem, () => byId("record").click());
     }
   });
   byId("shoot").addEventListener("click", async () => {

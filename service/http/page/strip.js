@@ -10,7 +10,7 @@ let frames = [], sayLabel = () => "";
 export function showStrip(answer, labelAt) {
   frames = answer?.frames ?? [];
   sayLabel = labelAt;
-  byId("strip-figure").hidden = frames.length === 0;
+  byId("strip-figure").hidden = !frames.length;
   if (!frames.length) return;
   const inputs = [...new Map(frames.map((frame) => [frame.input, frame.size]))].sort((a, b) => b[1] - a[1]);
   const rows = inputs.map(([name]) => name);

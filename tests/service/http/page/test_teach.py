@@ -196,3 +196,51 @@ def test_recording_of_the_camera_is_classified(teacher: Page, camera: Path, teac
     assert page.evaluate("document.getElementById('camera').hidden")
     assert page.text("#runs .file").startswith("recording-")
     assert page.complaints == []
+
+
+SLOW_PERMISSION = """
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  globalThis.streams = [];
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    await new Promise((resolve) => { globalThis.allow = [...(globalThis.allow ?? []), resolve]; });
+    const stream = await ask(wanted);
+    streams.push(stream);
+    return stream;
+  };
+"""
+ALLOW = "for (const resolve of allow.splice(0)) resolve();"
+ACTIVE = "streams.filter((stream) => stream.active).length"
+
+
+def test_camera_that_is_allowed_after_the_view_was_left_is_switched_off(
+    teacher: Page, teaching: RunningServer
+) -> None:
+    page = opened(teacher, teaching.url)
+    page.evaluate(SLOW_PERMISSION)
+    page.click("#record")
+    page.wait_for("globalThis.allow?.length === 1")
+    page.click("#to-models")
+    page.wait_for("!document.getElementById('view-models').hidden")
+    page.evaluate(ALLOW)
+    page.wait_for("streams.length === 1")
+    page.wait_for(f"{ACTIVE} === 0")
+    page.click("#to-classify")
+    page.wait_for("!document.getElementById('view-classify').hidden")
+    assert page.evaluate("document.getElementById('camera').hidden")
+    assert page.evaluate("document.getElementById('problem').hidden")
+    assert page.complaints == []
+
+
+def test_camera_that_is_opened_twice_is_switched_off_as_a_whole(
+    teacher: Page, teaching: RunningServer
+) -> None:
+    page = opened(teacher, teaching.url)
+    page.evaluate(SLOW_PERMISSION)
+    page.click("#record")
+    page.click("#record")
+    page.wait_for("globalThis.allow?.length === 2")
+    page.evaluate(ALLOW)
+    page.wait_for(f"streams.length === 2 && {ACTIVE} === 1 && !document.getElementById('camera').hidden")
+    page.click("#record")
+    page.wait_for(f"{ACTIVE} === 0")
+    assert page.complaints == []
