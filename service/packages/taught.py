@@ -8,12 +8,12 @@ MODELS/NAME/VERSION/MODEL_CARD.md   for people
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from service.errors import PackageError
+from service.packages.arrays import DAMAGED_ARRAYS
 from service.packages.folders import next_version, open_regular
 from service.packages.manifest import (
     HEAD_FILE,
@@ -50,7 +50,7 @@ def read_head(folder: Path, manifest: Manifest) -> Head:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             head = Head(arrays["weights"], arrays["bias"], float(arrays["temperature"]))
-    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as exc:
+    except DAMAGED_ARRAYS as exc:
         raise PackageError(f"{folder}: {HEAD_FILE} holds no head: {exc}") from exc
     if head.classes != len(manifest.labels):
         raise PackageError(

@@ -13,8 +13,6 @@ import fcntl
 import logging
 import shutil
 import uuid
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.errors import BlvnetError
+from service.packages.arrays import DAMAGED_ARRAYS
 from service.packages.atomic import atomic_write
 from service.packages.folders import NAME_PATTERN
 from service.packages.manifest import BaseReference
@@ -33,7 +32,7 @@ from service.packages.manifest import BaseReference
 SUFFIX = ".npz"
 ID_DIGITS = 32
 # Exceptions that numpy raises for incomplete files.
-UNREADABLE = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, ValidationError)
+UNREADABLE: tuple[type[Exception], ...] = (OSError, *DAMAGED_ARRAYS, ValidationError)
 
 logger = logging.getLogger(__name__)
 
@@ -185,13 +184,13 @@ class ExampleStore:
 
 def read_example(path: Path) -> ExampleRecord:
     """Read the data of an example. Raises one of `UNREADABLE` if the file is damaged."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return ExampleRecord.model_validate_json(arrays["about"].tobytes())
 
 
 def read_features(path: Path) -> NDArray[np.float32]:
     """Read the features `(V, T', F)` of an example. Raises one of `UNREADABLE` if the file is damaged."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         features = arrays["features"]
     if features.ndim != 3 or features.dtype != np.float32 or not np.isfinite(features).all():
         raise ValueError(f"features {features.shape} of type {features.dtype} are not those of a clip")

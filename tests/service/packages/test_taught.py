@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import resource
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,43 @@ def test_a_file_that_holds_no_head_is_refused(
     (folder / "head.npz").write_text("no archive")
     with pytest.raises(PackageError, match="holds no head"):
         read_head(folder, manifest)
+
+
+def test_a_damaged_file_is_refused_wherever_the_damage_is(
+    tmp_path: Path, moves: Taught, base: Manifest
+) -> None:
+    manifest = write_taught(tmp_path, "moves", base, moves)
+    file = tmp_path / "moves" / "1" / "head.npz"
+    head = read_head(file.parent, manifest)
+    np.savez_compressed(file, weights=head.weights, bias=head.bias, temperature=np.float64(1))
+    content = file.read_bytes()
+    reasons = []
+    for position in range(len(content)):
+        for flipped in (1, 0x7F):
+            damaged = bytearray(content)
+            damaged[position] ^= flipped
+            file.write_bytes(damaged)
+            try:
+                read_head(file.parent, manifest)
+            except PackageError as exc:
+                reasons.append(exc.message)
+    assert len(reasons) > len(content)
+    assert all("holds no head" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("length", [10**12, 10**30])
+def test_a_length_beyond_all_memory_is_refused(
+    tmp_path: Path, moves: Taught, base: Manifest, length: int
+) -> None:
+    manifest = write_taught(tmp_path, "moves", base, moves)
+    file = tmp_path / "moves" / "1" / "head.npz"
+    array = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (length, 1, 2)}
+    np.lib.format.write_array_header_1_0(array, header)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("weights.npy", array.getvalue())
+    with pytest.raises(PackageError, match="holds no head"):
+        read_head(file.parent, manifest)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, moves: Taught, base: Manifest) -> None:

@@ -68,3 +68,18 @@ def test_files_that_hold_no_features_are_left_out_and_named(tmp_path: Path) -> N
     again.remove_all("hues")
     assert (again.names(), again.damaged("hues"), list(tmp_path.glob("examples/*"))) == (set(), [], [])
     again.close()
+
+
+def test_damage_anywhere_in_a_file_leaves_out_that_example_only(tmp_path: Path) -> None:
+    store = ExampleStore(tmp_path)
+    store.add("hues", "a", example("warm"), FEATURES)
+    content = (store.folder("hues") / "a.npz").read_bytes()
+    for position in range(0, len(content), 3):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x7F
+        (store.folder("hues") / f"damaged-{position}.npz").write_bytes(damaged)
+    store.close()
+    again = ExampleStore(tmp_path)
+    assert "a" in again.examples("hues")
+    assert len(again.damaged("hues")) > len(content) // 30
+    again.close()
