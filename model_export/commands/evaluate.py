@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model_export.commands.options.common import read_split, select_device
+from model_export.commands.options.common import check_folder, read_split, select_device
 from model_export.datasets import evaluation_split
 from model_export.evaluation.accuracy import (
     TOP,
@@ -90,8 +90,10 @@ def evaluate(
         raise typer.BadParameter("give --checkpoint, or --models and --model, or both for an ensemble")
     if predictions is not None:
         check_predictions_name(predictions)
+        check_folder(predictions)
     if confusion is not None:
         check_picture_name(confusion)
+        check_folder(confusion)
     place = select_device(device)
     scorers: list[Scorer] = [CheckpointScorer(path, place) for path in checkpoint or ()]
     if models is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -103,6 +104,7 @@ def opened_file(path: Path) -> Iterator[BatchFile]:
     if path.suffix not in (*JSONL_SUFFIXES, PARQUET_SUFFIX):
         raise OutputError(f"{path}: the file of a batch is .jsonl or .parquet")
     journal_path = path.with_name(f".{path.name}.journal.jsonl") if path.suffix == PARQUET_SUFFIX else path
+    is_new = not journal_path.exists()
     with journal_path.open("a+", encoding="utf-8", errors="surrogateescape", newline="\n") as journal:
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,7 +114,11 @@ def opened_file(path: Path) -> Iterator[BatchFile]:
             file = BatchFile(path, journal)
         except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as exc:
             raise OutputError(f"{path} is not the file of a batch: {exc}") from exc
-        yield file
+        try:
+            yield file
+        finally:
+            if is_new and not os.fstat(journal.fileno()).st_size:  # no row was written
+                journal_path.unlink(missing_ok=True)
 
 
 def _complete_rows(journal: TextIO) -> Iterator[Row]:

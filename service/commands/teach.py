@@ -21,7 +21,7 @@ from service.errors import PackageError, RequestError
 from service.offline import OfflineBase, offline_base
 from service.packages.folders import NAME_PATTERN, NAME_RULE
 from service.packages.manifest import Manifest
-from service.packages.taught import write_taught
+from service.packages.taught import check_taught_name, write_taught
 from service.settings import load_settings
 from service.teaching.examples import Examples, check_set
 from service.teaching.learning.learn import Taught, learn
@@ -99,6 +99,7 @@ def teach(
     left_out: list[LeftOutClip] = []
     with offline_base(load_settings({"models": models}), base) as model:
         manifest = model.manifest
+        check_taught_name(name, manifest)
         features = _read(model, clips, left_out, mirrored=mirror)
         val_features = _read(model, val_clips, left_out, all_views=False)
     if left_out:  # too few clips may remain

@@ -59,6 +59,12 @@ def read_head(folder: Path, manifest: Manifest) -> Head:
     return head
 
 
+def check_taught_name(name: str, base: Manifest) -> None:
+    """Raise `PackageError` if a taught model has the name of its base."""
+    if base.name == name:
+        raise PackageError(f"a taught model needs another name than its base, {name!r}")
+
+
 def write_taught(
     models: Path,
     name: str,
@@ -79,8 +85,7 @@ def write_taught(
     Raises:
         PackageError: the name, the labels or the version are not valid, or the folder cannot be written.
     """
-    if base.name == name:
-        raise PackageError(f"a taught model needs another name than its base, {name!r}")
+    check_taught_name(name, base)
     if version is None:
         while True:  # retry, because another process may write the next version first
             version = next_version(models, name)

@@ -117,6 +117,13 @@ def test_listing_becomes_parquet_that_grows(folder: Path, models: Path, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "rows.parquet"]
 
 
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl"])
+def test_run_that_writes_no_row_leaves_no_file(folder: Path, models: Path, tmp_path: Path, name: str) -> None:
+    done = blvnet("batch", folder, "--out", tmp_path / name, "--models", models, "--model", "missing")
+    assert (done.returncode, "no model 'missing'" in done.stderr) == (1, True), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_that_are_not_utf8_become_parquet(models: Path, tmp_path: Path) -> None:
     (folder := tmp_path / "videos").mkdir()
     (folder / os.fsdecode(b"\xff.mp4")).write_bytes(colour_clip((255, 0, 0)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import torch
@@ -25,6 +27,16 @@ def read_split(dataset: str, data: Path, split: str, reporter: ProgressReporter)
     for note in listing.notes:
         reporter.message(note)
     return listing
+
+
+def check_folder(file: Path) -> None:
+    """Refuse a file to write whose folder does not exist, before the work whose results it is for.
+
+    Raises:
+        BlvnetError: there is no such folder.
+    """
+    if not file.parent.is_dir():
+        raise BlvnetError(f"{file} cannot be written ({os.strerror(errno.ENOENT)})")
 
 
 def select_device(name: str | None) -> torch.device:

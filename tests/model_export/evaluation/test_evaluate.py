@@ -342,6 +342,16 @@ def test_command_refuses_other_numbers_of_crops(data: Path, package: Path) -> No
     assert "must be one of 1, 3, 5, 10" in done.stderr
 
 
+@pytest.mark.parametrize("option", [("--predictions", "nowhere/p.npz"), ("--confusion", "nowhere/c.png")])
+def test_output_in_a_missing_folder_is_refused_before_anything_is_read(
+    tmp_path: Path, option: tuple[str, str]
+) -> None:
+    split = ("--dataset", "folder", "--data", tmp_path)
+    result = blvnet("evaluate", "--checkpoint", "none.pt", *split, *option)
+    assert result.status == 1
+    assert result.stderr == f"blvnet: {option[1]} cannot be written (No such file or directory)\n"
+
+
 def test_picture_in_an_unknown_format_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     split = ("--dataset", "folder", "--data", tmp_path)
     result = blvnet("evaluate", "--checkpoint", "none.pt", *split, "--confusion", "matrix.xyz")

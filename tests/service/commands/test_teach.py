@@ -158,7 +158,9 @@ def test_groups_are_left_out_as_a_whole(
         teach(data, "moves", models=models, groups=groups)
 
 
-def test_bases_that_cannot_serve_as_one_are_refused_by_name(data: Path, models: Path) -> None:
+def test_bases_that_cannot_serve_as_one_are_refused_by_name_before_a_clip_is_read(
+    data: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_head(models, models / "colours" / "1", "hues")
     with pytest.raises(ModelNotFound, match=r"bare/1 has no output 'features'.*export it again"):
         teach(data, "moves", base="bare", models=models)
@@ -169,6 +171,7 @@ def test_bases_that_cannot_serve_as_one_are_refused_by_name(data: Path, models: 
     with pytest.raises(PackageError, match="another name than its base"):
         teach(data, "colours", base="colours", models=models)
     assert not (models / "moves").exists()
+    assert capsys.readouterr().err == ""
 
 
 def remove(*folders: Path) -> None:
