@@ -42,6 +42,7 @@ class Predictions:
         logits: float32 `(n, C)`, averaged over views.
         unreadable: the examples that could not be read.
         groups: the groups of the examples, or empty.
+        rows: the n positions of the examples in the listing; None for all of it, and in a file.
     """
 
     labels: tuple[str, ...]
@@ -50,6 +51,7 @@ class Predictions:
     logits: Floats
     unreadable: tuple[Unreadable, ...] = ()
     groups: tuple[str, ...] = ()
+    rows: tuple[int, ...] | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -234,8 +236,9 @@ def predict_listing(
         tuple(examples[index].path for index in kept),
         _targets(listing, kept),
         (totals[kept] / (clips * crops)).astype(np.float32),
-        tuple(unreadable.values()),
+        tuple(unreadable[index] for index in sorted(unreadable)),
         tuple(map(str, groups)) if all(group is not None for group in groups) else (),
+        tuple(kept),
     )
 
 
@@ -251,8 +254,14 @@ def combine(members: Sequence[Predictions]) -> Predictions:
     first, *others = members
     for other in others:
         check_same(first.labels, other.labels)
-    unreadable = {item.path: item for member in members for item in member.unreadable}
-    kept = [[path not in unreadable for path in member.paths] for member in members]
+    rows = [range(len(member.paths)) if member.rows is None else member.rows for member in members]
+    # By row, because a listing may have several spans of a video.
+    common = set(rows[0]).intersection(*rows[1:])
+    kept = [[row in common for row in own] for own in rows]
+    unreadable: dict[int, Unreadable] = {}
+    for member, own in zip(members, rows, strict=True):
+        missing = sorted(set(range(len(own) + len(member.unreadable))) - set(own))
+        unreadable |= dict(zip(missing, member.unreadable, strict=True))
     logits = [member.logits[keep].astype(np.float64) for member, keep in zip(members, kept, strict=True)]
     # Sums of probabilities as logarithms: a probability that rounds to 0 or 1 still has its rank.
     if first.multi_label:
@@ -268,10 +277,11 @@ def combine(members: Sequence[Predictions]) -> Predictions:
         paths=tuple(path for path, kept_ in zip(first.paths, keep, strict=True) if kept_),
         targets=first.targets[keep],
         logits=combined.astype(np.float32),
-        unreadable=tuple(unreadable.values()),
+        unreadable=tuple(unreadable[row] for row in sorted(unreadable)),
         groups=tuple(group for group, kept_ in zip(first.groups, keep, strict=True) if kept_)
         if first.groups
         else (),
+        rows=tuple(sorted(common)),
     )
 
 

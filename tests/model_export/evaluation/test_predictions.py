@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from model_export.commands.compare import compare_predictions
+from model_export.datasets.reading import Unreadable
 from model_export.evaluation.accuracy import evaluate_multi_label, evaluate_predictions
 from model_export.evaluation.comparison import compare
 from model_export.evaluation.intervals import mcnemar, paired_difference, wilson
@@ -83,6 +84,25 @@ def test_ensemble_averages_probabilities() -> None:
     several = combine([replace(SEVERAL, logits=sure.logits), replace(SEVERAL, logits=unsure.logits)])
     expected = (1 / (1 + np.exp(-9)) + 0.5) / 2
     assert 1 / (1 + np.exp(-several.logits[0, 0])) == pytest.approx(expected)
+
+
+def test_ensemble_leaves_out_the_unreadable_spans_of_a_video_and_keeps_its_others() -> None:
+    video = Path("/data/long.mp4")
+    spans = replace(SINGLE, paths=(video,) * 4)
+    first = replace(
+        spans,
+        paths=spans.paths[:3],
+        targets=spans.targets[[0, 2, 3]],
+        logits=spans.logits[[0, 2, 3]],
+        groups=("a", "a", "b"),
+        unreadable=(Unreadable(video, "no frame in the span"),),
+        rows=(0, 2, 3),
+    )
+    combined = combine([first, spans])
+    assert (combined.paths, combined.groups) == ((video,) * 3, ("a", "a", "b"))
+    assert combined.targets.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(np.diff(combined.logits), np.diff(spans.logits[[0, 2, 3]]), atol=1e-6)
+    assert [item.reason for item in combined.unreadable] == ["no frame in the span"]
 
 
 def test_ensemble_keeps_the_ranks_of_probabilities_that_round_to_0_or_1() -> None:
