@@ -30,6 +30,7 @@ from typing import ClassVar
 
 from service.subprocesses.process import import_path
 from service.workers import decode_worker
+from service.workers.messages import MAX_MESSAGE_BYTES
 
 # The variables that a Python interpreter needs to find its libraries.
 KEPT_VARIABLES = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
@@ -104,6 +105,8 @@ class ForkServer:
         with ExitStack() as undo:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(ours.close)
+            # The kernel doubles it; by default it refuses messages above 213 kB.
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE_BYTES)
             with theirs, ExitStack() as sending:
                 status, sent = os.pipe2(os.O_CLOEXEC)
                 undo.callback(os.close, status)

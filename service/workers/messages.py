@@ -18,8 +18,9 @@ from service.clip.video import DecodedWindows, DecodeLimits, VideoSample, Window
 from service.clip.windowing import WindowRule
 from service.errors import InvalidParameter, NotAVideo, OverLimit, RequestError, Undecodable
 
-# In both directions. The largest answer, for 10 clips and 10 crops, takes a tenth of this.
-MAX_MESSAGE_BYTES = 160_000
+# In both directions. An answer for 10 clips of 64 frames takes a twentieth of this, one for 10 clips of 1024
+# frames, the most that a manifest allows, up to 290 kB.
+MAX_MESSAGE_BYTES = 320_000
 MAX_TEXT = 1000
 
 Mechanism = Literal["seccomp", "landlock"]

@@ -16,9 +16,12 @@ from types import ModuleType
 import pytest
 
 from service.clip.decoding.clips import decode_video
+from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.clip.video import DecodeLimits
 from service.errors import BadRequest, NotAVideo, NotReady, OverLimit, RequestError, Undecodable
 from service.observer import RestartReason
+from service.packages.manifest import MAX_FRAMES
+from service.pipeline.classification import MAX_CLIPS
 from service.workers import supervisor
 from service.workers.decode_pool import PoolState
 from tests.service.pools import (
@@ -50,6 +53,15 @@ async def test_a_worker_decodes_the_same_frames_as_this_process() -> None:
     for name, frames in expected.inputs.items():
         assert decoded.inputs[name].shape == frames.shape
         assert (decoded.inputs[name] == frames).all()
+
+
+async def test_the_most_frames_and_clips_fit_into_an_answer() -> None:
+    spec = ClipSpec(MAX_FRAMES, (InputSpec("frames", Frames.ALL, 8, 8),))
+    clip = numbered_clip(frames=70, rate=30)  # times with many digits
+    async with running() as (pool, recorder):
+        decoded = await pool.decode(clip, spec, LIMITS, clips=MAX_CLIPS)
+    assert {len(times) for times in decoded.timestamps_s} == {MAX_FRAMES}
+    assert not recorder.restarts
 
 
 async def test_frames_stay_valid_after_the_next_video_and_the_pool() -> None:

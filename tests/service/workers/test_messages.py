@@ -19,6 +19,7 @@ from service.clip.spec import ClipSpec, Frames, InputSpec
 from service.clip.video import DecodedWindows, DecodeLimits, Effort, VideoInfo, VideoSample, WindowSample
 from service.clip.windowing import Window, WindowRule
 from service.errors import InvalidParameter, NotAVideo, NotReady, OverLimit, RequestError, Undecodable
+from service.packages.manifest import MAX_FRAMES
 from service.pipeline.classification import MAX_CLIPS
 from service.workers.fork_server import FORK_SERVER
 from service.workers.messages import (
@@ -165,15 +166,15 @@ def test_a_message_takes_memory_in_proportion_to_its_size(packet: bytes) -> None
     assert peak < 100_000 + 100 * len(packet)
 
 
-def test_the_largest_answer_fits() -> None:
+@pytest.mark.parametrize(("frames", "share"), [(64, 0.1), (MAX_FRAMES, 1.0)])
+def test_the_largest_answer_fits(frames: int, share: float) -> None:
     clips, crops = MAX_CLIPS, max(CROP_COUNTS)
-    spec = ClipSpec(64, (InputSpec("frames", Frames.ALL, 8, 8),))
+    spec = ClipSpec(frames, (InputSpec("frames", Frames.ALL, 8, 8),))
     decoded = decode_video(numbered_clip(frames=70), spec, clips=clips, crops=crops)
     times = tuple(tuple(599 + 1 / (3 + index) for index in row) for row in decoded.indices)
-    sample = VideoSample(
-        video=decoded.video, indices=decoded.indices, timestamps_s=times, effort=decoded.effort
-    )
-    assert len(encode(VideoDecoded(sample))) < MAX_MESSAGE_BYTES / 5
+    last = tuple((DecodeLimits().max_frames - 1,) * frames for _ in range(clips))
+    sample = VideoSample(video=decoded.video, indices=last, timestamps_s=times, effort=decoded.effort)
+    assert len(encode(VideoDecoded(sample))) < MAX_MESSAGE_BYTES * share
 
 
 def test_an_answer_must_have_the_shape_that_was_requested() -> None:
