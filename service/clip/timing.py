@@ -28,7 +28,8 @@ RATE_TOLERANCE = Fraction(1, 100)
 MAX_REORDER_STEPS = 16
 # This many frames in a row may be outliers; more are a separate recording.
 MAX_OUTLIERS = 3
-# A recording does not pause for longer between two frames; a longer gap is a jump of the clock.
+# A recording does not pause for longer between two frames; a longer gap is a jump of the clock, and a frame
+# with a longer duration is damaged.
 MAX_GAP_S = 3600
 
 
@@ -92,7 +93,9 @@ class PacketTimes:
             self._shown.append(pts)
             self._decode_times.append(dts)
         time = dts if self._decode_times_only else pts
-        if time is not None and duration and self._states_durations:
+        if time is None or not duration or not self._states_durations:
+            return
+        if 0 < duration * self.time_base <= MAX_GAP_S:
             self._durations[time] = duration
 
     @property

@@ -160,6 +160,14 @@ def test_the_last_frames_own_duration_counts() -> None:
     assert timing.fps == pytest.approx(300 / 66)
 
 
+@pytest.mark.parametrize("duration", [-1, 3_600_001, 2**63 - 1])
+def test_an_impossible_duration_of_the_last_frame_is_ignored(duration: int) -> None:
+    times = PacketTimes(MS, states_durations=True)
+    for pts in (0, 40, 80):
+        times.add(pts, pts, 40 if pts < 80 else duration, shown=True)
+    assert times.timing(times.shown).duration_s == pytest.approx(0.12)
+
+
 def test_a_rounded_duration_does_not_make_the_video_longer() -> None:
     timing = frame_timing([0, 33, 67, 100], MS, [Fraction(30)], last_duration=34)
     assert timing.duration_s == pytest.approx(0.1 + 1 / 30)
