@@ -41,6 +41,8 @@ def average_precisions(
 ) -> npt.NDArray[np.float64]:
     """Average precision of each class: the mean, over its examples, of the precision down to their rank.
 
+    Examples with equal scores share the last of their ranks, so the order of the examples does not matter.
+
     Args:
         scores: `(n, C)`.
         targets: `(n, C)` of zeros and ones.
@@ -50,7 +52,13 @@ def average_precisions(
     """
     order = np.argsort(-scores, axis=0, kind="stable")
     sorted_targets = np.take_along_axis(targets, order, axis=0)
+    sorted_scores = np.take_along_axis(scores, order, axis=0)
     precision = sorted_targets.cumsum(axis=0) / np.arange(1, len(scores) + 1)[:, None]
+    rows = np.arange(len(scores))[:, None]
+    last = np.ones(scores.shape, np.bool_)  # whether the next score is another one
+    last[:-1] = sorted_scores[1:] != sorted_scores[:-1]
+    ends = np.minimum.accumulate(np.where(last, rows, len(scores))[::-1], axis=0)[::-1]
+    precision = np.take_along_axis(precision, ends, axis=0)
     totals = targets.sum(axis=0)
     sums = (precision * sorted_targets).sum(axis=0)
     return np.where(totals > 0, sums / np.maximum(totals, 1), np.nan)

@@ -140,8 +140,8 @@ class TrainStep:
                 # Gradients are exchanged once, with the last part; the exchange takes their mean.
                 self._model.require_backward_grad_sync = index == parts - 1
             with autocast(self.processes.device, self.config.amp):
-                logits = self._model(*map(standardise, part)).mean(1)
-            part_loss = self._objective.loss(logits.float(), part_targets) / weight
+                logits = self._model(*map(standardise, part)).float().mean(1)
+            part_loss = self._objective.loss(logits, part_targets) / weight
             scaled = self._scaler.scale(part_loss * self.processes.count)
             scaled.backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()

@@ -74,7 +74,8 @@ class Validator:
                 batch = batch.to(device)
                 with autocast(device, self.config.amp):
                     inputs = plain_inputs(batch.frames, self.clip.inputs)
-                    logits = network(*map(standardise, inputs)).mean(1).float()
+                    # bfloat16 has three digits: rounded once more, many scores would be equal.
+                    logits = network(*map(standardise, inputs)).float().mean(1)
                 if self.metric is Metric.MAP:
                     loss = F.binary_cross_entropy_with_logits(logits, batch.labels.float(), reduction="none")
                     loss = loss.mean(1).sum()

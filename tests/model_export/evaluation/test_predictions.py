@@ -129,10 +129,19 @@ def test_average_precision_is_the_mean_precision_at_the_ranks_of_the_examples() 
     assert np.isnan(found[1])  # no video has this label
 
 
+def test_average_precision_does_not_depend_on_the_order_of_equal_scores() -> None:
+    scores = np.array([[2, 0], [1, 0], [1, 0], [1, 0], [0, 0]], np.float32)
+    targets = np.array([[1, 1], [1, 0], [0, 0], [0, 0], [1, 0]])
+    expected = [(1 / 1 + 2 / 4 + 3 / 5) / 3, 1 / 5]
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 3, 1]):
+        assert average_precisions(scores[order], targets[order]) == pytest.approx(expected)
+
+
 def test_several_labels_are_judged_by_mean_average_precision() -> None:
     result = evaluate_multi_label(SEVERAL)
     document = result.to_json()
-    assert document["map"] == pytest.approx(np.mean([(1 + 2 / 3) / 2, (1 + 2 / 3) / 2, 1.0]))
+    # Equal scores: both videos of the first two labels have the ranks 1 and 4, and 2 and 4.
+    assert document["map"] == pytest.approx(np.mean([(1 / 1 + 2 / 4) / 2, (1 / 2 + 2 / 4) / 2, 1.0]))
     assert document["hit1"] == 0.75
     assert list(document["per_class"]) == list(LABELS)
 
