@@ -231,7 +231,8 @@ def configure(
     assert detected is not None
     if architecture is None:
         raise CheckpointError(f"{path} holds {detected.describe()}; name the network with --arch")
-    if taps is None and read_name(architecture).taps is None:
+    name = read_name(architecture)
+    if taps is None and name.taps is None and name.family.has_tam:
         taps = detected.taps
     config = parse_architecture(
         architecture, num_classes=detected.classes, frames=frames, taps=taps, size=size, stem=stem

@@ -22,7 +22,15 @@ from model_export.progress import ProgressReporter
 from model_export.training.checkpoints import LAST_FILE
 from model_export.training.clips.batches import CachedClips, DecodedClips, SplitData
 from model_export.training.clips.frame_cache import open_cache
-from model_export.training.config import BatchNorm, ClassWeights, CropMode, Freeze, Offsets, TrainConfig
+from model_export.training.config import (
+    BatchNorm,
+    ClassWeights,
+    CropMode,
+    Freeze,
+    Offsets,
+    Schedule,
+    TrainConfig,
+)
 from model_export.training.initial_statistics import measure_initial_statistics
 from model_export.training.preparation import check_compiles, keep_freed_memory
 from model_export.training.processes import joined
@@ -104,6 +112,7 @@ def train(
     Example: blvnet train --dataset folder --data DATA --arch tsm-mini --out RUN
     """
     training = training_config(options, augmentation=augmentation)
+    _check_effects(ctx, training, cached=cached)
     _check_run(out, resume=resume)
     _check_combination(training, cached=cached, init=init)
     if stride is not None and sampling is not Sampling.DENSE:
@@ -187,6 +196,27 @@ def _check_run(out: Path, *, resume: bool) -> None:
         raise BlvnetError(f"{out} has no {LAST_FILE} to resume from")
     if exists and not resume:
         raise BlvnetError(f"{out} contains a run already: add --resume, or choose another --out")
+
+
+def _check_effects(ctx: typer.Context, training: TrainConfig, *, cached: bool) -> None:
+    """Refuse options of the command line that another option leaves without effect.
+
+    Files and recipes may contain such options, because they give the values of many.
+    """
+    strengths = training.augmentation
+    needed = (
+        (("zoom", "shift"), bool(strengths.geometry), "--geometry above 0"),
+        (("cutout_side",), bool(strengths.cutout), "--cutout above 0"),
+        (("rand_magnitude",), bool(strengths.rand_augment), "--rand-augment"),
+        (("patience",), training.schedule is Schedule.PLATEAU, "--schedule plateau"),
+        (("phases",), training.offsets is Offsets.PHASES, "--offsets phases"),
+        (("cache",), cached, "--cached"),
+    )
+    for names, has_effect, need in needed:
+        for name in names:
+            source = ctx.get_parameter_source(name)
+            if not has_effect and source is not None and source.name == "COMMANDLINE":
+                raise typer.BadParameter(f"needs {need}", param_hint=f"--{name.replace('_', '-')}")
 
 
 def _check_combination(training: TrainConfig, *, cached: bool, init: Path | None) -> None:

@@ -103,6 +103,8 @@ def parse_architecture(
     """
     parts = read_name(name)
     mini = parts.depth == MINI
+    if taps is not None and not parts.family.has_tam:
+        raise ConfigError(f"{name} has no temporal aggregation modules, so taps cannot be {taps}")
     frames = _agree(name, "frames", parts.frames, frames, MINI_FRAMES if mini else None)
     if frames is None:
         raise ConfigError(

@@ -12,6 +12,8 @@ import typer
 from model_export.training.config import Augmentation, Option, TrainConfig, default_warmup_epochs, options_of
 
 STRENGTHS = tuple(item.name for item in fields(Augmentation))
+# The sizes of changes that are made with a probability.
+SIZES: Mapping[str, tuple[str, ...]] = {"geometry": ("zoom", "shift"), "cutout": ("cutout_side",)}
 
 
 def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -31,7 +33,8 @@ def training_config(options: Mapping[str, Any], *, augmentation: bool) -> TrainC
 
     Args:
         options: values of the generated options by name; None stands for the default.
-        augmentation: False to leave out every kind of augmentation that the options do not give.
+        augmentation: False to leave out every kind of augmentation that the options do not give. A kind that
+            they give by its probability has the default sizes.
 
     Raises:
         BlvnetError: no run can use these values.
@@ -40,7 +43,12 @@ def training_config(options: Mapping[str, Any], *, augmentation: bool) -> TrainC
     strengths = {name: given.pop(name) for name in STRENGTHS if name in given}
     given.setdefault("warmup_epochs", default_warmup_epochs(given["epochs"]))
     given["lr_steps"] = tuple(given.get("lr_steps", ()))
-    base = Augmentation() if augmentation else Augmentation.none()
+    default = Augmentation()
+    base = default if augmentation else Augmentation.none()
+    if not augmentation:
+        for probability, sizes in SIZES.items():
+            if strengths.get(probability):
+                base = replace(base, **{name: getattr(default, name) for name in sizes})
     return TrainConfig(**given, augmentation=replace(base, **strengths))
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from model_export.commands import train as command
+from model_export.commands.options.train_options import training_config
 from model_export.networks.config import ModelConfig, Stem
+from model_export.training.config import Augmentation
 from service.errors import BlvnetError
 from tests.model_export.command import blvnet
 
@@ -42,3 +44,13 @@ def test_published_name_is_the_published_network(
     result = blvnet("train", "--data", tmp_path, "--out", tmp_path / "run", *options)
     assert result.stderr.endswith("enough\n")
     assert [config.stem for config in built] == [expected]
+
+
+def test_only_given_augmentation_has_its_default_sizes() -> None:
+    given = {"epochs": 2, "geometry": 0.6, "cutout": 1.0, "shift": 0.5}
+    found = training_config(given, augmentation=False).augmentation
+    default = Augmentation()
+    assert (found.geometry, found.cutout, found.shift) == (0.6, 1.0, 0.5)
+    assert (found.zoom, found.cutout_side) == (default.zoom, default.cutout_side)
+    assert (found.brightness, found.noise, found.mirror) == (0, 0, 0)
+    assert training_config({"epochs": 2}, augmentation=False).augmentation == Augmentation.none()

@@ -99,6 +99,25 @@ def test_value_that_no_run_can_use_is_named(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--no-augmentation --zoom 0.3", "--zoom: needs --geometry above 0"),
+        ("--geometry 0 --shift 0.3", "--shift: needs --geometry above 0"),
+        ("--no-augmentation --cutout-side 0.5", "--cutout-side: needs --cutout above 0"),
+        ("--rand-magnitude 20", "--rand-magnitude: needs --rand-augment"),
+        ("--patience 3", "--patience: needs --schedule plateau"),
+        ("--no-cached --offsets segment --phases 5", "--phases: needs --offsets phases"),
+        ("--no-cached --cache somewhere", "--cache: needs --cached"),
+    ],
+)
+def test_option_without_effect_is_refused_with_what_it_needs(
+    data: Path, tmp_path: Path, options: str, message: str
+) -> None:
+    one_line(blvnet(*arguments(data, tmp_path / "run", *options.split())), message, status=2)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("option", ["--seed", "--phases", "--workers"])
 def test_number_that_is_far_too_large_is_bad_usage(data: Path, tmp_path: Path, option: str) -> None:
     result = blvnet(*arguments(data, tmp_path / "run", option, 10**30))
