@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,8 +50,9 @@ class TrainStep:
         use_channels_last(network)
         self.average: AveragedModel | None = None
         if config.ema:
-            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(network, multi_avg_fn=average)
+            # With the statistics of the last weights, the averaged ones may be at chance.
+            update = moving_average(config.ema)
+            self.average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
         self._model = prepare(network, config, processes)
         self.optimizer = make_optimizer(network, config)
         self._clip = clip
@@ -146,6 +148,24 @@ class TrainStep:
             scaled.backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
         return self.processes.sum(loss).item()
+
+
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """The update of a moving average, whose decay rises to `decay`.
+
+    After n updates it is at most (1 + n) / (10 + n), as in TensorFlow: otherwise the first weights, which are
+    nearly random, would be a large part of the average for several times 1 / (1 - decay) steps.
+    """
+
+    def update(average: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        if average[0].is_floating_point():
+            chosen = min(decay, (1 + int(count)) / (10 + int(count)))
+            get_ema_multi_avg_fn(chosen)(average, current, count)  # type: ignore[no-untyped-call]
+            return
+        for kept, value in zip(average, current, strict=True):  # counters of batch norm
+            kept.copy_(value)
+
+    return update
 
 
 def native_arithmetic(device: torch.device) -> Amp:

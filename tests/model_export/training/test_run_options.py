@@ -26,29 +26,49 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**vars(CONFIG), "augmentation": Augmentation.none(), **changes})
 
 
-def test_best_weights_are_the_average_and_last_ones_have_both(tmp_path: Path) -> None:
+def test_last_weights_come_with_the_average_of_weights_and_statistics(tmp_path: Path) -> None:
     decay = 0.5
-    run = trainer(tmp_path, config(epochs=1, ema=decay, warmup_epochs=0))
-    parameter = next(run.network.parameters())
-    taken: list[torch.Tensor] = []
-    run.train_step.optimizer.register_step_post_hook(lambda *_: taken.append(parameter.detach().clone()))
+    run = trainer(tmp_path, config(epochs=6, ema=decay, warmup_epochs=0))
+    taken: list[dict[str, torch.Tensor]] = []
+    run.train_step.optimizer.register_step_post_hook(
+        lambda *_: taken.append({name: value.clone() for name, value in run.network.state_dict().items()})
+    )
     run.run(threading.Event())
-    expected = taken[0]
-    for value in taken[1:]:
-        expected = decay * expected + (1 - decay) * value
-    name = next(name for name, _ in run.network.named_parameters())
+    last = saved(tmp_path, "last.pt")
+    for name, expected in taken[0].items():
+        for count, state in enumerate(taken[1:], start=1):
+            value = state[name]
+            kept = min(decay, (1 + count) / (10 + count))  # the decay rises to that of the option
+            expected = kept * expected + (1 - kept) * value if value.is_floating_point() else value
+        torch.testing.assert_close(last["average"][f"module.{name}"], expected)
+        assert torch.equal(last["weights"][name], taken[-1][name])
+    assert len(taken) == 12
+    assert kept == decay
+
+
+def test_best_weights_are_those_of_the_average(tmp_path: Path) -> None:
+    run_all(tmp_path, config(epochs=1, ema=0.5, warmup_epochs=0))
     best, last = saved(tmp_path, "best.pt"), saved(tmp_path, "last.pt")
-    torch.testing.assert_close(best["weights"][name], expected)
-    assert torch.equal(last["weights"][name], taken[-1])
-    assert "average" in last
     assert "average" not in best
+    for name, value in best["weights"].items():
+        assert torch.equal(value, last["average"][f"module.{name}"])
     # The only epoch is the best one, and what is taken from either file is what was validated.
     for file in ("best.pt", "last.pt"):
         network, model, _ = load_network(tmp_path / file)
-        torch.testing.assert_close(network.state_dict()[name], expected)
         fresh = build(model)
-        initialise_from(fresh, model, tmp_path / file)
-        torch.testing.assert_close(fresh.state_dict()[name], expected)
+        initialise_from(fresh, model, tmp_path / file, best["labels"])
+        for name, value in best["weights"].items():
+            assert torch.equal(network.state_dict()[name], value)
+            assert torch.equal(fresh.state_dict()[name], value)
+
+
+def test_average_scores_as_well_as_the_last_weights_although_it_is_of_few_steps(tmp_path: Path) -> None:
+    run = trainer(tmp_path, config(epochs=10, ema=0.99, warmup_epochs=1, schedule=Schedule.STEP, lr=0.1))
+    run.run(threading.Event())
+    loss, top1 = run.validation.measure(run.network, 0, lambda _: None)
+    averaged_loss, averaged_top1 = run.validation.measure(run.train_step.averaged, 0, lambda _: None)
+    assert averaged_top1 == top1 == 1.0
+    assert max(loss, averaged_loss) < 0.1
 
 
 def test_numbers_of_the_log_are_in_tensorboard_too(tmp_path: Path) -> None:
