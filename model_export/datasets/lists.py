@@ -1,7 +1,7 @@
 """Lists of paths with label indices, as the authors of bLVNet-TAM keep their data.
 
-    DATA/train.txt, DATA/val.txt        lines of "path start end label" or "path label"; or "path 3,17", with
-                                        several labels
+    DATA/train.txt, DATA/val.txt        lines of "path start end label" or "path label"; with several labels
+                                        "path 3,17", "path start end 3,17" or "path start end 3 17"
     DATA/labels.txt or labels.json      optional: the names of the labels
     DATA/symmetry.json                  optional: see `model_export.datasets.symmetry`
     DATA/groups.csv                     optional: see `model_export.datasets.groups`
@@ -102,9 +102,10 @@ def _read_examples(data: Path, source: Path) -> Iterator[Example]:
         if not line.strip():
             continue
         path, *fields = (field.strip() for field in (line.split(";") if ";" in line else line.split()))
-        *frames, last = fields or [""]
-        numbers = [_number(label) for label in last.split(",")]
-        labels = list(dict.fromkeys(numbers))
+        # The authors' lists have several labels in fields of their own.
+        frames, given = (fields[:2], fields[2:]) if len(fields) > 1 else ([], fields)
+        numbers = [_number(label) for field in given for label in field.split(",")]
+        labels = list(dict.fromkeys(numbers)) or [-1]
         others = tuple(labels[1:])
         match [_number(field) for field in frames]:
             case [] if min(labels) >= 0:

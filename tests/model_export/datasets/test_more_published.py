@@ -159,3 +159,15 @@ def test_lists_may_give_several_labels(tmp_path: Path) -> None:
     write(tmp_path / "train.txt", "a.mp4 1,x\n")
     with pytest.raises(BlvnetError, match="line 1: not path start end label"):
         read_listing("list", tmp_path, "train")
+
+
+def test_lists_of_the_authors_have_several_labels_in_fields_of_their_own(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "train.txt").write_text("a 1 20 2 0 2\r\nb 3 9 1\r\n")
+    listing = read_listing("list", tmp_path, "train")
+    assert listing.multi_label
+    assert [(item.labels, item.span) for item in listing.examples] == [((2, 0), (1, 20)), ((1,), (3, 9))]
+    (tmp_path / "train.txt").write_text("a 1 20\n")
+    with pytest.raises(BlvnetError, match="line 1: not path start end label"):
+        read_listing("list", tmp_path, "train")

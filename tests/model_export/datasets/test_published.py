@@ -218,7 +218,7 @@ def test_error_for_missing_annotations_lists_the_searched_names(tmp_path: Path, 
         ),
         ("list", "train.txt", "a b c d\n", "train.txt, line 1: not path start end label"),
         ("list", "train.txt", "a 5 4 0\n", "line 1: not path start end label"),
-        ("list", "train.txt", "a 1 2 3 4\n", "line 1: not path start end label"),
+        ("list", "train.txt", "a 1 2 3 x\n", "line 1: not path start end label"),
     ],
 )
 def test_broken_annotations_are_refused_with_their_line(
