@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from model_export.networks.blvnet import DualStem
 from model_export.networks.residual import BasicBlock, Bottleneck
 from model_export.training.config import BatchNorm, Freeze, TrainConfig
 from model_export.training.processes import Processes
@@ -145,7 +146,9 @@ def frozen_norms(network: nn.Module, mode: BatchNorm) -> list[nn.Module]:
         case BatchNorm.FROZEN:
             return norms
         case BatchNorm.PARTIAL:
-            return norms[1:]
+            # The dual stem has a norm for each of its inputs after the first convolution.
+            first = [*norms[:1], *(m.big_bn1 for m in network.modules() if isinstance(m, DualStem))]
+            return [norm for norm in norms if norm not in first]
         case _:
             return []
 

@@ -84,25 +84,34 @@ def test_checkpointed_network_keeps_less_and_computes_the_same(architecture: str
 
 
 @pytest.mark.parametrize(
-    ("mode", "frozen"), [(BatchNorm.BATCH, 0), (BatchNorm.PARTIAL, -1), (BatchNorm.FROZEN, None)]
+    ("architecture", "mode", "learning"),
+    [
+        ("blvnet-tam-mini", BatchNorm.BATCH, None),
+        ("blvnet-tam-mini", BatchNorm.PARTIAL, {"stem.bn1", "stem.big_bn1"}),
+        ("tsm-mini", BatchNorm.PARTIAL, {"bn1"}),
+        ("blvnet-tam-mini", BatchNorm.FROZEN, set()),
+    ],
 )
-def test_frozen_norms_keep_their_statistics_and_weights(mode: BatchNorm, frozen: int | None) -> None:
-    trained = network()
-    norms = [module for module in trained.modules() if isinstance(module, _BatchNorm)]
-    expected = len(norms) if frozen is None else len(norms) - 1 if frozen else 0
+def test_frozen_norms_keep_their_statistics_and_weights(
+    architecture: str, mode: BatchNorm, learning: set[str] | None
+) -> None:
+    trained = network(architecture)
+    norms = {name: module for name, module in trained.named_modules() if isinstance(module, _BatchNorm)}
+    learning = set(norms) if learning is None else learning
     prepare(trained, TrainConfig(batch_norm=mode), Processes())
     train_mode(trained, mode)
-    assert len(frozen_norms(trained, mode)) == expected
-    before = [norm.running_mean.clone() for norm in norms if norm.running_mean is not None]
-    trained(*inputs()).sum().backward()
-    changed = [
-        not torch.equal(norm.running_mean, old)
-        for norm, old in zip(norms, before, strict=True)
-        if norm.running_mean is not None
-    ]
-    assert sum(changed) == len(norms) - expected
-    assert sum(norm.weight.grad is not None for norm in norms) == len(norms) - expected
-    assert changed[0] == (mode is not BatchNorm.FROZEN)
+    assert len(frozen_norms(trained, mode)) == len(norms) - len(learning)
+    before = {
+        name: norm.running_mean.clone() for name, norm in norms.items() if norm.running_mean is not None
+    }
+    trained(*inputs(architecture)).sum().backward()
+    changed = {
+        name
+        for name, norm in norms.items()
+        if norm.running_mean is not None and not torch.equal(norm.running_mean, before[name])
+    }
+    assert changed == learning
+    assert {name for name, norm in norms.items() if norm.weight.grad is not None} == learning
 
 
 @pytest.mark.parametrize(
