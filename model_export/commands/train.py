@@ -148,7 +148,12 @@ def train(
             raise typer.BadParameter(f"must be at least the size, {model.size}", param_hint="--scale")
         clip = model.clip_spec(sampling, stride or 1, scale)
         network = build(model, tam_init)
-        origin: dict[str, Any] = {"dataset": dataset, "data": str(data), "hold_out": hold_out}
+        origin: dict[str, Any] = {
+            "dataset": dataset,
+            "data": str(data),
+            "hold_out": hold_out,
+            "cached": cached,
+        }
         if init is not None:
             report = initialise_from(network, model, init, train_list.labels)
             origin["init"] = report.to_json()

@@ -46,7 +46,7 @@ class RunCheckpoints:
         clip: the clip that the network gets.
         listing: the training split, for labels and their symmetry.
         config: the run's options.
-        origin: data set, folder and held-out group, as plain values.
+        origin: data set, folder, held-out group and whether clips are cached, as plain values.
         processes: number of processes that train together.
     """
 
@@ -108,7 +108,7 @@ class RunCheckpoints:
 
         Raises:
             BlvnetError: there is none, or it belongs to another run: other options, labels, clip, network,
-                number of processes, held-out group or steps per epoch.
+                number of processes, mirror images, source of clips, held-out group or steps per epoch.
         """
         checkpoint = read_checkpoint(self.folder / LAST_FILE)
         training = checkpoint.training
@@ -120,6 +120,11 @@ class RunCheckpoints:
             "number of labels per video": training.get("scores", Scores.SOFTMAX) == self.scores,
             f"options ({', '.join(differences)})": not differences,
             "number of processes": training.get("processes", 1) == self.processes,
+            "mirror image of a label": _equal(training, "mirrored", list(self.listing.symmetry.mirrored)),
+            # Cached clips have the centre crop only.
+            "source of clips (--cached or --no-cached)": _equal(
+                training, "cached", self.origin.get("cached")
+            ),
             # The run would validate on videos that it has learnt from.
             "held-out group": _equal(training, "hold_out", self.origin.get("hold_out")),
             # The step is also the place in the data and in the schedule.

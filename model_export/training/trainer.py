@@ -66,7 +66,8 @@ class Trainer:
             resolved.
         run: the folder to write to.
         clip: the clip that the network gets; None for the published one.
-        origin: data set, folder and held-out group (plain values), for checkpoints and the log.
+        origin: data set, folder, held-out group and whether clips are cached (plain values), for checkpoints
+            and the log.
         reporter: shows progress.
         processes: the processes that train together; None for this one alone.
 

@@ -283,6 +283,19 @@ def test_resume_with_other_training_clips_is_refused(tmp_path: Path) -> None:
         again.run(threading.Event(), resume=True)
 
 
+def test_resume_with_other_mirror_images_or_source_of_clips_is_refused(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    made.origin["cached"] = True
+    made.run(StopAfter(1))
+    again = trainer(tmp_path)
+    again.origin["cached"] = False
+    with pytest.raises(BlvnetError, match="another source of clips"):
+        again.run(threading.Event(), resume=True)
+    mirrored = replace(listing(), symmetry=Symmetry((0, 1), (None, None)))
+    with pytest.raises(BlvnetError, match="another mirror image of a label"):
+        trainer(tmp_path, data=SplitData(mirrored, MadeClips())).run(threading.Event(), resume=True)
+
+
 def test_resume_may_change_logging_and_speed_options(tmp_path: Path) -> None:
     trainer(tmp_path).run(StopAfter(1))
     shown_otherwise = TrainConfig(**{**vars(CONFIG), "log_every": 2, "save_every_s": 60.0})
