@@ -88,6 +88,17 @@ def read_text(path: Path) -> str:
         raise BlvnetError(f"{path} is not UTF-8 text") from exc
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of an annotation file.
+
+    `str.splitlines` also splits at other characters, such as U+2028, which occur in texts from web pages.
+
+    Raises:
+        BlvnetError: as `read_text`.
+    """
+    return read_text(path).split("\n")  # `read_text` translates the other ends of lines
+
+
 def read_json_list(path: Path, of: str) -> list[Any]:
     """Read a JSON file that holds a list; `of` names its entries in a message.
 
@@ -114,7 +125,7 @@ def read_rows(path: Path, delimiter: str, *, strip: bool = True) -> Iterator[Row
     Raises:
         BlvnetError: the file cannot be read or parsed, or a quote is not closed on its line.
     """
-    reader = csv.reader(read_text(path).splitlines(), delimiter=delimiter)
+    reader = csv.reader(read_lines(path), delimiter=delimiter)
     before = 0
     try:
         for fields in reader:

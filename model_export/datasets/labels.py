@@ -144,7 +144,7 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> Mapping[str, object]:
 
 
 def _parse_text(text: str) -> LabelFile:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     for delimiter in (",", "\t", ";"):
         rows = list(csv.reader(lines, delimiter=delimiter))
         last = [(row[-1], delimiter.join(row[:-1])) for row in rows]

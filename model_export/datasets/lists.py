@@ -23,7 +23,7 @@ from model_export.datasets.files import (
     find_file,
     look_for,
     make_listing,
-    read_text,
+    read_lines,
     split_names,
 )
 from model_export.datasets.groups import with_groups
@@ -98,7 +98,7 @@ def _read_labels(data: Path) -> tuple[tuple[str, ...], int, bool]:
 
 def _read_examples(data: Path, source: Path) -> Iterator[Example]:
     """Examples with the labels as they are numbered in the file."""
-    for number, line in enumerate(read_text(source).splitlines(), start=1):
+    for number, line in enumerate(read_lines(source), start=1):
         if not line.strip():
             continue
         path, *fields = (field.strip() for field in (line.split(";") if ";" in line else line.split()))

@@ -12,6 +12,7 @@ left out: the authors' evaluation ranks them last, where they change no average 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from model_export.datasets.files import (
     find_file,
     find_folder,
     make_listing,
+    read_lines,
     read_text,
     split_names,
     videos_by_id,
@@ -64,7 +66,7 @@ def read_charades(data: Path, split: str) -> Listing:
 def _read_rows(source: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Line number, which counts the lines of earlier rows too, and the fields of a row by column."""
     # Without `strict`, a quote that is not closed takes all later videos with it.
-    table = csv.DictReader(read_text(source).splitlines(keepends=True), strict=True)
+    table = csv.DictReader(io.StringIO(read_text(source)), strict=True)
     try:
         for row in table:
             yield table.reader.line_num, row
@@ -80,6 +82,6 @@ def _find(data: Path, name: str) -> Path:
 
 def _read_classes(path: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     """Code -> index, and the labels."""
-    lines = [line.partition(" ") for line in read_text(path).splitlines() if line.strip()]
+    lines = [line.partition(" ") for line in read_lines(path) if line.strip()]
     labels = checked([label.strip() for _, _, label in lines])
     return {code: index for index, (code, _, _) in enumerate(lines)}, labels

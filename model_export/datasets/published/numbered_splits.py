@@ -22,7 +22,7 @@ from pathlib import Path
 from model_export.datasets.files import (
     find_folder,
     make_listing,
-    read_text,
+    read_lines,
     split_names,
     videos_by_stem,
     visible_entries,
@@ -63,7 +63,7 @@ def read_ucf101(data: Path, split: str, *, number: int) -> Listing:
     videos = _videos(find_folder(data, UCF_VIDEOS))
 
     def annotated() -> Iterator[tuple[str, Example | None]]:
-        for line_number, line in enumerate(read_text(source).splitlines(), start=1):
+        for line_number, line in enumerate(read_lines(source), start=1):
             if not line.strip():
                 continue
             name = line.split()[0]
@@ -100,7 +100,7 @@ def read_hmdb51(data: Path, split: str, *, number: int) -> Listing:
     def annotated() -> Iterator[tuple[str, Example | None]]:
         for index, label in enumerate(labels):
             source = folder / f"{label}{ending}"
-            for line_number, line in enumerate(read_text(source).splitlines(), start=1):
+            for line_number, line in enumerate(read_lines(source), start=1):
                 name, _, given = line.strip().rpartition(" ")
                 if line.strip() and (not name or given not in ("0", "1", "2")):
                     raise BlvnetError(f"{source}, line {line_number}: not FILE and 0, 1 or 2")

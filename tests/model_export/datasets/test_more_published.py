@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from model_export.datasets import Example, read_listing
+from model_export.datasets.labels import read_labels
 from service.errors import BlvnetError
 from tests.model_export.datasets import layouts
 from tests.model_export.datasets.layouts import CHARADES_LABELS, JESTER_LABELS, UCF_LABELS, write
@@ -171,3 +172,20 @@ def test_lists_of_the_authors_have_several_labels_in_fields_of_their_own(tmp_pat
     (tmp_path / "train.txt").write_text("a 1 20\n")
     with pytest.raises(BlvnetError, match="line 1: not path start end label"):
         read_listing("list", tmp_path, "train")
+
+
+def test_line_separator_of_unicode_within_a_label_does_not_end_the_line(tmp_path: Path) -> None:
+    label = "baking\u2028cookies"
+    write(tmp_path / "train.csv", f"label,youtube_id,time_start,time_end\r\n{label},abc,0,10\r\n")
+    write(tmp_path / "train" / "abc_000000_000010.mp4", b"")
+    assert read_listing("kinetics-400", tmp_path, "train").labels == (label,)
+    write(tmp_path / "labels.txt", f"{label}\r\nother\r\n")
+    assert read_labels(tmp_path / "labels.txt") == (label, "other")
+    write(tmp_path / "train.txt", "abc\u2028d.mp4;0\r\n")
+    write(tmp_path / "abc\u2028d.mp4", b"")
+    assert len(read_listing("list", tmp_path, "train").examples) == 1
+    write(tmp_path / "Charades_v1_classes.txt", f"c000 {label}\n")
+    write(tmp_path / "Charades_v1_train.csv", "id,script,actions\nABC,It is\x85 so,c000 0 1\n")
+    write(tmp_path / "Charades_v1_480" / "ABC.mp4", b"")
+    charades = read_listing("charades", tmp_path, "train")
+    assert (charades.labels, len(charades.examples)) == ((label,), 1)
