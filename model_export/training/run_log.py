@@ -123,14 +123,14 @@ class RunReport:
         line = {
             "epoch": self._epoch,
             "loss": round(sum(self._losses) / len(self._losses), 4),
-            "lr": round(lr, 6),
+            "lr": float(f"{lr:.6g}"),
             "clips_per_s": round(self._clips / seconds, 1),
             "waiting": round(self._waited_s / seconds, 2),
         }
         self._add("step", step, line)
         waiting = f", {line['waiting']:.0%} of the time waiting for data" if line["waiting"] >= 0.05 else ""
         self._counter.describe(
-            f"{self._title}: step {step}, loss {line['loss']:.3f}, lr {line['lr']:.4f}, "
+            f"{self._title}: step {step}, loss {line['loss']:.3f}, lr {line['lr']:.3g}, "
             f"{line['clips_per_s']} clips/s{waiting}"
         )
         self._start_mean()

@@ -101,6 +101,15 @@ def test_steps_that_a_resumed_run_repeats_are_once_in_tensorboard(tmp_path: Path
     assert written == [(1, 0.5), (2, 2.0), (3, 2.5), (4, 3.0)]
 
 
+def test_learning_rate_is_logged_with_six_digits_however_small_it_is(tmp_path: Path) -> None:
+    with ProgressReporter(Console(quiet=True)) as reporter:
+        report = RunReport(RunLog(tmp_path, None), reporter, config(log_every=1), 2)
+        with report.epoch(1, 0):
+            report.step(1, loss=1.0, lr=3.14159265e-7, clips=1, waited_s=0.0)
+            report.step(2, loss=1.0, lr=0.0123456789, clips=1, waited_s=0.0)
+    assert [line["lr"] for line in read_log(tmp_path)] == [3.14159e-7, 0.0123457]
+
+
 def test_missing_tensorboard_is_named_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
