@@ -16,6 +16,8 @@ from service.installation import install_command
 if TYPE_CHECKING:
     from model_export.synthetic.labels import Split
 
+SHARES = "train=0.88,val=0.04,test=0.08"
+
 
 def synth(
     out: Annotated[Path, typer.Argument(help="New or empty folder.")],
@@ -24,8 +26,11 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws.")] = 1,
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core.")] = 0,
     split: Annotated[
-        str, typer.Option(help="Share of the clips in each split.", metavar="NAME=SHARE,...")
-    ] = "train=0.88,val=0.04,test=0.08",
+        str | None,
+        typer.Option(
+            help=f"Share of the clips in each split; by default {SHARES}.", metavar="NAME=SHARE,..."
+        ),
+    ] = None,
     only: Annotated[str | None, typer.Option(help="Make only this split: train, val or test.")] = None,
 ) -> None:
     """Make short labelled clips: OUT/{train,val,test}/LABEL/*.mp4|webm and OUT/labels.json.
@@ -41,7 +46,9 @@ def synth(
         if error.name != "cv2":
             raise
         raise BlvnetError(f"synth draws with OpenCV: {install_command('train')}") from error
-    shares = parse_shares(f"{only}=1" if only else split)
+    if only is not None and split is not None:
+        raise typer.BadParameter("makes one split, so leave out --split", param_hint="--only")
+    shares = parse_shares((SHARES if split is None else split) if only is None else f"{only}=1")
     plans = dataset.plan(clips, seed, shares, task)
     with counting("making clips", len(plans)) as tick:
         for _ in dataset.write_dataset(out, plans, jobs or len(os.sched_getaffinity(0))):

@@ -35,6 +35,13 @@ def test_only_makes_one_split(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.json", "symmetry.json", "test"]
 
 
+def test_only_and_shares_together_are_refused(tmp_path: Path) -> None:
+    code, _, message = run(str(tmp_path), "--clips", "3", "--only", "test", "--split", "train=1,test=1")
+    assert code == 2
+    assert "leave out --split" in message
+    assert not list(tmp_path.iterdir())
+
+
 def test_split_shares_are_used(tmp_path: Path) -> None:
     run(str(tmp_path), "--clips", "4", "--jobs", "1", "--split", "train=1,val=3")
     assert len(list(tmp_path.glob("train/*/*"))) == 1
