@@ -33,7 +33,7 @@ from benchmarks.study.report import page_text
 from benchmarks.study.results import Results
 from benchmarks.study.runs import FULL, QUICK, Budget, Folders, train_run
 from model_export.progress import ProgressReporter
-from model_export.training.preparation import keep_freed_memory
+from model_export.training.preparation import freed_memory_kept
 from model_export.training.trainer import stopping_on_signals
 from service.errors import BlvnetError
 
@@ -69,7 +69,6 @@ def main(
 ) -> None:
     """Train the networks of the study and write docs/study.md."""
     torch.set_num_threads(threads)
-    keep_freed_memory()
     plan = rows()
     if quick:
         run_quick(plan)
@@ -102,7 +101,7 @@ def run_rows(
 ) -> None:
     """Run the missing runs of each row, in order, until `stop` is set or the time is up."""
     end = None if minutes is None else time.monotonic() + 60 * minutes
-    with ProgressReporter() as reporter:
+    with ProgressReporter() as reporter, freed_memory_kept():
         for row in selected:
             if not done.rates(row):
                 reporter.message(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,7 @@ from model_export.training.config import (
     TrainConfig,
 )
 from model_export.training.initial_statistics import measure_initial_statistics
-from model_export.training.preparation import check_compiles, keep_freed_memory
+from model_export.training.preparation import check_compiles, freed_memory_kept
 from model_export.training.processes import joined
 from model_export.training.trainer import Trainer, stopping_on_signals
 from service.clip.spec import ClipSpec, Sampling
@@ -121,9 +122,8 @@ def train(
         joined(select_device(device)) as processes,
         # Only the main process prints.
         ProgressReporter(None if processes.main else Console(quiet=True)) as reporter,
+        freed_memory_kept() if processes.device.type == "cpu" else nullcontext(),
     ):
-        if processes.device.type == "cpu":
-            keep_freed_memory()
         if training.compile:
             check_compiles(processes.device)
         train_list = read_split(dataset, data, "train", reporter)

@@ -23,9 +23,9 @@ from model_export.training.config import BatchNorm, Freeze, TrainConfig
 from model_export.training.processes import Processes
 from service.errors import BlvnetError
 
-# Parameters of glibc's mallopt, from malloc.h.
-M_TRIM_THRESHOLD = -1
-M_MMAP_MAX = -4
+# Parameters of glibc's mallopt and their defaults, from malloc.h and malloc.c.
+M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD = -1, 128 << 10
+M_MMAP_MAX, DEFAULT_MMAP_MAX = -4, 65536
 
 NO_MEMORY = "can't allocate memory"  # in the message of torch's allocator on a CPU
 
@@ -63,16 +63,25 @@ def prepare(network: nn.Module, config: TrainConfig, processes: Processes) -> nn
     return DistributedDataParallel(network, [processes.device] if processes.device.type == "cuda" else None)
 
 
-def keep_freed_memory() -> None:
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
     """Let glibc's allocator keep the memory of freed tensors, which the next step allocates again.
 
     Otherwise every large tensor gets new pages, and the kernel clears each page before its first use. On a
     CPU this takes up to a third of the time of a step. Other C libraries have no such setting.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)  # -1 is converted to the largest size
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        yield
+        return
+    library.mallopt(M_MMAP_MAX, 0)
+    library.mallopt(M_TRIM_THRESHOLD, -1)  # converted to the largest size
+    try:
+        yield
+    finally:
+        library.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
+        library.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD)
+        library.malloc_trim(0)
 
 
 @contextmanager
