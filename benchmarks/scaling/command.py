@@ -14,9 +14,9 @@ import typer
 from benchmarks.common import report
 from benchmarks.scaling import measure
 from benchmarks.scaling.simulation import (
+    LoadResult,
     ReplicaSettings,
     Simulation,
-    SimulationResult,
     StageCosts,
     poisson,
 )
@@ -142,7 +142,7 @@ def capacity_per_s(times: StageCosts, settings: ReplicaSettings, replicas: int, 
     return min(replicas * own, cores / times.total_s)
 
 
-def figures(outcome: SimulationResult) -> dict[str, float]:
+def figures(outcome: LoadResult) -> dict[str, float]:
     """Rate, latencies and the share of rejected requests."""
     return {
         "rate": outcome.rate,
@@ -152,7 +152,7 @@ def figures(outcome: SimulationResult) -> dict[str, float]:
     }
 
 
-def described(outcome: SimulationResult) -> str:
+def described(outcome: LoadResult) -> str:
     """The figures of an outcome in one line."""
     return (
         f"{outcome.rate:,.1f} answers/s, p50 {outcome.latency_s(0.5) * 1e3:.0f} ms, "

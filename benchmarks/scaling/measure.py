@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.common import service_process as serving
 from benchmarks.common.processes import pss_bytes
-from benchmarks.scaling.simulation import ReplicaSettings, SimulationResult, StageCosts
+from benchmarks.scaling.simulation import LoadResult, ReplicaSettings, StageCosts
 from benchmarks.serving_race.connections import Target
 from benchmarks.serving_race.load import MS, Caller
 
@@ -59,14 +59,12 @@ def replicas(count: int) -> Iterator[list[str]]:
         yield [stack.enter_context(serving.service(environment=SETTINGS)).url for _ in range(count)]
 
 
-def load(urls: Sequence[str], clip: bytes, arrivals: Sequence[float], seconds: float) -> SimulationResult:
+def load(urls: Sequence[str], clip: bytes, arrivals: Sequence[float], seconds: float) -> LoadResult:
     """Post a clip at these times, to the replicas in turn, each over a new connection."""
     return asyncio.run(_load(urls, clip, arrivals, seconds))
 
 
-async def _load(
-    urls: Sequence[str], clip: bytes, arrivals: Sequence[float], seconds: float
-) -> SimulationResult:
+async def _load(urls: Sequence[str], clip: bytes, arrivals: Sequence[float], seconds: float) -> LoadResult:
     callers = [Caller(Target.of(f"{url}/v1/classify"), [clip], keeps=False) for url in urls]
     await asyncio.gather(*(caller.post() for caller in callers for _ in range(2)))
     for caller in callers:
@@ -77,7 +75,7 @@ async def _load(
         await asyncio.sleep(max(0.0, began + arrival - time.monotonic()))
         tasks.append(asyncio.create_task(callers[number % len(callers)].post(began + arrival)))
     await asyncio.gather(*tasks)
-    outcome = SimulationResult(seconds, replicas=[(0.0, len(urls))])
+    outcome = LoadResult(seconds, replicas=[(0.0, len(urls))])
     for answer in (answer for caller in callers for answer in caller.answers):
         if answer.outcome == "answered":
             outcome.latencies_s.append(answer.took_s)

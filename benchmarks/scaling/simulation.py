@@ -73,7 +73,7 @@ class Autoscaler:
 
 
 @dataclass
-class SimulationResult:
+class LoadResult:
     """The outcome of the requests.
 
     Attributes:
@@ -155,9 +155,9 @@ class Simulation:
         self._replicas = [self._new_replica() for _ in range(replicas)]
         self._next = 0
 
-    def run(self, arrivals: Iterable[float], seconds: float) -> SimulationResult:
+    def run(self, arrivals: Iterable[float], seconds: float) -> LoadResult:
         """Send requests at these times to the replicas in turn, and wait until all are answered."""
-        outcome = SimulationResult(seconds, replicas=[(0.0, len(self._replicas))])
+        outcome = LoadResult(seconds, replicas=[(0.0, len(self._replicas))])
         self._env.process(self._arrive(arrivals, outcome))
         if self._autoscaler is not None:
             self._env.process(self._autoscale(self._autoscaler, seconds, outcome))
@@ -169,16 +169,14 @@ class Simulation:
             self._env, self._cores
         )
 
-    def _arrive(self, arrivals: Iterable[float], outcome: SimulationResult) -> Process:
+    def _arrive(self, arrivals: Iterable[float], outcome: LoadResult) -> Process:
         for arrival in arrivals:
             yield self._env.timeout(arrival - self._env.now)
             replica, machine = self._replicas[self._next % len(self._replicas)]
             self._next += 1
             self._env.process(self._request(replica, machine, outcome))
 
-    def _request(
-        self, replica: _Replica, machine: simpy.PriorityResource, outcome: SimulationResult
-    ) -> Process:
+    def _request(self, replica: _Replica, machine: simpy.PriorityResource, outcome: LoadResult) -> Process:
         began = self._env.now
         times = self._times
         try:
@@ -206,7 +204,7 @@ class Simulation:
         sigma = math.sqrt(math.log1p(self._times.spread**2))
         return mean_s * self._draw.lognormvariate(-(sigma**2) / 2, sigma)
 
-    def _autoscale(self, rule: Autoscaler, seconds: float, outcome: SimulationResult) -> Process:
+    def _autoscale(self, rule: Autoscaler, seconds: float, outcome: LoadResult) -> Process:
         wanted_then: list[tuple[float, int]] = []  # recommendations of the stabilisation window
         starting = 0
         while self._env.now < seconds:
@@ -228,7 +226,7 @@ class Simulation:
                 outcome.replicas.append((self._env.now, len(self._replicas)))
             starting = max(0, starting - (len(self._replicas) - present))
 
-    def _start(self, start_s: float, outcome: SimulationResult) -> Process:
+    def _start(self, start_s: float, outcome: LoadResult) -> Process:
         yield self._env.timeout(start_s)
         self._replicas.append(self._new_replica())
         outcome.replicas.append((self._env.now, len(self._replicas)))

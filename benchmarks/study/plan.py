@@ -80,7 +80,7 @@ NETWORKS: Final[dict[str, tuple[str, TamInit]]] = {
 }
 # ResNets learn events more slowly: with the frames and passes of the other rows, TAM stays at chance
 # (`events/tam-8-frames`). With 4 frames they relate as many moments as a bLVNet with 8, which fuses pairs.
-RESNETS_ON_EVENTS: Final = ("tsm", "tam", "tam-paper", "i3d")
+SLOW: Final = tuple((Task.EVENTS, network) for network in ("tsm", "tam", "tam-paper", "i3d"))
 RESNET_FRAMES, RESNET_EPOCHS = 4, 12
 WITHOUT_TIME: Final = ("tsn", "blvnet")  # three seeds are enough for networks at chance
 ON_APPEARANCE: Final = ("blvnet-tam", "blvnet", "tsn", "i3d")
@@ -109,8 +109,8 @@ def network_rows(task: Task) -> list[Row]:
             architecture,
             tam_init=init,
             seeds=SEEDS if network in (*WITHOUT_TIME, "i3d") else MORE_SEEDS,
-            frames=RESNET_FRAMES if task is Task.EVENTS and network in RESNETS_ON_EVENTS else FRAMES,
-            epochs=RESNET_EPOCHS if task is Task.EVENTS and network in RESNETS_ON_EVENTS else EPOCHS,
+            frames=RESNET_FRAMES if (task, network) in SLOW else FRAMES,
+            epochs=RESNET_EPOCHS if (task, network) in SLOW else EPOCHS,
         )
         for network, (architecture, init) in NETWORKS.items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,12 @@ from rich.console import Console
 from model_export.checkpoints.initialise import initialise_from
 from model_export.commands.options.common import read_split, select_device
 from model_export.commands.options.config_file import use_config, use_recipe, write_config
-from model_export.commands.options.train_options import config_options, training_config, with_training_options
+from model_export.commands.options.train_options import (
+    SIZES,
+    config_options,
+    training_config,
+    with_training_options,
+)
 from model_export.datasets import Listing
 from model_export.datasets.groups import split_off_group
 from model_export.networks.config import Stem
@@ -209,9 +215,8 @@ def _check_effects(ctx: typer.Context, training: TrainConfig, *, cached: bool) -
     Files and recipes may contain such options, because they give the values of many.
     """
     strengths = training.augmentation
-    needed = (
-        (("zoom", "shift"), bool(strengths.geometry), "--geometry above 0"),
-        (("cutout_side",), bool(strengths.cutout), "--cutout above 0"),
+    needed: tuple[tuple[Sequence[str], bool, str], ...] = (
+        *((sizes, bool(getattr(strengths, name)), f"--{name} above 0") for name, sizes in SIZES.items()),
         (("rand_magnitude",), bool(strengths.rand_augment), "--rand-augment"),
         (("patience",), training.schedule is Schedule.PLATEAU, "--schedule plateau"),
         (("phases",), training.offsets is Offsets.PHASES, "--offsets phases"),

@@ -101,6 +101,16 @@ async def added(
     return await store.add(job_id, request)
 
 
+async def finished(store: JobStore, content: bytes) -> Job:
+    """The next job, which is claimed and finished with a result."""
+    async with store.claimed() as job:
+        assert job is not None
+        async with store.writing_result(job.id) as result:
+            await result.write(content)
+        assert await store.finish(job, "{}")
+    return job
+
+
 def new_place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, database: int
 ) -> Place:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,7 +170,6 @@ print(faults, resident - resident_bytes())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is one of glibc")
 def test_memory_of_freed_tensors_is_used_again_and_returned_at_the_end() -> None:
     def measured(setting: str) -> list[int]:
         done = subprocess.run(

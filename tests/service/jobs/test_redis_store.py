@@ -16,7 +16,7 @@ from service.errors import JobsUnavailable, StorageFull
 from service.jobs.job import JobState
 from service.jobs.redis_store import QUEUE, RedisStore
 from service.jobs.store import COPY_BYTES
-from tests.support.job_places import RETENTION_S, Place, added, claimed_after_upkeep
+from tests.support.job_places import RETENTION_S, Place, added, claimed_after_upkeep, finished
 from tests.support.redis_server import on_disk, redis_server
 
 
@@ -151,11 +151,7 @@ async def test_result_that_is_deleted_while_it_is_read_is_not_cut_off(
     async with place.opened() as store, place.opened() as other:
         assert isinstance(store, RedisStore)
         await added(store)
-        async with store.claimed() as job:
-            assert job is not None
-            async with store.writing_result(job.id) as result:
-                await result.write(bytes(COPY_BYTES + 1))
-            assert await store.finish(job, "{}")
+        job = await finished(store, bytes(COPY_BYTES + 1))
         command = store._redis.command
 
         async def deleting_command(*arguments: Any) -> Any:
@@ -201,11 +197,7 @@ async def test_full_memory_is_freed_by_the_upkeep_and_webhooks_are_called(tmp_pa
         with redis.Redis.from_url(str(place.address)) as client:
             async with place.opened() as store:
                 done = await added(store, bytes(1_000_000), webhook="https://example.com/done")
-                async with store.claimed() as job:
-                    assert job is not None
-                    async with store.writing_result(job.id) as result:
-                        await result.write(bytes(1_000_000))
-                    assert await store.finish(job, "{}")
+                await finished(store, bytes(1_000_000))
                 waiting = await added(store)
                 for size in (1000, 10):
                     with suppress(redis.OutOfMemoryError):

@@ -16,7 +16,7 @@ from service.errors import BlvnetError, IdempotencyMismatch
 from service.jobs.folder_store import FolderStore
 from service.jobs.job import Job, JobState
 from service.jobs.store import COPY_BYTES, JobStore
-from tests.support.job_places import Place, added, claimed_after_upkeep
+from tests.support.job_places import Place, added, claimed_after_upkeep, finished
 
 CLAIM_AND_WAIT = """
 import asyncio
@@ -112,11 +112,7 @@ async def test_videos_and_results_are_kept_whole(place: Place) -> None:
 async def test_result_that_is_deleted_while_it_is_sent_is_sent_whole(place: Place) -> None:
     async with place.opened() as store:
         await added(store)
-        async with store.claimed() as job:
-            assert job is not None
-            async with store.writing_result(job.id) as result:
-                await result.write(b"{}")
-            assert await store.finish(job, "{}")
+        job = await finished(store, b"{}")
         async with store.result(job.id) as path:
             assert path is not None
             await store.delete(job.id)
@@ -190,11 +186,7 @@ async def test_deleted_job_that_waits_is_not_claimed(place: Place) -> None:
 async def test_finished_jobs_are_deleted_after_the_retention_time(place: Place) -> None:
     async with place.opened() as store:
         await added(store, key="a")
-        async with store.claimed() as job:
-            assert job is not None
-            async with store.writing_result(job.id) as result:
-                await result.write(b"{}")
-            assert await store.finish(job, "{}")
+        job = await finished(store, b"{}")
         await store.upkeep()
         found = await store.get(job.id)
         assert found is not None
