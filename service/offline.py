@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,37 @@ def classify_files(
         yield from in_order(runner, recognizer, videos, classify)
 
 
+class CommandRunner:
+    """The event loop of a command, which runs only on request."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        self._runner.__enter__()
+        return self
+
+    def __exit__(self, *outcome: object) -> None:
+        self._runner.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine to its end.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed meanwhile.
+        """
+        try:
+            return self._runner.run(coroutine)
+        except asyncio.CancelledError:
+            # Nothing but Ctrl-C cancels a coroutine of a command. The runner raises KeyboardInterrupt itself,
+            # except for a Ctrl-C between the installation of its signal handler and the start of the loop.
+            raise KeyboardInterrupt from None
+
+    def start(self, coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Start a task, which proceeds while `run` is called."""
+        return self._runner.get_loop().create_task(coroutine)
+
+
 class OfflineBase:
     """A base model in this process, for `blvnet teach`.
 
@@ -53,7 +84,7 @@ class OfflineBase:
         manifest: The manifest of the base.
     """
 
-    def __init__(self, runner: asyncio.Runner, recognizer: Recognizer, name: str | None) -> None:
+    def __init__(self, runner: CommandRunner, recognizer: Recognizer, name: str | None) -> None:
         self._runner = runner
         self._recognizer = recognizer
         self.manifest = _base(recognizer, name).manifest
@@ -117,9 +148,9 @@ def _base(recognizer: Recognizer, name: str | None) -> ServedVersion:
 
 
 @contextmanager
-def running_offline(config: CoreConfig) -> Iterator[tuple[asyncio.Runner, Recognizer]]:
-    """Yield a serving recognizer and the runner of its event loop, which runs only on request."""
-    with asyncio.Runner() as runner:
+def running_offline(config: CoreConfig) -> Iterator[tuple[CommandRunner, Recognizer]]:
+    """Yield a serving recognizer and the runner of its event loop."""
+    with CommandRunner() as runner:
         recognizer = Recognizer(config)
         with _without_states():
             runner.run(recognizer.start())
@@ -144,7 +175,7 @@ def _without_states() -> Iterator[None]:
 
 
 def in_order(
-    runner: asyncio.Runner,
+    runner: CommandRunner,
     recognizer: Recognizer,
     videos: Iterable[Path],
     work: Callable[[Recognizer, Path], Coroutine[None, None, Result]],
@@ -156,7 +187,7 @@ def in_order(
     """
     pending: list[tuple[Path, asyncio.Task[Result]]] = []
     for video in videos:
-        pending.append((video, runner.get_loop().create_task(work(recognizer, video))))
+        pending.append((video, runner.start(work(recognizer, video))))
         if len(pending) > max(1, recognizer.decoding.workers):
             first, task = pending.pop(0)
             yield first, runner.run(asyncio.wait_for(task, None))

@@ -10,9 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from service.background import in_thread
 from service.batch.output import Row
 from service.batch.source import Fetched
 from service.errors import NotReady, Overloaded, RequestError
+from service.offline import CommandRunner
 from service.pipeline.classification import Classification, Query
 from service.pipeline.core_config import CoreConfig
 from service.pipeline.recognizer import Recognizer
@@ -40,7 +42,7 @@ class BatchClassifier:
         self._query = query
         self._recognizer = Recognizer(config)
         with ExitStack() as stack:
-            self._runner = stack.enter_context(asyncio.Runner())
+            self._runner = stack.enter_context(CommandRunner())
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blvnet-batch-")))
             stack.callback(lambda: self._runner.run(self._recognizer.close()))
             self._runner.run(self._recognizer.start())
@@ -86,7 +88,7 @@ class BatchClassifier:
     async def _row(self, address: str) -> Row:
         fetched = Fetched(address, self._folder)
         try:
-            path = await asyncio.to_thread(fetched.__enter__)
+            path = await in_thread(fetched.__enter__)
         except OSError as exc:
             detail = " ".join(str(exc).split()) or type(exc).__name__
             return error_row(address, UNREADABLE, detail)
@@ -95,7 +97,7 @@ class BatchClassifier:
         except RequestError as exc:
             return error_row(address, exc.code, exc.message)
         finally:
-            await asyncio.to_thread(fetched.__exit__)
+            await in_thread(fetched.__exit__)
 
     async def _classify(self, path: Path) -> Sequence[Classification]:
         """Classify a video; a lack of resources, such as a killed worker, is not a property of the video."""

@@ -25,6 +25,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from service.background import in_thread
 from service.errors import BlvnetError, StorageFull
 from service.jobs.job import UNFINISHED, Job, JobKind, JobRequest, JobState
 from service.jobs.store import COPY_BYTES, ResultWriter, check_same
@@ -120,11 +121,11 @@ class FolderStore:
     @asynccontextmanager
     async def writing_result(self, job_id: str) -> AsyncIterator[ResultWriter]:
         """Write the result with `atomic_write`, in threads."""
-        writing = atomic_write(self._results / job_id)
+        writing, opened = atomic_write(self._results / job_id), ExitStack()
         async with AsyncExitStack() as stack:
-            file = await asyncio.to_thread(writing.__enter__)
-            stack.push_async_exit(lambda *outcome: asyncio.to_thread(writing.__exit__, *outcome))
-            yield _FileWriter(file)
+            # Before the file is opened, as a cancellation meanwhile does not prevent that.
+            stack.push_async_exit(lambda *outcome: in_thread(opened.__exit__, *outcome))
+            yield _FileWriter(await in_thread(opened.enter_context, writing))
 
     async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
         """Copy the video of a new job into the folder; return the job's id and the video's SHA-256.
@@ -134,7 +135,10 @@ class FolderStore:
         """
         job_id = secrets.token_hex(16)
         try:
-            return job_id, await asyncio.to_thread(_copy, content, self._videos / job_id)
+            return job_id, await in_thread(_copy, content, self._videos / job_id)
+        except asyncio.CancelledError:
+            (self._videos / job_id).unlink(missing_ok=True)
+            raise
         except OSError as exc:
             logger.exception("cannot keep the video of a job")
             raise _disk_full() from exc
@@ -357,7 +361,7 @@ class _FileWriter:
 
     async def write(self, data: bytes) -> None:
         """Append bytes."""
-        await asyncio.to_thread(self._file.write, data)
+        await in_thread(self._file.write, data)
 
 
 def _disk_full() -> StorageFull:

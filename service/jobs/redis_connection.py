@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from service.background import in_thread
 from service.errors import JobsUnavailable, StorageFull
 from service.jobs.store import COPY_BYTES
 
@@ -66,7 +67,7 @@ class RedisConnection:
         with guarded():
             await self.command("UNLINK", key)
             async for piece in _pieces(content):
-                await asyncio.to_thread(digest.update, piece)
+                await in_thread(digest.update, piece)
                 size_bytes += len(piece)
                 # In one transaction: a process that ends in between would leave a list that never expires.
                 async with self.redis.pipeline(transaction=True) as both:
@@ -84,7 +85,7 @@ class RedisConnection:
                 piece = await self.command("LINDEX", key, number)
             if piece is None:
                 return 0
-            await asyncio.to_thread(_write, file, piece)
+            await in_thread(_write, file, piece)
         file.seek(0)
         return pieces
 
@@ -109,7 +110,7 @@ class FileWriter:
 
     async def write(self, data: bytes) -> None:
         """Append bytes."""
-        await asyncio.to_thread(_write, self._file, data)
+        await in_thread(_write, self._file, data)
 
 
 @contextmanager
@@ -148,5 +149,5 @@ async def _pieces(content: bytes | BinaryIO) -> AsyncIterator[bytes]:
             yield content[start : start + COPY_BYTES]
         return
     content.seek(0)
-    while piece := await asyncio.to_thread(content.read, COPY_BYTES):
+    while piece := await in_thread(content.read, COPY_BYTES):
         yield piece

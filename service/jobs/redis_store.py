@@ -124,13 +124,13 @@ class RedisStore:
     async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
         """Copy the video of a new job into Redis; return the job's id and the video's SHA-256."""
         job_id = secrets.token_hex(16)
-        async with self._dropped_if_full(job_id):
+        async with self._video_dropped_on(StorageFull, asyncio.CancelledError, job_id=job_id):
             _, digest = await self._redis.upload(key("video", job_id), content)
         return job_id, digest
 
     async def add(self, job_id: str, request: JobRequest) -> Job:
         """Queue a job whose video is already stored, or return the earlier job with the idempotency key."""
-        async with self._dropped_if_full(job_id):
+        async with self._video_dropped_on(StorageFull, job_id=job_id):
             added = await self._records.add(job_id, request)
         job = None if added is None else await self.get(added)
         if job is None:  # the video has expired, or the earlier job has been deleted in the meantime
@@ -328,11 +328,11 @@ class RedisStore:
         return await self._records.change(job_id, allowed, fields, claim=claim.token, **changes)
 
     @asynccontextmanager
-    async def _dropped_if_full(self, job_id: str) -> AsyncIterator[None]:
-        """Delete the video of a job that cannot be stored; otherwise it would use memory until it expires."""
+    async def _video_dropped_on(self, *errors: type[BaseException], job_id: str) -> AsyncIterator[None]:
+        """Delete the video of a job that is not stored; otherwise it would use memory until it expires."""
         try:
             yield
-        except StorageFull:
+        except errors:
             with suppress(JobsUnavailable), guarded():
                 await self._redis.command("UNLINK", key("video", job_id))
             raise

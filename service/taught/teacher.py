@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from service.background import in_thread
 from service.errors import ExampleNotFound, LabelConflict, ModelNotFound, StorageFull
 from service.observer import Observer
 from service.packages.manifest import Manifest
@@ -201,12 +202,8 @@ class Teacher:
 
     async def _write(self, change: Callable[[], object]) -> None:
         """Make a change in a thread; wait for it even if the caller disconnects."""
-        task = asyncio.ensure_future(asyncio.to_thread(change))
         try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait([task])
-            raise
+            await in_thread(change)
         except OSError as exc:
             logger.error("the folder of taught models cannot be written", exc_info=exc)
             raise StorageFull(

@@ -176,7 +176,7 @@ def test_ctrl_c_leaves_all_finished_lines(slow_models: Path, tmp_path: Path, red
     found = labels(lines)  # every line is complete
     assert list(found) == [f"{number:03d}.mp4" for number in range(len(found))]
     assert 3 <= len(found) < CLIPS
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert f"interrupted; {len(found)} of {CLIPS} files are done" in errors
     assert "Traceback" not in errors
 

@@ -6,9 +6,11 @@ import asyncio
 import io
 import subprocess
 import sys
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ CLAIM_AND_WAIT = """
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 from tests.support.job_places import Place
 
 async def claim(address: str) -> None:
@@ -135,6 +138,37 @@ async def test_result_of_an_interrupted_writer_is_dropped(place: Place) -> None:
                 await result.write(b"whole")
             assert await store.finish(job, "{}")
         assert await result_of(store, job) == b"whole"
+
+
+@pytest.mark.anyio
+async def test_cancelled_calls_leave_no_files(place: Place) -> None:
+    async with place.opened() as store:
+        await added(store)
+        async with store.claimed() as job:
+            assert job is not None
+
+            async def write() -> None:
+                async with store.writing_result(job.id) as result:
+                    await result.write(b"half")
+                    await asyncio.Event().wait()
+
+            before, steps = place.left(), 0
+            while await is_cancelled_after(steps, store.keep_video(b"video")):
+                assert await is_cancelled_after(steps, write())
+                assert place.left() == before, steps
+                steps += 1
+            assert steps > 0
+            assert len(place.left()) == len(before) + 1
+
+
+async def is_cancelled_after(steps: int, call: Coroutine[Any, Any, object]) -> bool:
+    """Cancel a call after a number of iterations of the event loop; False if it has ended before."""
+    task = asyncio.ensure_future(call)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    return task.cancelled()
 
 
 @pytest.mark.anyio
