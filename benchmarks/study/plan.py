@@ -2,12 +2,14 @@
 
 A row is one network on one task. Its first seed is trained with each of the row's learning rates; the rate
 with the best validation top-1 at the end is that of all other seeds. Rows that change one property of a
-network (frames, stem, taps) take its learning rate. A row that starts from another row takes the weights of
-the same seed there, and the learning rate of that row.
+network (frames, stem, taps) take its learning rate; so do, on motions and appearance, the networks of one
+family. A row that starts from another row takes the weights of the same seed there, and the learning rate of
+that row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,36 +85,51 @@ NETWORKS: Final[dict[str, tuple[str, TamInit]]] = {
 SLOW: Final = tuple((Task.EVENTS, network) for network in ("tsm", "tam", "tam-paper", "i3d"))
 RESNET_FRAMES, RESNET_EPOCHS = 4, 12
 WITHOUT_TIME: Final = ("tsn", "blvnet")  # three seeds are enough for networks at chance
+# On motions and appearance, network -> the network of its family whose learning rate it takes.
+FAMILY: Final = {
+    "blvnet": "blvnet-tam",
+    "blvnet-tsm": "blvnet-tam",
+    "blvnet-tam-paper": "blvnet-tam",
+    "tsn": "tam",
+    "tsm": "tam",
+    "tam-paper": "tam",
+}
+# Question 1 first.
+ON_MOTIONS: Final = (
+    *("blvnet-tam", "blvnet", "tam", "tsn", "i3d"),
+    *("blvnet-tsm", "tsm", "blvnet-tam-paper", "tam-paper"),
+)
 ON_APPEARANCE: Final = ("blvnet-tam", "blvnet", "tsn", "i3d")
 
 
 def rows() -> list[Row]:
     """All rows, in the order in which they run."""
     return [
-        *network_rows(Task.EVENTS),
+        *network_rows(Task.EVENTS, tuple(NETWORKS)),
         Row("events/tam-8-frames", ("2",), Task.EVENTS, "tam-mini", seeds=1),
         *frame_rows(),
-        *network_rows(Task.MOTIONS),
+        *network_rows(Task.MOTIONS, ON_MOTIONS),
         *appearance_rows(),
         *variant_rows(),
         *real_rows(),
     ]
 
 
-def network_rows(task: Task) -> list[Row]:
+def network_rows(task: Task, networks: Sequence[str]) -> list[Row]:
     """Questions 2 and 4: every temporal module, in both kinds of network."""
     return [
         Row(
             f"{task}/{network}",
             ("2", "4") if task is Task.EVENTS else ("1", "2", "4"),
             task,
-            architecture,
-            tam_init=init,
+            NETWORKS[network][0],
+            tam_init=NETWORKS[network][1],
+            rate_from=f"{task}/{FAMILY[network]}" if task is Task.MOTIONS and network in FAMILY else None,
             seeds=SEEDS if network in (*WITHOUT_TIME, "i3d") else MORE_SEEDS,
             frames=RESNET_FRAMES if (task, network) in SLOW else FRAMES,
             epochs=RESNET_EPOCHS if (task, network) in SLOW else EPOCHS,
         )
-        for network, (architecture, init) in NETWORKS.items()
+        for network in networks
     ]
 
 
@@ -130,12 +147,22 @@ def frame_rows() -> list[Row]:
         _on_events(f"frames/blvnet-tam-{frames}-equal-gmacs", tam, frames, epochs=EPOCHS * FRAMES // frames)
         for frames in others
     ]
-    tsn = [_on_events(f"frames/tsn-{frames}", "tsn-mini", frames) for frames in others]
+    # TSN is at chance with any number of frames; several seeds for the contrast only.
+    tsn = [
+        _on_events(f"frames/tsn-{frames}", "tsn-mini", frames, seeds=SEEDS if frames == max(others) else 1)
+        for frames in others
+    ]
     return [*scratch, *progressive, *equal_gmacs, *tsn]
 
 
 def _on_events(
-    name: str, architecture: str, frames: int, epochs: int = EPOCHS, starts_from: str | None = None
+    name: str,
+    architecture: str,
+    frames: int,
+    *,
+    seeds: int = SEEDS,
+    epochs: int = EPOCHS,
+    starts_from: str | None = None,
 ) -> Row:
     return Row(
         name,
@@ -143,6 +170,7 @@ def _on_events(
         Task.EVENTS,
         architecture,
         frames=frames,
+        seeds=seeds,
         epochs=epochs,
         starts_from=starts_from,
         rate_from="events/tsn" if architecture == "tsn-mini" else "events/blvnet-tam",
@@ -152,7 +180,13 @@ def _on_events(
 def appearance_rows() -> list[Row]:
     """Question 1, and the control: what does a temporal module add if time carries no information?"""
     return [
-        Row(f"appearance/{network}", ("1",), Task.APPEARANCE, NETWORKS[network][0])
+        Row(
+            f"appearance/{network}",
+            ("1",),
+            Task.APPEARANCE,
+            NETWORKS[network][0],
+            rate_from="appearance/blvnet-tam" if network == "blvnet" else None,
+        )
         for network in ON_APPEARANCE
     ]
 
@@ -190,7 +224,6 @@ def real_rows() -> list[Row]:
             (REAL,),
             None,
             architecture,
-            frames=16,
             tam_init=init,
             epochs=40,
             starts_from=f"motions/{network}",
