@@ -57,7 +57,9 @@ def normalised(address: str) -> str:
     except (httpx.InvalidURL, ValueError) as exc:
         raise LocalError(f"{address!r} is not a valid address: {exc}") from exc
     half_a_scheme = "://" not in text and parsed.host in ("http", "https")  # as in http:/host
-    if parsed.scheme not in ("http", "https") or not parsed.host or "%" in parsed.host or half_a_scheme:
+    no_host = not parsed.host or "%" in parsed.host or half_a_scheme
+    no_port = parsed.port is not None and not 0 < parsed.port < 65536
+    if parsed.scheme not in ("http", "https") or no_host or no_port:
         raise LocalError(f"{address!r} is not a valid address; use http://HOST:PORT or https://HOST:PORT")
     return url.rstrip("/")
 

@@ -262,6 +262,8 @@ class TrainConfig:
             raise BlvnetError("lr_steps needs --schedule step")
         if list(self.lr_steps) != sorted(self.lr_steps) or any(epoch <= 0 for epoch in self.lr_steps):
             raise BlvnetError(f"lr_steps must be epochs in rising order, not {self.lr_steps}")
+        if self.lr_steps and self.lr_steps[-1] >= self.epochs:
+            raise BlvnetError(f"lr_steps must be before the end of epoch {self.epochs}, not {self.lr_steps}")
         if self.compile and self.checkpointing:
             raise BlvnetError("--compile does not go with --checkpointing; leave one of them out")
 

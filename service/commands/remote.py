@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from blvnet_client import BlvnetClientError, Client
+from blvnet_client import BlvnetClientError, Client, LocalError
 from service.errors import BlvnetError
 
 
 class ServerFailed(BlvnetError):
     """The server cannot be reached, refuses the key, or is another kind of server."""
+
+
+class BadServerOption(BlvnetError):
+    """The address or the key is malformed."""
+
+    exit_code = 2
 
 
 @contextmanager
@@ -21,7 +27,11 @@ def connected(url: str, api_key: str | None) -> Iterator[Client]:
     so that a restart of the server does not end the command.
     """
     try:
-        with Client(url, api_key) as client:
+        client = Client(url, api_key)
+    except LocalError as exc:
+        raise BadServerOption(exc.message) from exc
+    try:
+        with client:
             client.ready()
             yield client
     except BlvnetClientError as exc:

@@ -160,7 +160,9 @@ def test_label_with_another_kind_of_line_break_is_one_line(clip: Path) -> None:
         assert asyncio.run(first_of(url)) == found
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://[", "", "http://", "http://host:port", "http:/host:80"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "http://[", "", "http://", "http://host:port", "http:/host:80", "host:0", "host:65536"]
+)
 def test_malformed_address_is_a_local_error(url: str) -> None:
     with pytest.raises(LocalError, match="address"):
         Client(url)

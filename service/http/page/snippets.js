@@ -7,6 +7,10 @@ import { query, route } from "./runs.js";
 const shell = (text) => /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 const base = () => new URL(".", location.href).href.replace(/\/$/, "");
 const literal = (text) => JSON.stringify(text);
+// curl reads options of the part after a comma or semicolon, and standard input from the file "-".
+const formFile = (name) => /[",;\\]|^-$/.test(name) ? `"./${name.replaceAll(/["\\]/g, "\\$&")}"` : name;
+// A name that starts with a hyphen would be an option.
+const argument = (name) => shell(name.startsWith("-") ? `./${name}` : name);
 let run = null, form = "curl";
 
 /** The options of a run that differ from the defaults, as numbers where they are. */
@@ -15,7 +19,7 @@ const optionsOf = (one) => [...query(one)].map(([name, value]) => [name, name ==
 const FORMS = {
   curl(one, url) {
     const auth = key.get() ? " -H 'Authorization: Bearer KEY'" : "";
-    return `curl${one.mode === "timeline" ? " -N" : ""}${auth} -F ${shell(`file=@${one.file.name}`)} ${shell(`${url}`)}`;
+    return `curl${one.mode === "timeline" ? " -N" : ""}${auth} -F ${shell(`file=@${formFile(one.file.name)}`)} ${shell(`${url}`)}`;
   },
   python(one) {
     const auth = key.get() ? ', api_key="KEY"' : "";
@@ -35,7 +39,7 @@ const FORMS = {
     const names = { top_k: "--top-k", window_s: "--window", stride_s: "--stride" };
     const options = optionsOf(one).map(([name, value]) => `${names[name] ?? `--${name}`} ${shell(`${value}`)}`);
     const server = `--server ${shell(base())}`;
-    return ["blvnet", one.mode === "clip" ? "classify" : "timeline", shell(one.file.name), server, ...options].join(" ");
+    return ["blvnet", one.mode === "clip" ? "classify" : "timeline", argument(one.file.name), server, ...options].join(" ");
   },
   json(one) {
     const short = (name, value) => name === "image" ? `${value.slice(0, 32)}…` : value;

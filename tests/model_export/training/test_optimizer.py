@@ -54,6 +54,7 @@ def test_plateau_divides_once_the_loss_has_not_fallen_for_longer_than_the_patien
     [
         ({"lr_steps": (5.0,)}, "lr_steps needs --schedule step"),
         ({"schedule": Schedule.STEP, "lr_steps": (5.0, 2.0)}, "epochs in rising order"),
+        ({"schedule": Schedule.STEP, "lr_steps": (5.0, 9.0), "epochs": 9}, "before the end of epoch 9"),
     ],
 )
 def test_bad_steps_are_refused(options: dict[str, object], message: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -199,6 +202,31 @@ def test_snippets_hold_the_current_parameters(page: Page, clip: Path, server: Ru
     page.click("#copy")
     page.wait_for("document.getElementById('copy').textContent !== 'Copy'")
     assert page.evaluate("document.querySelectorAll('b').length") == 0
+
+
+@pytest.mark.parametrize("name", ['-it;type="a", b\\.webm', "-"])
+def test_shown_commands_find_files_with_unusual_names(
+    page: Page, clip: Path, server: RunningServer, tmp_path: Path, name: str
+) -> None:
+    named = tmp_path / name
+    named.write_bytes(clip.read_bytes())
+    page.choose_file("#file", named)
+    page.wait_for(CLIP_DONE)
+    for form in ("curl", "cli"):
+        page.click(f"#tab-{form}")
+        command = page.text("#snippet").replace("curl ", "curl --silent --show-error --fail ", 1)
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, "red" in done.stdout) == (0, True), (command, done.stderr)
 
 
 def test_samples_of_the_page_can_be_tried(page: Page) -> None:
