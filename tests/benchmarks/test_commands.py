@@ -84,7 +84,7 @@ def test_interval_of_a_difference_counts_changes_alone() -> None:
     assert shares.difference_interval(0, 0, 10_000)[1] < high / 50
 
 
-def test_comparison_tells_what_rounding_lost() -> None:
+def test_comparison_shows_the_loss_by_rounding() -> None:
     truths = [LEFTWARDS, LEFTWARDS, RIGHTWARDS, STILL]
     found = accuracy_int8.comparison(
         truths, [LEFTWARDS, LEFTWARDS, STILL, STILL], [STILL, RIGHTWARDS, RIGHTWARDS, STILL]
@@ -98,7 +98,7 @@ def test_table_is_markdown() -> None:
     assert table == "| label | top-1 |\n| --- | ---: |\n| up | 90 % |\n| down | 80 % |\n"
 
 
-def test_machine_names_cores_and_libraries() -> None:
+def test_machine_has_cores_and_libraries() -> None:
     assert report.described_machine(report.machine()).startswith("Measured on ")
     assert set(report.LIBRARIES) < set(report.machine())
 
@@ -136,7 +136,7 @@ def test_accuracy_is_measured_through_a_real_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "message"), [("tiny", "is int8, but int8 needs fp32"), ("other", "no model 'other'")]
 )
-def test_accuracy_refuses_what_it_cannot_round(tmp_path: Path, model: str, message: str) -> None:
+def test_accuracy_refuses_packages_that_are_not_float32(tmp_path: Path, model: str, message: str) -> None:
     folder = write_package(tmp_path / "models")
     write_manifest(read_manifest(folder).model_copy(update={"precision": "int8"}), folder)
     with pytest.raises(typer.BadParameter, match=message):

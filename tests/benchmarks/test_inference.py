@@ -45,7 +45,7 @@ def test_made_weights_are_always_the_same_and_of_a_sensible_size() -> None:
     assert all(0 < float(value.max()) < 100 for value in deviations)
 
 
-def test_plain_export_computes_what_eager_pytorch_does(checkpoint: Path, graph: Path) -> None:
+def test_plain_export_equals_eager_pytorch(checkpoint: Path, graph: Path) -> None:
     clips = probe_clips(SMALL.clip_spec())
     wanted = plain.load_eager(checkpoint, threads=1)(clips)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -136,7 +136,7 @@ def test_ratios_are_those_of_one_clip_on_all_cores() -> None:
     assert "(openvino, int8 package)" in found[3].what
 
 
-def test_ratios_of_what_was_not_measured_hold_neither_way() -> None:
+def test_ratios_without_measurements_are_undecided() -> None:
     found = inference_report.ratios(network(entry(EAGER, 700, 0.2)))
     assert {ratio.holds for ratio in found} == {None}
     assert "not measured" in inference_report.ratio_table(found)

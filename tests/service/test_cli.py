@@ -175,7 +175,7 @@ def test_command_that_misses_its_extra_half_way_says_so_too(tmp_path: Path) -> N
     assert (done.returncode, "[train]" in done.stderr) == (1, True)
 
 
-def test_missing_module_that_no_extra_has_is_a_defect_and_shown_as_one(tmp_path: Path) -> None:
+def test_missing_module_of_no_extra_is_shown_as_a_defect(tmp_path: Path) -> None:
     add_command(tmp_path, "broken", "import no_such_module\ndef run() -> None:\n    'Break.'\n")
     done = blvnet("broken", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
@@ -201,12 +201,12 @@ def test_interruption_is_one_line_and_runs_no_destructors(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "blvnet: interrupted\n")
 
 
-def test_inference_engine_does_not_report_to_its_maker(tmp_path: Path, tiny_models: Path) -> None:
+def test_inference_engine_sends_no_telemetry(tmp_path: Path, tiny_models: Path) -> None:
     assert blvnet("models", "--models", tiny_models, TMPDIR=str(tmp_path)).returncode == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_output_that_nobody_reads_is_no_defect(tiny_models: Path) -> None:
+def test_closed_output_is_not_an_error(tiny_models: Path) -> None:
     command = [
         str(Path(sys.executable).with_name("blvnet")),
         "models",

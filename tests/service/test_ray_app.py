@@ -97,7 +97,7 @@ def built(arguments: dict[str, Any]) -> Any:
 
 
 @pytest.mark.anyio
-async def test_replica_is_ill_while_inference_fails(
+async def test_replica_is_unhealthy_while_inference_fails(
     tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

@@ -73,7 +73,7 @@ def test_unannounced_upload_past_the_limit_is_refused(cluster: Cluster) -> None:
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
-def test_both_replicas_show_in_the_metrics_of_ray(cluster: Cluster, red_clip: bytes) -> None:
+def test_both_replicas_are_in_the_metrics_of_ray(cluster: Cluster, red_clip: bytes) -> None:
     for _ in range(UPLOADS):
         assert cluster.post(red_clip).status_code == 200
     cluster.wait_for(
@@ -83,7 +83,7 @@ def test_both_replicas_show_in_the_metrics_of_ray(cluster: Cluster, red_clip: by
     cluster.wait_for(lambda: sum(cluster.samples(*counted)) > UPLOADS, "count of requests")
 
 
-def test_caller_who_hangs_up_is_no_failure(cluster: Cluster) -> None:
+def test_disconnected_caller_is_not_a_failure(cluster: Cluster) -> None:
     connections = [
         begin_upload(cluster.url, MAX_UPLOAD_BYTES, b"x" * MORE_THAN_IN_MEMORY) for _ in range(UPLOADS)
     ]
@@ -95,7 +95,7 @@ def test_caller_who_hangs_up_is_no_failure(cluster: Cluster) -> None:
     assert "unexpected error" not in cluster.log.read_text()
 
 
-def test_refusal_for_want_of_room_is_ours(cluster: Cluster) -> None:
+def test_refusal_of_a_full_queue_is_our_problem_document(cluster: Cluster) -> None:
     room = 2 * UPLOADS_PER_PLACE * QUEUE_LIMIT
     with ExitStack() as stack:
         uploads = [stack.enter_context(begin_upload(cluster.url, 1000, b"x")) for _ in range(room + 4)]
@@ -107,7 +107,7 @@ def test_refusal_for_want_of_room_is_ours(cluster: Cluster) -> None:
         assert b'"code":"overloaded"' in answer
 
 
-def test_changed_user_config_has_every_replica_look_for_new_models(cluster: Cluster) -> None:
+def test_changed_user_config_makes_every_replica_rescan_its_models(cluster: Cluster) -> None:
     [deployment] = cluster.config["applications"][0]["deployments"]
     deployment["user_config"] = {"models": 2}
     cluster.deploy()
@@ -126,7 +126,7 @@ def test_killed_replica_takes_its_workers_along_and_the_other_answers(
     cluster.wait_for(lambda: len(cluster.replicas() - {killed}) == 2, "new replica")
 
 
-def test_replica_that_is_ended_answers_what_it_has(cluster: Cluster, red_clip: bytes) -> None:
+def test_ended_replica_answers_its_requests(cluster: Cluster, red_clip: bytes) -> None:
     cluster.wait_for(cluster.is_ready, "readiness")
     before = cluster.replicas()
     with ExitStack() as stack:
@@ -144,7 +144,7 @@ def test_replica_that_is_ended_answers_what_it_has(cluster: Cluster, red_clip: b
     assert cluster.replicas() < before
 
 
-def test_end_leaves_no_process_and_nothing_at_home(cluster: Cluster) -> None:
+def test_end_leaves_no_process_and_no_files(cluster: Cluster) -> None:
     family = descendants(cluster.process.pid)
     cluster.process.send_signal(signal.SIGINT)
     cluster.process.wait(PATIENCE_S)

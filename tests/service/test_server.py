@@ -70,7 +70,7 @@ def httpx_response(connection: socket.socket) -> httpx.Response:
     return httpx.Response(int(status.split()[1]), headers=headers, content=body)
 
 
-def test_start_is_told_and_readiness_follows_the_models(server: RunningServer) -> None:
+def test_start_is_logged_and_readiness_follows_the_models(server: RunningServer) -> None:
     states = [line["state"] for line in server.log if line.get("logger") == "service.pipeline.recognizer"]
     assert states == ["starting", "serving"]
     assert server.get("/healthz").json() == {"status": "ok"}
@@ -121,7 +121,7 @@ def test_connections_send_small_answers_at_once(host: str) -> None:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_variable_that_is_no_setting_is_warned_of(tiny_models: Path) -> None:
+def test_unknown_variable_is_warned_about(tiny_models: Path) -> None:
     with starting_server(tiny_models, MAX_BATHC=4) as server:
         assert "BLVNET_MAX_BATHC" in server.line(level="warning", logger="service.server")["event"]
 
@@ -215,7 +215,7 @@ class TestOneLineARequest:
             client.get("/v1/models")
         assert server.line(event="request", request_id=request_id).get("traceparent") == logged
 
-    def test_probes_are_told_of_at_debug_only(self, server: RunningServer) -> None:
+    def test_probes_are_logged_at_debug_level_only(self, server: RunningServer) -> None:
         server.get("/healthz")
         assert server.line(event="request", route="/healthz")["level"] == "debug"
 
@@ -223,7 +223,7 @@ class TestOneLineARequest:
 @pytest.mark.parametrize(
     ("given", "taken"), [("my-id_1.2:3/4", True), ("with blank", False), ("x" * 129, False)]
 )
-def test_request_id_is_taken_over_if_it_is_plain(server: RunningServer, given: str, taken: bool) -> None:
+def test_plain_request_id_of_the_caller_is_used(server: RunningServer, given: str, taken: bool) -> None:
     with server.client(headers={"X-Request-ID": given}) as client:
         answer = client.get("/v1/models/nonesuch")
     returned = answer.headers["X-Request-ID"]
@@ -241,12 +241,12 @@ def test_metrics_pass_promtool(server: RunningServer, red_clip: bytes) -> None:
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
-def test_slow_upload_holds_nobody_else_up(server: RunningServer, red_clip: bytes) -> None:
+def test_slow_upload_does_not_delay_others(server: RunningServer, red_clip: bytes) -> None:
     with open_upload(server, 1_000_000):
         assert server.post(red_clip).status_code == 200
 
 
-def test_upload_that_takes_too_long_is_given_up(tiny_models: Path) -> None:
+def test_upload_that_takes_too_long_is_cancelled(tiny_models: Path) -> None:
     with (
         running_server(tiny_models, REQUEST_TIMEOUT_S=1) as server,
         open_upload(server, 1_000_000) as connection,
@@ -256,7 +256,7 @@ def test_upload_that_takes_too_long_is_given_up(tiny_models: Path) -> None:
         assert "1 s" in problem["detail"]
 
 
-def test_caller_who_leaves_in_mid_upload_leaves_nothing_behind(server: RunningServer) -> None:
+def test_disconnection_during_an_upload_leaves_nothing_behind(server: RunningServer) -> None:
     before = len(server.lines(event="request", code=499))
     with open_upload(server, 1_900_000, bytes(1_500_000)):
         pass
@@ -264,7 +264,7 @@ def test_caller_who_leaves_in_mid_upload_leaves_nothing_behind(server: RunningSe
     assert server.metric("blvnet_inflight_requests") == 1  # the scrape itself
 
 
-def test_worker_killed_in_mid_clip_costs_no_request(server: RunningServer, red_clip: bytes) -> None:
+def test_worker_killed_during_a_clip_loses_no_request(server: RunningServer, red_clip: bytes) -> None:
     def killed() -> float:
         return server.metric("blvnet_decode_worker_restarts_total", reason="killed")
 
@@ -299,7 +299,7 @@ def children_of(pid: int) -> set[int]:
 
 
 class TestUnderLoad:
-    def test_requests_past_the_limit_are_refused_with_a_time_to_come_back(
+    def test_requests_beyond_the_limit_are_refused_with_retry_after(
         self, slow_models: Path, red_clip: bytes
     ) -> None:
         with (
@@ -313,7 +313,7 @@ class TestUnderLoad:
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
         assert {answer.status_code for answer in answers} == {200, 503}
 
-    def test_uploads_under_way_have_a_bound_too(self, tiny_models: Path, red_clip: bytes) -> None:
+    def test_concurrent_uploads_are_limited(self, tiny_models: Path, red_clip: bytes) -> None:
         with running_server(tiny_models, QUEUE_LIMIT=1) as server, ExitStack() as uploads:
             connections = [
                 uploads.enter_context(server.begin_upload(1000, b"x")) for _ in range(2 * UPLOADS_PER_PLACE)
@@ -331,7 +331,7 @@ class TestUnderLoad:
             server.wait_for(lambda: server.metric("blvnet_inflight_requests") == 1, "end of the uploads")
             assert server.post(red_clip).status_code == 200
 
-    def test_heads_without_uploads_lock_out_nobody(self, tiny_models: Path, red_clip: bytes) -> None:
+    def test_heads_without_bodies_do_not_block_others(self, tiny_models: Path, red_clip: bytes) -> None:
         limit, keys = 8, ("first", "second", "third")
         places = UPLOADS_PER_PLACE * limit
         headers = [{"Authorization": f"Bearer {key}"} for key in keys]
@@ -396,7 +396,7 @@ class TestUnderLoad:
             answer = client.post("/v1/classify", content=red_clip, headers={"X-Request-Timeout": "60"})
             assert answer.status_code == 504
 
-    def test_work_for_a_caller_who_left_is_dropped(self, slow_models: Path, red_clip: bytes) -> None:
+    def test_work_for_a_disconnected_caller_is_cancelled(self, slow_models: Path, red_clip: bytes) -> None:
         with running_server(slow_models) as server:
             with open_upload(server, len(red_clip), red_clip):
                 pass
@@ -423,9 +423,7 @@ class TestShutdown:
         assert (probe.status_code, probe.json()["detail"]) == (503, "The service is shutting down.")
         assert "Retry-After" in late.headers
 
-    def test_accepted_work_is_finished_whatever_comes_meanwhile(
-        self, slow_models: Path, red_clip: bytes
-    ) -> None:
+    def test_accepted_work_is_finished_during_shutdown(self, slow_models: Path, red_clip: bytes) -> None:
         with (
             running_server(slow_models, MAX_BATCH=1, DECODE_WORKERS=2, SHUTDOWN_GRACE_S=600) as server,
             server.client() as kept_alive,
@@ -442,7 +440,7 @@ class TestShutdown:
             assert [answer_on(clip)[0] for clip in clips] == [200] * 5
             assert server.process.wait(PATIENCE_S) == 0
 
-    def test_what_is_not_done_within_the_grace_is_cut_off_with_an_answer(self, tiny_models: Path) -> None:
+    def test_request_that_outlasts_the_grace_period_gets_an_error(self, tiny_models: Path) -> None:
         with running_server(tiny_models, SHUTDOWN_GRACE_S=0.2) as server, open_upload(server, 1000) as upload:
             server.process.send_signal(signal.SIGTERM)
             status, problem = answer_on(upload)
@@ -471,7 +469,7 @@ class TestShutdown:
             "starting", "serving", "draining", "stopped",
         ]  # fmt: skip
 
-    def test_inference_that_does_not_end_is_left_behind(self, tmp_path: Path, red_clip: bytes) -> None:
+    def test_endless_inference_does_not_block_the_shutdown(self, tmp_path: Path, red_clip: bytes) -> None:
         write_package(tmp_path, model=TinyModel(endless=True))
         with running_server(tmp_path, REQUEST_TIMEOUT_S=1, SHUTDOWN_GRACE_S=1) as server:
             workers = children_of(server.process.pid)

@@ -35,7 +35,7 @@ def test_environment_sets_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().max_batch == 4
 
 
-def test_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_option_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLVNET_PORT", "1234")
     assert load_settings({"port": "4321"}).port == 4321
 
@@ -56,7 +56,7 @@ def test_keys_are_separated_by_commas_and_never_shown() -> None:
     assert "first" not in repr(settings)
 
 
-def test_choices_do_not_mind_capitals() -> None:
+def test_choices_are_case_insensitive() -> None:
     settings = load_settings({"log_format": "JSON", "provider": "CPU"})
     assert (settings.log_format, settings.provider) == (LogFormat.JSON, Provider.CPU)
 
@@ -87,7 +87,7 @@ def test_choices_do_not_mind_capitals() -> None:
         ("versions_kept", "0"),
     ],
 )
-def test_wrong_value_is_told_in_one_line_with_its_name(name: str, value: str) -> None:
+def test_invalid_value_is_reported_in_one_line_with_its_name(name: str, value: str) -> None:
     with pytest.raises(BadSetting) as caught:
         load_settings({name: value})
     assert caught.value.message.startswith(f"BLVNET_{name.upper()} (--{name.replace('_', '-')})")
@@ -95,13 +95,13 @@ def test_wrong_value_is_told_in_one_line_with_its_name(name: str, value: str) ->
 
 
 @pytest.mark.parametrize("name", ["api_keys", "admin_key"])
-def test_wrong_key_is_not_told(name: str) -> None:
+def test_invalid_key_is_not_shown(name: str) -> None:
     with pytest.raises(BadSetting) as caught:
         load_settings({name: "secret key"})
     assert "secret" not in caught.value.message
 
 
-def test_admin_key_is_never_shown_and_is_none_of_the_api_keys() -> None:
+def test_admin_key_is_never_shown_and_differs_from_the_api_keys() -> None:
     digest = "sha256:" + hashlib.sha256(b"user").hexdigest()
     assert "admin" not in repr(load_settings({"api_keys": digest, "admin_key": "admin"}).admin_key)
     with pytest.raises(
@@ -110,7 +110,7 @@ def test_admin_key_is_never_shown_and_is_none_of_the_api_keys() -> None:
         load_settings({"api_keys": digest, "admin_key": "user"})
 
 
-def test_all_wrong_values_are_told_at_once() -> None:
+def test_all_invalid_values_are_reported_together() -> None:
     with pytest.raises(BadSetting, match=r"BLVNET_MAX_BATCH .*; BLVNET_PORT "):
         load_settings({"port": "x", "max_batch": "y"})
 
@@ -171,7 +171,7 @@ def test_key_file_and_keys_exclude_each_other(tmp_path: Path) -> None:
         load_settings({"admin_key_file": str(path)})
 
 
-def test_core_gets_every_value_that_it_has_a_field_for() -> None:
+def test_core_config_has_every_value() -> None:
     settings = load_settings(
         {
             "models": "/m", "provider": "cpu", "inference_threads": "3", "max_batch": "5",

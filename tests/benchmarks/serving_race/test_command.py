@@ -126,7 +126,7 @@ def test_goodput_counts_right_answers_in_time() -> None:
     assert found["normal_after_s"] == pytest.approx(0.5)
 
 
-def test_latency_that_never_is_normal_again_is_none() -> None:
+def test_latency_that_never_recovers_is_none() -> None:
     late = answer(20.5, 0.1, outcome="refused", best=())
     assert figures.normal_after(20.0, [answer(20.0, 0.5), late], alone_s=0.1) is None
 
@@ -226,7 +226,7 @@ def test_goals_are_ratios_within_a_round_to_the_best_peer_that_is_right() -> Non
     assert found["overload: normal latency again, s after its end"].holds is False
 
 
-def test_report_tells_everything_and_fits_its_page() -> None:
+def test_report_is_complete_and_fits_its_page() -> None:
     text = serving_race.finish(document())
     assert "| quick | 6.00 (6.00 to 6.00) | 160 (160 to 160) | 320 (320 to 320) | 6 of 6 | 3 |" in text
     assert "| ours | 16.0 | 11.00 | 12.00 | 900 | 5, 20 | 0 | 0 | 100 / 200 / 110 | - |" in text
@@ -236,7 +236,7 @@ def test_report_tells_everything_and_fits_its_page() -> None:
     assert text in placed(page, text, serving_race.START, serving_race.END)
 
 
-def test_goals_of_what_was_not_measured_are_open() -> None:
+def test_goals_without_measurements_are_undecided() -> None:
     empty = document() | {"closed": {}, "floors": {}, "overload": {}, "idle": {}}
     assert {goal.holds for goal in goals.goals(empty, "ours")} == {None}
     assert "not measured" in race_report.markdown(empty)
@@ -259,7 +259,7 @@ def test_disturbed_measurement_is_repeated_and_the_quieter_one_counts(setup: mea
     assert found["repeated"] == 3
 
 
-def test_servers_are_chosen_by_name_and_take_their_limit_along() -> None:
+def test_servers_are_chosen_by_name_with_their_limit() -> None:
     everybody = [*servers.ours(), *servers.peers(6)]
     assert [server.name for server in serving_race.choose(everybody, ["ours", "mosec"])] == [
         "ours",
@@ -275,7 +275,7 @@ def test_memory_is_that_of_a_process_and_its_children() -> None:
     assert processes.pss_bytes(os.getppid()) > processes.pss_bytes(os.getpid()) > 10_000_000
 
 
-def test_what_others_take_is_not_what_the_server_takes() -> None:
+def test_processor_time_of_other_processes_is_not_counted() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
             as_server, as_other = processes.UnrelatedLoad(busy.pid), processes.UnrelatedLoad(NOBODY)
@@ -312,7 +312,7 @@ def test_peer_and_ours_answer_the_same_under_load(setup: measure.Setup) -> None:
         assert ("added_ms" in found) == name.startswith("ours")
 
 
-def test_overload_is_measured_and_nothing_stays_behind(
+def test_overload_is_measured_and_leaves_nothing_behind(
     setup: measure.Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ALONE_POSTS_S", "LONE_S", "SETTLED_S"):
@@ -327,7 +327,7 @@ def test_overload_is_measured_and_nothing_stays_behind(
     assert processes.tree(os.getpid()) == before
 
 
-def test_what_ours_carries_is_measured_beside_its_overload(
+def test_throughput_of_ours_is_measured_beside_its_overload(
     setup: measure.Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ALONE_POSTS_S", "LONE_S", "SETTLED_S", "CARRIED_S"):

@@ -121,7 +121,7 @@ def test_kernel_for_more_channels_gives_the_same_for_equal_channels() -> None:
     )
 
 
-def test_inflated_kernel_gives_for_a_still_video_what_it_gave_for_the_frame() -> None:
+def test_inflated_kernel_gives_the_output_of_the_frame_for_a_still_video() -> None:
     kernel = torch.randn(4, 2, 3, 3)
     image = torch.randn(1, 2, 5, 5)
     video = image.unsqueeze(2).expand(1, 2, 3, 5, 5)

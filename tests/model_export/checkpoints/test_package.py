@@ -51,7 +51,7 @@ def test_package_is_named_by_its_folder_its_version_or_its_graph(path: Path) -> 
     assert read_checkpoint(path).path == FOLDER / "model.onnx"
 
 
-def test_statistics_change_what_training_sees_and_not_what_the_network_computes() -> None:
+def test_statistics_change_training_and_not_the_output() -> None:
     network, _, _ = restore_package(FOLDER)
     inputs = probe_inputs()
     with torch.inference_mode():

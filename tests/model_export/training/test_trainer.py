@@ -347,7 +347,7 @@ def test_derived_generators_are_independent_and_repeat() -> None:
         ({"epochs": 2, "warmup_epochs": 2.0}, "must be fewer than epochs"),
     ],
 )
-def test_options_that_no_run_can_use_are_refused(options: dict[str, Any], message: str) -> None:
+def test_unusable_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(BlvnetError, match=message):
         TrainConfig(**options)
 

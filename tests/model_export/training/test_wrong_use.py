@@ -91,7 +91,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda item: " ".join(item) if isinstance(item, tuple) else "",
 )
-def test_value_that_no_run_can_use_is_named(
+def test_unusable_value_is_named(
     data: Path, tmp_path: Path, options: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

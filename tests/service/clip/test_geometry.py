@@ -43,7 +43,7 @@ CENTRE = Crop(37, 0)
         (225, 227, 1, [Crop(0, 2)]),  # halves go to the even side: 0.5 -> 0, 1.5 -> 2
     ],
 )
-def test_crops_lie_where_the_published_evaluation_puts_them(
+def test_crops_are_those_of_the_published_evaluation(
     width: int, height: int, crops: int, expected: list[Crop]
 ) -> None:
     assert list(crop_boxes(width, height, 224, crops)) == expected

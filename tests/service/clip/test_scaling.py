@@ -37,7 +37,7 @@ def test_scaler_is_near_to_pil(width: int, height: int) -> None:
             assert difference(frames, scale, FILTER, REFERENCES[name]).mean < largest
 
 
-def test_the_measure_tells_a_filter_that_does_not_antialias() -> None:
+def test_measure_detects_a_filter_without_antialiasing() -> None:
     frames = generated_frames(340, 256, count=1)
     assert difference(frames, 112, FILTERS["fast bilinear"], REFERENCES["accurate"]).mean > 5
 
@@ -76,7 +76,7 @@ def test_colours_follow_the_streams_matrix_and_range(
     assert np.abs(image.reshape(-1, 3).astype(int) - rgb).max() <= 2
 
 
-def test_a_large_frame_that_does_not_say_is_converted_as_high_definition() -> None:
+def test_large_frame_without_a_matrix_is_converted_as_high_definition() -> None:
     image = Scaler(32).scaled(flat(63, 102, 240, UNSPECIFIED, LIMITED, size=720)).image()
     assert np.abs(image.reshape(-1, 3).astype(int) - (255, 0, 0)).max() <= 2
 
@@ -95,7 +95,7 @@ def test_a_large_frame_that_does_not_say_is_converted_as_high_definition() -> No
         (99, 320, 240, Colorspace.ITU601),  # an unknown number counts as unspecified
     ],
 )
-def test_silent_streams_get_the_matrix_that_players_take(
+def test_streams_without_a_matrix_get_that_of_players(
     colorspace: int, width: int, height: int, expected: Colorspace
 ) -> None:
     assert colour_matrix(colorspace, width, height) is expected
@@ -171,7 +171,7 @@ def coded(
         return next(container.decode(video=0))
 
 
-def test_scaling_is_the_same_from_run_to_run() -> None:
+def test_scaling_is_reproducible() -> None:
     frame = generated_frames(427, 240, count=1)[0]
     assert np.array_equal(Scaler(224).scaled(frame).image(), Scaler(224).scaled(frame).image())
 
@@ -194,7 +194,7 @@ def test_a_crop_is_cut_out_and_mirrored() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(427, 240), (340, 256), (1920, 1080)])
-def test_planes_hold_what_swscale_packs_by_itself(width: int, height: int) -> None:
+def test_planes_equal_packed_pixels(width: int, height: int) -> None:
     (frame,) = generated_frames(width, height, count=1)
     for scale in (224, 112):
         ours = Scaler(scale).scaled(frame).image()
@@ -229,7 +229,7 @@ def test_turning_is_clockwise_and_after_mirroring(
     assert turned(CORNERS, orientation).tolist() == expected
 
 
-def test_a_frame_that_was_scaled_goes_with_its_last_name() -> None:
+def test_scaled_frame_is_freed_with_its_last_reference() -> None:
     with av.open(io.BytesIO(numbered_clip(frames=12, rotation=90)), "r") as container:
         frames = container.decode(video=0)
         gc.collect()

@@ -46,7 +46,7 @@ def test_windows_of_an_even_video(
     assert spans(frames, window_s, stride_s) == expected
 
 
-def test_window_in_which_no_frame_begins_has_the_one_on_the_screen() -> None:
+def test_window_without_a_new_frame_has_the_one_on_the_screen() -> None:
     times = [0, 100_000, 3_500_000]
     windows = cut(times, 5_000_000, WindowRule.of(1, 1))
     assert [window.frames for window in windows] == [
@@ -54,7 +54,7 @@ def test_window_in_which_no_frame_begins_has_the_one_on_the_screen() -> None:
     ]  # fmt: skip
 
 
-def test_duration_that_was_rounded_down_loses_no_frame() -> None:
+def test_rounded_down_duration_loses_no_frame() -> None:
     (window,) = cut([0, 333_333, 666_667], 666_667, WindowRule.of(1, 1))
     assert window == Window(0, 0, 666_667, range(3))
 
@@ -65,7 +65,7 @@ videos = st.lists(st.integers(0, 400_000), min_size=1, max_size=60).map(
 
 
 @given(videos, st.integers(0, 500_000), st.integers(1, 4_000_000), st.integers(20_000, 4_000_000))
-def test_what_holds_for_every_video(times: list[int], rest_us: int, length_us: int, stride_us: int) -> None:
+def test_windows_of_every_video(times: list[int], rest_us: int, length_us: int, stride_us: int) -> None:
     duration_us = times[-1] + rest_us
     windows = cut(times, duration_us, WindowRule(length_us, stride_us))
     assert len(windows) == WindowRule(length_us, stride_us).count(duration_us)

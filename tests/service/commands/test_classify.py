@@ -40,7 +40,7 @@ def results(done: Done) -> list[dict[str, Any]]:
     return found
 
 
-def test_json_has_every_clip_in_its_order(clips: dict[str, Path], source: list[str]) -> None:
+def test_json_has_every_clip_in_order(clips: dict[str, Path], source: list[str]) -> None:
     done = blvnet("classify", clips["red"], clips["blue"], *source, "--json", "--top-k", 2)
     assert done.returncode == 0, done.stderr
     red, blue = results(done)
@@ -80,12 +80,12 @@ def test_unknown_model_is_an_error_of_the_clip(clips: dict[str, Path], source: l
     assert results(done)[0]["error"]["code"] == "model_not_found"
 
 
-def test_views_are_asked_for(clips: dict[str, Path], source: list[str]) -> None:
+def test_views_are_requested(clips: dict[str, Path], source: list[str]) -> None:
     done = blvnet("classify", clips["red"], *source, "--clips", 2, "--crops", 3, "--json")
     assert len(results(done)[0]["sampled"]["frames"]) == 16
 
 
-def test_server_that_is_not_there_ends_it(clips: dict[str, Path]) -> None:
+def test_missing_server_ends_the_command(clips: dict[str, Path]) -> None:
     done = blvnet("classify", clips["red"], "--server", "http://127.0.0.1:9")
     assert (done.returncode, done.stdout) == (1, "")
     assert "http://127.0.0.1:9 does not answer: Connection refused; is the service running" in done.stderr

@@ -67,7 +67,7 @@ def broken(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("broken")
-def test_unforeseen_error_is_a_problem_that_tells_nothing(app: FastAPI) -> None:
+def test_unexpected_error_is_a_problem_without_details(app: FastAPI) -> None:
     answer = post(app, content=b"clip", headers={"X-Request-ID": "broken-1"})
     assert answer.status_code == 500
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -76,7 +76,7 @@ def test_unforeseen_error_is_a_problem_that_tells_nothing(app: FastAPI) -> None:
 
 
 @pytest.mark.usefixtures("broken")
-def test_unforeseen_error_is_logged_and_counted(
+def test_unexpected_error_is_logged_and_counted(
     app: FastAPI, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -89,7 +89,7 @@ def test_unforeseen_error_is_logged_and_counted(
     assert registry.get_sample_value("blvnet_inflight_requests") == 0
 
 
-def test_not_started_service_takes_no_clips(app: FastAPI) -> None:
+def test_service_accepts_no_clips_before_its_start(app: FastAPI) -> None:
     for answer in (get(app, "/readyz"), post(app, content=b"clip")):
         assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
         assert answer.json()["detail"] == "The service is not started."
@@ -97,7 +97,7 @@ def test_not_started_service_takes_no_clips(app: FastAPI) -> None:
     assert get(app, "/healthz").status_code == 200
 
 
-def test_start_that_breaks_off_is_not_waited_for(
+def test_failed_start_is_not_waited_for(
     app: FastAPI, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def start() -> None:
@@ -154,7 +154,7 @@ def test_full_queue_refuses_before_the_upload_is_read(
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
     ],
 )
-def test_wrong_address_or_method_is_a_problem_too(
+def test_unknown_path_or_method_is_a_problem(
     app: FastAPI, method: str, path: str, status: int, code: str
 ) -> None:
     answer = exchange(app, lambda client: client.request(method, path))
@@ -162,7 +162,7 @@ def test_wrong_address_or_method_is_a_problem_too(
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-def test_made_up_addresses_share_one_label(app: FastAPI, service: Service) -> None:
+def test_unknown_paths_share_one_label(app: FastAPI, service: Service) -> None:
     for path in ("/a", "/b", "/v1/nonesuch"):
         get(app, path)
     labels = {"route": "unmatched", "code": "404"}
@@ -181,7 +181,7 @@ class TestDescription:
         parsed: dict[str, Any] = get(app, "/openapi.json").json()
         return parsed
 
-    def test_clip_can_be_sent_in_every_way_that_is_taken(self, document: dict[str, Any]) -> None:
+    def test_clip_is_accepted_in_every_documented_form(self, document: dict[str, Any]) -> None:
         body = document["paths"]["/v1/classify"]["post"]["requestBody"]["content"]
         assert set(body) == {"multipart/form-data", "video/*", "application/octet-stream"}
 
@@ -201,23 +201,21 @@ class TestDescription:
         of_others = {"not_found", "method_not_allowed", "internal_error", "forbidden", "model_refused"}
         assert set(examples) == set(PROBLEM_TYPES) - of_others
 
-    def test_no_error_is_described_that_is_never_answered(self, document: dict[str, Any]) -> None:
+    def test_only_possible_errors_are_described(self, document: dict[str, Any]) -> None:
         assert "HTTPValidationError" not in json.dumps(document)
 
-    def test_no_parameter_is_described_as_null_which_cannot_be_written(
-        self, document: dict[str, Any]
-    ) -> None:
+    def test_no_parameter_is_described_as_nullable(self, document: dict[str, Any]) -> None:
         parameters = document["paths"]["/v1/classify"]["post"]["parameters"]
         assert {"model", "x-request-timeout"} <= {item["name"] for item in parameters}
         assert "null" not in json.dumps(parameters)
 
-    def test_keys_are_asked_for_where_they_are_set(self, document: dict[str, Any], tiny_models: Path) -> None:
+    def test_security_is_described_if_keys_are_set(self, document: dict[str, Any], tiny_models: Path) -> None:
         settings = {"models": tiny_models, "decode_workers": 1, "api_keys": "key"}
         locked = get(create_app(load_settings(settings)), "/openapi.json").json()
         for described, expected in ((document, None), (locked, [{"HTTPBearer": []}])):
             assert described["paths"]["/v1/classify"]["post"].get("security") == expected
 
-    def test_every_reference_leads_somewhere(self, document: dict[str, Any]) -> None:
+    def test_every_reference_resolves(self, document: dict[str, Any]) -> None:
         def references(node: Any) -> list[str]:
             if isinstance(node, list):
                 return [found for child in node for found in references(child)]
@@ -229,7 +227,7 @@ class TestDescription:
         for reference in references(document):
             assert reference.rpartition("/")[2] in document["components"]["schemas"]
 
-    def test_example_of_an_answer_is_one(self, document: dict[str, Any]) -> None:
+    def test_example_of_an_answer_is_valid(self, document: dict[str, Any]) -> None:
         answer = ClassifyAnswer.model_validate(document["components"]["schemas"]["ClassifyAnswer"]["example"])
         assert answer.evidence is not None
         assert {len(row) for row in answer.evidence.scores} == {len(answer.predictions)}
@@ -246,7 +244,7 @@ class TestDescription:
 
 
 @pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/tiny", "/v2/models/tiny/ready"])
-def test_open_inference_paths_say_in_their_form_that_nothing_is_loaded_yet(app: FastAPI, path: str) -> None:
+def test_open_inference_paths_report_in_their_format_that_no_model_is_loaded(app: FastAPI, path: str) -> None:
     answer = get(app, path)
     assert (answer.status_code, list(answer.json())) == (503, ["error"])
     assert "being loaded" in answer.json()["error"] or "not started" in answer.json()["error"]

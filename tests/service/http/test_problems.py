@@ -23,7 +23,7 @@ def test_error_has_a_status_and_a_title(kind: type[RequestError]) -> None:
     assert PROBLEM_TYPES[kind.code].title
 
 
-def test_every_kind_but_those_of_http_has_an_error() -> None:
+def test_every_code_except_those_of_http_has_an_error_class() -> None:
     of_http = {"not_found", "method_not_allowed", problems.INTERNAL_ERROR}
     assert set(PROBLEM_TYPES) - of_http == {kind.code for kind in leaves(errors.RequestError)}
 
@@ -47,7 +47,7 @@ def test_document_has_the_members_of_the_contract() -> None:
     }
 
 
-def test_unexpected_error_says_nothing_of_itself() -> None:
+def test_unexpected_error_has_no_details() -> None:
     response = problem_response(ValueError("secret"), "id-2", "/v1/classify")
     assert response.status_code == 500
     assert document(response)["request_id"] == "id-2"
@@ -70,6 +70,6 @@ def test_unauthorized_says_how_to_authenticate() -> None:
     assert problem_response(Unauthorized("no key"), "id", "/").headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_over_limit_names_the_limit_in_members_of_its_own() -> None:
+def test_over_limit_has_the_limit_in_extension_members() -> None:
     body = document(problem_response(OverLimit("pixels", 100, 10), "id", "/"))
     assert (body["limit"], body["value"], body["maximum"]) == ("pixels", 100, 10)

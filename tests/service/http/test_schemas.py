@@ -50,7 +50,7 @@ RECOGNITION = Classification(
         {"model": "a"},
     ],
 )
-def test_good_query_is_taken(query: dict[str, str]) -> None:
+def test_valid_query_is_accepted(query: dict[str, str]) -> None:
     parsed = ClassifyParameters.model_validate(query).model_dump(exclude_unset=True)
     assert {name: str(value).lower() for name, value in parsed.items()} == query
 
@@ -70,7 +70,7 @@ def test_good_query_is_taken(query: dict[str, str]) -> None:
         {"topk": "3"},
     ],
 )
-def test_bad_query_is_refused(query: dict[str, str]) -> None:
+def test_invalid_query_is_refused(query: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         ClassifyParameters.model_validate(query)
 
@@ -110,7 +110,7 @@ def test_server_timing_has_the_stages_and_their_total() -> None:
     assert "total" not in timing.stages()
 
 
-def test_model_entry_of_one_that_serves() -> None:
+def test_entry_of_a_served_model() -> None:
     running = opened(OPENVINO, ChosenBy.MEASURED, cpu_f32=3.5)
     entry = ModelInfo.of(ModelEntry("tiny", 3, ModelState.READY, MANIFEST, running))
     assert (entry.state, entry.provider, entry.precision, entry.labels) == (
@@ -133,6 +133,6 @@ def test_model_entry_of_one_that_serves() -> None:
     assert [item.name for item in entry.inputs] == ["little", "big"]
 
 
-def test_model_entry_of_one_that_was_refused() -> None:
+def test_entry_of_a_refused_model() -> None:
     entry = ModelInfo.of(ModelEntry("tiny", 3, ModelState.REFUSED, reason="no graph"))
     assert (entry.state, entry.reason, entry.provider, entry.labels) == ("refused", "no graph", None, [])

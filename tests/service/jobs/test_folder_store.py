@@ -24,7 +24,7 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.mark.anyio
-async def test_key_of_a_job_that_is_deleted_in_this_moment_is_free(
+async def test_key_of_a_job_deleted_at_this_moment_is_free(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with place.opened() as store, place.opened() as other:

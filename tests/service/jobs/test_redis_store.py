@@ -34,7 +34,7 @@ def place(redis_url: str) -> Place:
 
 
 @pytest.mark.anyio
-async def test_holder_whose_lease_has_ended_is_refused_and_told(place: Place, redis_url: str) -> None:
+async def test_holder_of_an_expired_lease_is_refused_and_notified(place: Place, redis_url: str) -> None:
     lost: list[str] = []
     async with place.opened() as store, place.opened() as other:
         await added(store)
@@ -89,7 +89,7 @@ async def test_job_that_the_queue_does_not_know_is_queued_by_the_upkeep(place: P
 
 
 @pytest.mark.anyio
-async def test_cancellation_is_not_lost_at_any_moment(place: Place) -> None:
+async def test_cancellation_is_never_lost(place: Place) -> None:
     async with place.opened() as store:
 
         async def poll() -> None:

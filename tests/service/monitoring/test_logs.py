@@ -37,7 +37,7 @@ def test_json_line_has_the_message_its_fields_and_its_origin(stream: io.StringIO
     assert line == {"event": "read 3 bytes", "route": "/v1/classify", "logger": "some.where", "level": "info"}
 
 
-def test_line_leaves_out_what_a_library_hangs_on_every_record(stream: io.StringIO) -> None:
+def test_line_omits_fields_that_a_library_adds_to_every_record(stream: io.StringIO) -> None:
     logs.configure(LogFormat.JSON, LogLevel.INFO, stream)
     logging.getLogger("core").info("decoded", extra={"_library_own": 1, "frames": 2})
     [line] = lines(stream)
@@ -52,7 +52,7 @@ def test_line_carries_the_request_that_it_was_logged_in(stream: io.StringIO) -> 
     assert lines(stream)[0]["request_id"] == "id-1"
 
 
-def test_level_holds_back_what_is_less_severe(stream: io.StringIO) -> None:
+def test_level_filters_less_severe_lines(stream: io.StringIO) -> None:
     logs.configure(LogFormat.JSON, LogLevel.WARNING, stream)
     logging.getLogger("core").info("detail")
     logging.getLogger("core").warning("trouble")
@@ -71,14 +71,14 @@ def test_exception_is_logged_without_local_variables(stream: io.StringIO) -> Non
     assert secret not in stream.getvalue()
 
 
-def test_uvicorn_s_problems_come_in_the_same_shape_and_its_chatter_does_not(stream: io.StringIO) -> None:
+def test_warnings_of_uvicorn_have_the_same_format_and_its_info_lines_are_dropped(stream: io.StringIO) -> None:
     logs.configure(LogFormat.JSON, LogLevel.INFO, stream)
     logging.getLogger("uvicorn.error").info("Application startup complete.")
     logging.getLogger("uvicorn.error").error("Invalid state")
     assert [line["event"] for line in lines(stream)] == ["Invalid state"]
 
 
-def test_console_line_is_for_people(stream: io.StringIO) -> None:
+def test_console_line_is_readable(stream: io.StringIO) -> None:
     logs.configure(LogFormat.CONSOLE, LogLevel.INFO, stream)
     logging.getLogger("core").info("ready", extra={"port": 80})
     assert "ready" in stream.getvalue()

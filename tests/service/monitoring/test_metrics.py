@@ -92,7 +92,7 @@ def test_core_reports_batches_and_restarts(metrics: Metrics) -> None:
     assert sample(metrics, "blvnet_decode_worker_restarts_total", reason="timeout") == 1
 
 
-def test_failures_of_inference_are_counted_from_a_zero_on(metrics: Metrics) -> None:
+def test_failures_of_inference_start_at_zero(metrics: Metrics) -> None:
     metrics.model_watched("tiny")
     assert sample(metrics, "blvnet_self_test_failures_total", model="tiny") == 0
     metrics.self_test_failure("tiny")
@@ -104,7 +104,7 @@ def test_stages_are_counted_in_seconds(metrics: Metrics) -> None:
     assert sample(metrics, "blvnet_stage_seconds_sum", stage="decode", model="tiny") == 1.5
 
 
-def test_reasons_are_there_before_the_first_of_their_kind(metrics: Metrics) -> None:
+def test_reasons_are_exposed_before_the_first_event(metrics: Metrics) -> None:
     metrics.declare_reasons(["overloaded"])
     assert sample(metrics, "blvnet_rejected_total", reason="overloaded") == 0
 
@@ -124,7 +124,7 @@ def test_gauges_follow_the_core_at_every_scrape(metrics: Metrics) -> None:
     assert sample(metrics, "blvnet_decode_sandbox", fence="landlock") == 0
 
 
-def test_models_that_serve_and_those_that_were_refused_are_shown_while_they_are_there(
+def test_served_and_refused_models_are_exposed_while_they_exist(
     metrics: Metrics,
 ) -> None:
     serving = [

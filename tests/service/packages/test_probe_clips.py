@@ -22,7 +22,7 @@ def test_shapes_match_the_inputs() -> None:
     }
 
 
-def test_pixels_of_a_formula_version_never_change() -> None:
+def test_pixels_of_a_version_never_change() -> None:
     content = b"".join(probe_clips(SPEC)[name].tobytes() for name in ("little", "big"))
     assert (PROBE, hashlib.sha256(content).hexdigest()) == (
         1,

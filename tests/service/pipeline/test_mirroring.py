@@ -39,7 +39,7 @@ def test_directional_labels_are_right_with_mirrored_views(tmp_path: Path) -> Non
     assert len(files) == 8
 
 
-def test_model_of_unknown_symmetry_answers_422_over_http(tmp_path: Path, red_clip: bytes) -> None:
+def test_model_of_unknown_symmetry_gives_422_over_http(tmp_path: Path, red_clip: bytes) -> None:
     write_package(tmp_path, mirror=None)
     with running_server(tmp_path) as server:
         refused = server.post(red_clip, crops=10)

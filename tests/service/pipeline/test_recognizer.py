@@ -86,7 +86,7 @@ def top(recognition: Classification) -> str:
     return recognition.predictions[0].label
 
 
-async def test_a_clip_gets_its_label_and_all_that_belongs_to_the_answer(models: Path) -> None:
+async def test_clip_gets_a_complete_answer(models: Path) -> None:
     async with running(models) as recognizer:
         answer = await classify(recognizer, GREEN_THEN_BLUE, Query(top_k=2, evidence=True))
     assert [(one.label, one.index) for one in answer.predictions] == [("green", 1), ("blue", 2)]
@@ -107,7 +107,7 @@ async def test_evidence_is_given_only_when_asked_for(models: Path) -> None:
         assert (await classify(recognizer, RED_CLIP)).evidence is None
 
 
-async def test_clips_and_crops_are_rows_of_one_batch_and_make_one_answer(models: Path) -> None:
+async def test_clips_and_crops_are_one_batch_and_one_answer(models: Path) -> None:
     recorder = Recorder()
     async with running(models, recorder, max_batch=16, inference_threads=1) as recognizer:
         answer = await classify(recognizer, GREEN_THEN_BLUE, Query(clips=3, crops=5, evidence=True))
@@ -129,7 +129,7 @@ async def test_mirrored_views_need_the_symmetry_of_the_labels(models: Path) -> N
         assert top(await classify(recognizer, RED_CLIP, Query(model="colours", crops=10))) == "red"
 
 
-async def test_each_request_of_many_at_once_gets_its_own_answer(models: Path) -> None:
+async def test_concurrent_requests_get_their_own_answers(models: Path) -> None:
     clips = {"red": RED_CLIP, "green": colour_clip(GREEN), "blue": colour_clip(BLUE)}
     async with running(models) as recognizer:
         wanted = list(clips) * 8
@@ -138,7 +138,7 @@ async def test_each_request_of_many_at_once_gets_its_own_answer(models: Path) ->
     assert [top(answer) for answer in answers] == wanted
 
 
-async def test_a_clip_that_is_decoded_waits_for_one_that_is_on_its_way(models: Path) -> None:
+async def test_decoded_clip_waits_for_an_expected_one(models: Path) -> None:
     recorder = Recorder()
     async with running(
         models, recorder, max_batch=4, inference_threads=1, batch_wait_ms=10_000
@@ -162,13 +162,13 @@ async def test_a_request_names_its_model(models: Path) -> None:
     "query",
     [Query(top_k=0), Query(top_k=101), Query(clips=0), Query(clips=11), Query(crops=2), Query(crops=0)],
 )
-async def test_a_query_out_of_range_is_refused(models: Path, query: Query) -> None:
+async def test_query_out_of_range_is_refused(models: Path, query: Query) -> None:
     async with running(models) as recognizer:
         with pytest.raises(InvalidParameter):
             await classify(recognizer, RED_CLIP, query)
 
 
-async def test_a_bad_clip_is_refused_and_the_next_good_one_answered(models: Path) -> None:
+async def test_invalid_clip_is_refused_and_the_next_clip_answered(models: Path) -> None:
     async with running(models, max_pixels=96 * 64) as recognizer:
         for clip, error in (
             (b"", NotAVideo),
@@ -194,14 +194,14 @@ async def test_a_killed_worker_costs_no_request(models: Path) -> None:
     assert recorder.restarts == [RestartReason.KILLED]
 
 
-async def test_a_clip_that_decodes_too_long_is_over_a_limit(models: Path) -> None:
+async def test_clip_that_decodes_too_long_exceeds_a_limit(models: Path) -> None:
     async with running(models, decode_timeout_s=2) as recognizer:
         with pytest.raises(OverLimit, match="decode_s is"):
             await classify(recognizer, long_clip())
         assert top(await classify(recognizer, RED_CLIP)) == "red"
 
 
-async def test_a_request_past_its_deadline_is_given_up_in_mid_clip(models: Path) -> None:
+async def test_request_is_cancelled_at_its_deadline_during_decoding(models: Path) -> None:
     recorder = Recorder()
     async with running(models, recorder) as recognizer:
         with pytest.raises(DeadlineExceeded):
@@ -211,7 +211,7 @@ async def test_a_request_past_its_deadline_is_given_up_in_mid_clip(models: Path)
     assert recorder.restarts == [RestartReason.CANCELLED]
 
 
-async def test_a_request_past_its_deadline_while_it_waits_is_never_decoded(models: Path) -> None:
+async def test_request_that_expires_in_the_queue_is_not_decoded(models: Path) -> None:
     recorder = Recorder()
     async with running(models, recorder) as recognizer:
         busy = await in_mid_clip(recognizer)
@@ -222,7 +222,7 @@ async def test_a_request_past_its_deadline_while_it_waits_is_never_decoded(model
     assert recorder.batches == []
 
 
-async def test_a_request_whose_caller_has_gone_frees_its_place(models: Path) -> None:
+async def test_abandoned_request_frees_its_place(models: Path) -> None:
     async with running(models, queue_limit=1) as recognizer:
         task = await in_mid_clip(recognizer)
         task.cancel()
@@ -231,7 +231,7 @@ async def test_a_request_whose_caller_has_gone_frees_its_place(models: Path) -> 
         assert top(await classify(recognizer, RED_CLIP)) == "red"
 
 
-async def test_requests_past_the_queue_limit_are_refused_at_once(models: Path) -> None:
+async def test_requests_beyond_the_queue_limit_are_refused_at_once(models: Path) -> None:
     async with running(models, queue_limit=3) as recognizer:
         busy = await in_mid_clip(recognizer)
         waiting = [asyncio.create_task(classify(recognizer, RED_CLIP)) for _ in range(2)]
@@ -245,12 +245,12 @@ async def test_requests_past_the_queue_limit_are_refused_at_once(models: Path) -
         assert recognizer.problem() is None
 
 
-async def test_as_many_workers_decode_as_cores_were_given(models: Path) -> None:
+async def test_number_of_decode_workers_is_that_of_the_cores(models: Path) -> None:
     async with running_recognizer(CoreConfig(models=models), cores=3) as recognizer:
         await until(lambda: recognizer.decoding.workers == 3)
 
 
-async def test_draining_finishes_what_was_accepted_and_accepts_nothing_new(models: Path) -> None:
+async def test_draining_finishes_accepted_requests_and_accepts_no_new_ones(models: Path) -> None:
     async with running(models) as recognizer:
         accepted = [asyncio.create_task(classify(recognizer, RED_CLIP)) for _ in range(10)]
         await asyncio.sleep(0)  # each of them begins
@@ -265,7 +265,7 @@ async def test_draining_finishes_what_was_accepted_and_accepts_nothing_new(model
     assert recognizer.state is RecognizerState.STOPPED
 
 
-async def test_draining_cuts_off_what_outlasts_the_grace(models: Path) -> None:
+async def test_draining_cancels_requests_after_the_grace_period(models: Path) -> None:
     async with running(models) as recognizer:
         task = await in_mid_clip(recognizer)
         await recognizer.drain(0.1)
@@ -276,7 +276,7 @@ async def test_draining_cuts_off_what_outlasts_the_grace(models: Path) -> None:
         assert recognizer.decoding.workers == 0
 
 
-async def test_closing_fails_what_is_in_progress(models: Path) -> None:
+async def test_closing_fails_requests_in_progress(models: Path) -> None:
     async with running(models) as recognizer:
         task = await in_mid_clip(recognizer)
         await recognizer.close()
@@ -284,14 +284,14 @@ async def test_closing_fails_what_is_in_progress(models: Path) -> None:
             await task
 
 
-async def test_before_the_start_nothing_is_accepted(models: Path) -> None:
+async def test_nothing_is_accepted_before_the_start(models: Path) -> None:
     recognizer = Recognizer(CoreConfig(models=models))
     assert recognizer.problem() == "The service is not started."
     with pytest.raises(NotReady):
         await classify(recognizer, RED_CLIP)
 
 
-async def test_a_bad_package_is_listed_with_its_reason_beside_the_good_one(models: Path) -> None:
+async def test_invalid_package_is_listed_with_its_reason(models: Path) -> None:
     (write_package(models, "broken") / GRAPH_FILE).write_bytes(b"")
     async with running(models) as recognizer:
         broken, good = recognizer.models.entries()
@@ -308,7 +308,7 @@ async def test_a_bad_package_is_listed_with_its_reason_beside_the_good_one(model
         ({"default_model": "none"}, PackageError),
     ],
 )
-async def test_what_cannot_serve_does_not_start(
+async def test_recognizer_without_a_valid_model_does_not_start(
     models: Path, settings: dict[str, Any], error: type[Exception]
 ) -> None:
     recognizer = Recognizer(CoreConfig(models=models, decode_workers=1, **settings))

@@ -34,11 +34,11 @@ def test_best_labels_come_first() -> None:
     assert ranked.scores == pytest.approx(softmax(np.array([0.0, 3.0, 1.0, 2.0]))[[1, 3, 2]])
 
 
-def test_more_labels_than_there_are_gives_them_all() -> None:
+def test_top_k_above_the_number_of_labels_returns_all() -> None:
     assert rank(np.array([[0.0, 1.0]], np.float32), top_k=5).indices.tolist() == [1, 0]
 
 
-def test_equal_scores_come_in_the_order_of_the_labels() -> None:
+def test_ties_are_in_label_order() -> None:
     logits = np.array([[0.0, 1.0] * 100], np.float32)
     assert rank(logits, top_k=200).indices.tolist() == [*range(1, 200, 2), *range(0, 200, 2)]
 
@@ -48,7 +48,7 @@ def test_views_are_averaged_before_the_softmax() -> None:
     assert rank(logits, 2).scores == pytest.approx(softmax(np.array([4.5, 0.5])))
 
 
-def test_evidence_of_crops_is_averaged_and_that_of_clips_stays_apart() -> None:
+def test_evidence_of_crops_is_averaged_and_of_clips_kept_separate() -> None:
     first, second = np.full((2, 3), [[0.0], [1.0]]), np.full((2, 3), [[2.0], [5.0]])  # (T' = 2, C = 3)
     first[:, 1] += 1.0
     second[:, 2] += 2.0
@@ -71,7 +71,7 @@ def test_margins_add_up_to_the_scores_of_the_video() -> None:
     ("moments", "expected"),
     [(4, [0.5, 2.5, 4.5, 6.5]), (8, [0, 1, 2, 3, 4, 5, 6, 7]), (1, [3.5]), (3, [1.0, 4.0, 6.5])],
 )
-def test_a_moment_lies_in_the_middle_of_its_frames(moments: int, expected: list[float]) -> None:
+def test_moment_is_the_middle_of_its_frames(moments: int, expected: list[float]) -> None:
     assert moment_times(np.arange(8.0)[None], moments).tolist() == expected
 
 

@@ -71,7 +71,7 @@ def spans(summary: TimelineSummary) -> list[tuple[str, int, float, float]]:
     return [(one.label, one.index, one.start_s, one.end_s) for one in summary.segments]
 
 
-async def test_windows_are_labelled_and_summed_up(models: Path) -> None:
+async def test_windows_are_classified_and_summarised(models: Path) -> None:
     async with running(config(models)) as recognizer:
         windows, summary = await all_of(recognizer, RED_GREEN_RED, TimelineQuery(window_s=1, top_k=2))
     assert [window.window for window in windows] == list(range(6))
@@ -98,7 +98,7 @@ async def test_segments_of_overlapping_windows_overlap(models: Path) -> None:
 
 
 @pytest.mark.parametrize("clip", [RED_CLIP, numbered_clip(frames=3), numbered_clip(frames=70)])
-async def test_video_shorter_than_a_window_is_answered_as_the_clip(models: Path, clip: bytes) -> None:
+async def test_video_shorter_than_a_window_gets_the_answer_of_a_clip(models: Path, clip: bytes) -> None:
     async with running(config(models)) as recognizer:
         answer = await classify(recognizer, clip, Query())
         (window,), summary = await all_of(recognizer, clip, TimelineQuery(window_s=60, stride_s=30))
@@ -110,7 +110,7 @@ async def test_video_shorter_than_a_window_is_answered_as_the_clip(models: Path,
     assert segment == Segment(best.label, best.index, 0, window.end_s, best.score)
 
 
-async def test_windows_that_are_ready_share_a_run(models: Path) -> None:
+async def test_ready_windows_share_a_batch(models: Path) -> None:
     recorder = Recorder()
     async with running(config(models, max_batch=8), recorder) as recognizer:
         windows, _ = await all_of(recognizer, MANY_WINDOWS, A_TENTH)
@@ -119,7 +119,7 @@ async def test_windows_that_are_ready_share_a_run(models: Path) -> None:
     assert max(rows) <= SLOTS
 
 
-async def test_nobody_reading_nothing_is_done_but_a_few_windows(models: Path) -> None:
+async def test_unread_timeline_computes_only_a_few_windows(models: Path) -> None:
     recorder = Recorder()
     async with (
         running(config(models), recorder) as recognizer,
@@ -134,7 +134,7 @@ async def test_nobody_reading_nothing_is_done_but_a_few_windows(models: Path) ->
         assert recognizer.admission.throughput("colours").interval_s < 0.3
 
 
-async def test_clips_are_answered_meanwhile(models: Path) -> None:
+async def test_clips_are_answered_during_a_timeline(models: Path) -> None:
     async with running(config(models)) as recognizer:
         task = asyncio.create_task(all_of(recognizer, long_clip(), TimelineQuery(window_s=60)))
         await until(lambda: bool(dedicated_pids(recognizer.decoding)))
@@ -148,7 +148,7 @@ async def test_clips_are_answered_meanwhile(models: Path) -> None:
         assert recognizer.admission.inflight == 0
 
 
-async def test_no_more_timelines_at_once_than_is_set(models: Path) -> None:
+async def test_concurrent_timelines_are_limited(models: Path) -> None:
     async with running(config(models, timelines_at_once=1)) as recognizer:
         async with aclosing(timeline(recognizer, MANY_WINDOWS, A_TENTH)) as lines:
             await anext(lines)
@@ -158,7 +158,7 @@ async def test_no_more_timelines_at_once_than_is_set(models: Path) -> None:
         assert recognizer.admission.inflight == 0
 
 
-async def test_deadlines_hold_for_the_first_window_and_for_all(models: Path) -> None:
+async def test_first_window_and_whole_timeline_have_deadlines(models: Path) -> None:
     async with running(config(models)) as recognizer:
         with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
             await all_of(recognizer, long_clip(), TimelineQuery(window_s=60), first_s=0.3)
@@ -189,7 +189,7 @@ async def read_slowly(recognizer: Recognizer, deadline: Deadline) -> None:
         (RED_CLIP, TimelineQuery(window_s=4, stride_s=0.2), InvalidParameter),
     ],
 )
-async def test_what_cannot_be_answered_leaves_nothing(
+async def test_refused_timeline_leaves_nothing_behind(
     models: Path, clip: bytes, query: TimelineQuery, error: type[RequestError]
 ) -> None:
     async with running(config(models)) as recognizer:
@@ -199,7 +199,7 @@ async def test_what_cannot_be_answered_leaves_nothing(
         await until(lambda: not dedicated_pids(recognizer.decoding))
 
 
-async def test_closing_waits_for_a_timeline_and_then_ends_it(models: Path) -> None:
+async def test_closing_waits_for_a_timeline_and_then_cancels_it(models: Path) -> None:
     async with running(config(models)) as recognizer:
         windows, _ = await all_of(recognizer, MANY_WINDOWS, A_TENTH)
         task = asyncio.create_task(all_of(recognizer, MANY_WINDOWS, A_TENTH))

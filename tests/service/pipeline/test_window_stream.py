@@ -64,7 +64,7 @@ async def filled(stream: WindowStream) -> list[DecodedWindow]:
     return first
 
 
-async def test_a_worker_gives_the_very_windows_that_decoding_gives_here() -> None:
+async def test_worker_returns_the_windows_of_decoding_in_this_process() -> None:
     expected = Collected(TWO_STREAMS)
     decode_windows(VIDEO, TWO_STREAMS, WindowRule.of(1.5, 0.7), expected)
     async with running() as (pool, recorder), streaming(pool, rule=WindowRule.of(1.5, 0.7)) as stream:
@@ -80,7 +80,7 @@ async def test_a_worker_gives_the_very_windows_that_decoding_gives_here() -> Non
         assert window.decode_ms >= 0
 
 
-async def test_clips_do_not_wait_for_a_timeline_and_go_before_it() -> None:
+async def test_clips_have_priority_over_a_timeline() -> None:
     async with running(workers=1) as (pool, _), streaming(pool) as stream:
         await filled(stream)
         (dedicated,) = dedicated_pids(pool)
@@ -92,7 +92,7 @@ async def test_clips_do_not_wait_for_a_timeline_and_go_before_it() -> None:
         await decode_short(pool)
 
 
-async def test_nobody_taking_windows_the_worker_waits_without_a_clock() -> None:
+async def test_worker_of_an_unread_timeline_waits_without_a_timeout() -> None:
     async with running(timeout_s=0.5) as (pool, recorder), streaming(pool) as stream:
         windows = await filled(stream)
         await asyncio.sleep(1)
@@ -101,7 +101,7 @@ async def test_nobody_taking_windows_the_worker_waits_without_a_clock() -> None:
     assert not recorder.restarts
 
 
-async def test_a_worker_without_a_sign_of_life_is_killed_and_the_client_may_retry() -> None:
+async def test_unresponsive_worker_is_killed_and_the_client_may_retry() -> None:
     async with running(timeout_s=1) as (pool, recorder):
         async with streaming(pool) as stream:
             await filled(stream)
@@ -113,7 +113,7 @@ async def test_a_worker_without_a_sign_of_life_is_killed_and_the_client_may_retr
     assert recorder.restarts == {RestartReason.TIMEOUT: 1}
 
 
-async def test_slow_windows_are_no_reason_to_give_up() -> None:
+async def test_slow_windows_do_not_time_out() -> None:
     async with running(timeout_s=1.2) as (pool, recorder):
         async with streaming(pool, long_clip(400), WindowRule.of(600, 600)) as stream:
             decoding = asyncio.create_task(all_of(stream))
@@ -130,7 +130,7 @@ async def test_slow_windows_are_no_reason_to_give_up() -> None:
     assert not recorder.restarts
 
 
-async def test_when_nobody_wants_more_the_worker_is_gone_at_once() -> None:
+async def test_cancelled_stream_ends_its_worker_at_once() -> None:
     async with running() as (pool, recorder):
         async with streaming(pool, long_clip(), WindowRule.of(60, 60)) as stream:
             task = asyncio.create_task(stream.take())
@@ -144,7 +144,7 @@ async def test_when_nobody_wants_more_the_worker_is_gone_at_once() -> None:
     assert not recorder.restarts
 
 
-async def test_called_off_while_it_starts_no_worker_is_left() -> None:
+async def test_stream_cancelled_during_its_start_leaves_no_worker() -> None:
     async with running() as (pool, _):
         async with streaming(pool) as stream:
             task = asyncio.create_task(stream.take())
@@ -154,7 +154,7 @@ async def test_called_off_while_it_starts_no_worker_is_left() -> None:
         await until(lambda: not dedicated_pids(pool) and not pool._supervisor._starting)
 
 
-async def test_killed_from_outside_it_goes_on_with_the_next_window_once() -> None:
+async def test_stream_survives_one_killed_worker() -> None:
     async with running() as (pool, recorder), streaming(pool) as stream:
         windows = await filled(stream)
         kill(pool)
@@ -167,7 +167,7 @@ async def test_killed_from_outside_it_goes_on_with_the_next_window_once() -> Non
         )
 
 
-async def test_killed_twice_it_is_given_up() -> None:
+async def test_second_killed_worker_ends_the_stream() -> None:
     async with running() as (pool, recorder), streaming(pool) as stream:
         for _ in range(2):
             await filled(stream)
@@ -184,7 +184,7 @@ def kill(pool: DecodePool) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-async def test_a_worker_that_crashes_ends_the_timeline_after_what_it_had_told() -> None:
+async def test_crashed_worker_ends_the_timeline_after_its_windows() -> None:
     async with running() as (pool, recorder), streaming(pool) as stream:
         windows = await filled(stream)
         (pid,) = dedicated_pids(pool)
@@ -197,7 +197,7 @@ async def test_a_worker_that_crashes_ends_the_timeline_after_what_it_had_told() 
     assert recorder.restarts == {RestartReason.CRASHED: 1}
 
 
-async def test_closing_the_pool_ends_it() -> None:
+async def test_closing_the_pool_ends_the_stream() -> None:
     async with running() as (pool, recorder):
         async with streaming(pool) as stream:
             await filled(stream)
@@ -219,7 +219,7 @@ async def test_closing_the_pool_ends_it() -> None:
         (VIDEO, DecodeLimits(max_windows=29), OverLimit),
     ],
 )
-async def test_what_is_refused_costs_nothing(clip: Any, limits: DecodeLimits, error: type[Exception]) -> None:
+async def test_refused_stream_has_no_worker(clip: Any, limits: DecodeLimits, error: type[Exception]) -> None:
     async with running() as (pool, recorder):
         async with streaming(pool, clip, limits=limits) as stream:
             with pytest.raises(error):
@@ -228,7 +228,7 @@ async def test_what_is_refused_costs_nothing(clip: Any, limits: DecodeLimits, er
     assert not recorder.restarts
 
 
-async def test_memory_is_flat_whatever_the_number_of_windows() -> None:
+async def test_memory_does_not_depend_on_the_number_of_windows() -> None:
     async with running() as (pool, _), streaming(pool, spec=LARGE) as stream:
         count = len(await filled(stream))
         early_kb = memory_kb(pool)

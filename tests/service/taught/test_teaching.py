@@ -153,7 +153,7 @@ def test_one_of_two_labels_that_are_sent_together_is_refused(client: httpx.Clien
     assert sorted(answer.status_code for answer in answers) == [201, 409]
 
 
-def test_too_little_to_learn_from_is_said(client: httpx.Client) -> None:
+def test_too_few_examples_are_reported(client: httpx.Client) -> None:
     assert problem(client.post("/v1/taught/nothing/train")) == (404, "model_not_found")
     add(client, "little", "warm", REDS[0])
     add(client, "little", "warm", REDS[1])
@@ -303,7 +303,7 @@ def test_a_training_is_alone_and_a_killed_or_cancelled_one_loses_nothing(
     assert client.post("/v1/taught/busy/train").json()["version"] == 2
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_loses_nothing(
+def test_folder_that_cannot_be_written_is_reported_and_nothing_is_lost(
     client: httpx.Client, folder: Path
 ) -> None:
     (folder / "examples" / "blocked").write_bytes(b"in the way")
@@ -331,7 +331,7 @@ def test_a_second_service_serves_without_teaching(
         second.line(level="warning")
 
 
-def test_keys_a_killed_service_and_damaged_files(models: Path, tmp_path: Path) -> None:
+def test_examples_survive_a_killed_service_and_damaged_files(models: Path, tmp_path: Path) -> None:
     """One server for several cases, because a start takes seconds."""
     settings: dict[str, Any] = {"TEACH_DIR": tmp_path, "API_KEYS": "user", "ADMIN_KEY": "admin"}
     as_admin = {"Authorization": "Bearer admin"}

@@ -15,7 +15,7 @@ def pixels(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7, 9])
-def test_blocks_give_what_pixels_give(kernel: int) -> None:
+def test_blocks_equal_pixels(kernel: int) -> None:
     convolution = nn.Conv2d(3, 4, kernel, stride=2, padding=kernel // 2)
     first = FirstConvolution(convolution)
     frames = pixels(2, 3, 16, 20)
@@ -24,7 +24,7 @@ def test_blocks_give_what_pixels_give(kernel: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_blocks_give_what_pixels_give_in_three_dimensions(depth: int) -> None:
+def test_blocks_equal_pixels_in_three_dimensions(depth: int) -> None:
     convolution = nn.Conv3d(3, 4, (depth, 7, 7), (1, 2, 2), (depth // 2, 3, 3))
     first = FirstConvolution(convolution)
     frames = pixels(2, 3, 16, 20)

@@ -95,7 +95,7 @@ KINDS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_exactly_the_ruled_frames_are_taken(kind: str) -> None:
+def test_frames_of_the_sampling_rule_are_taken(kind: str) -> None:
     changes, container, codec = KINDS[kind]
     recipe = ClipRecipe(**{"frames": 41, **changes})
     clip = decode_video(numbered_clip(recipe), SPEC)
@@ -147,7 +147,7 @@ def test_any_shape_is_cropped_from_its_centre(codec: str, width: int, height: in
 @pytest.mark.parametrize("container", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96)])
-def test_rotated_clips_come_upright(container: str, rotation: int, width: int, height: int) -> None:
+def test_rotated_clips_are_returned_upright(container: str, rotation: int, width: int, height: int) -> None:
     data = numbered_clip(frames=20, rotation=rotation, width=width, height=height, container=container)
     clip = decode_video(data, SPEC)
     assert clip.video.rotation == rotation
@@ -218,7 +218,7 @@ def test_a_late_start_does_not_shift_times(container: str, options: dict[str, st
 
 
 @pytest.mark.parametrize("options", [{}, H264_B])
-def test_frames_that_an_edit_list_cuts_off_do_not_count(options: dict[str, str]) -> None:
+def test_frames_cut_off_by_an_edit_list_do_not_count(options: dict[str, str]) -> None:
     data = numbered_clip(
         frames=40,
         times=tuple(range(-10, 30)),
@@ -244,7 +244,7 @@ def test_frames_that_an_edit_list_cuts_off_do_not_count(options: dict[str, str])
     ],
     ids=lambda value: value.container if isinstance(value, ClipRecipe) else str(value),
 )
-def test_a_truncated_file_gives_what_decodes(recipe: ClipRecipe, kept: float) -> None:
+def test_truncated_file_gives_its_decodable_frames(recipe: ClipRecipe, kept: float) -> None:
     whole = numbered_clip(recipe)
     clip = decode_video(whole[: int(kept * len(whole))], SPEC)
     assert 16 < clip.video.frames < 60
@@ -300,7 +300,7 @@ def test_a_video_without_frames_is_undecodable() -> None:
         decode_video(data[: data.find(b"moof") - 4], SPEC)
 
 
-def test_frames_may_change_size_midway() -> None:
+def test_frames_may_change_size() -> None:
     """Two transport streams end to end, as a camera that was turned off and on writes them."""
     wide = numbered_clip(frames=20, container="ts", width=96, height=64)
     tall = numbered_clip(frames=20, container="ts", width=64, height=112)
@@ -331,7 +331,7 @@ def test_path_text_bytes_and_file_are_the_same_clip(tmp_path: Path) -> None:
     assert all(np.array_equal(clip.inputs["little"], clips[0].inputs["little"]) for clip in clips)
 
 
-def test_frames_go_where_the_caller_says() -> None:
+def test_frames_are_written_to_the_given_arrays() -> None:
     data = numbered_clip()
     memory = {"little": np.zeros((1, 8, 64, 64, 3), np.uint8), "big": np.zeros((1, 8, 32, 32, 3), np.uint8)}
     clip = decode_video(data, SPEC, out=memory)
@@ -341,12 +341,12 @@ def test_frames_go_where_the_caller_says() -> None:
         assert np.array_equal(array, own.inputs[name])
 
 
-def test_a_missing_file_is_the_callers_own_error(tmp_path: Path) -> None:
+def test_missing_file_raises_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         decode_video(tmp_path / "none.mp4", SPEC)
 
 
-def test_several_clips_come_clip_major() -> None:
+def test_several_clips_are_in_clip_major_order() -> None:
     clip = decode_video(numbered_clip(frames=80), SPEC, clips=3)
     assert clip.indices == sample_indices(SPEC, 80, 3)
     assert [numbers(clip, view) for view in range(3)] == list(clip.indices)
@@ -375,7 +375,7 @@ def stripes(width: int, height: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         (10, [20, 140, 20, 140, 80, 110, 230, 110, 230, 170]),
     ],
 )
-def test_crops_are_taken_where_geometry_says(crops: int, left_edges: list[int]) -> None:
+def test_crops_are_those_of_geometry(crops: int, left_edges: list[int]) -> None:
     data = encode([stripes(112, 48)] * 4, ClipRecipe(width=112, height=48))
     spec = ClipSpec(4, (InputSpec("a", Frames.EVEN, 48, 48), InputSpec("b", Frames.ODD, 24, 24)))
     clip = decode_video(data, spec, clips=2, crops=crops)
@@ -426,7 +426,7 @@ def test_only_wanted_frames_are_converted(monkeypatch: pytest.MonkeyPatch) -> No
     assert sorted(converted) == [(32, 32)] * 8 + [(64, 64)] * 8
 
 
-def test_numbered_images_are_not_read_when_turned_or_mirrored() -> None:
+def test_numbered_images_are_unreadable_when_turned_or_mirrored() -> None:
     image = numbered_image(1234, 64, 64)
     assert read_number(image) == 1234
     for wrong in (image[:, ::-1], image[::-1], np.rot90(image), np.rot90(image, 2), np.rot90(image, 3)):
@@ -434,7 +434,7 @@ def test_numbered_images_are_not_read_when_turned_or_mirrored() -> None:
             read_number(wrong)
 
 
-def test_making_clips_leaves_the_process_as_it_was() -> None:
+def test_making_clips_does_not_change_the_process() -> None:
     before = os.sched_getscheduler(0)
     numbered_clip(ClipRecipe(**KINDS["mp4 av1"][0], frames=2))
     assert os.sched_getscheduler(0) == before  # a real-time test run would starve its child processes

@@ -28,7 +28,7 @@ NOT_VIDEOS = not_videos()
 
 
 @pytest.mark.parametrize("kind", [*NOT_VIDEOS, "empty"])
-def test_what_is_no_video_is_called_that(kind: str) -> None:
+def test_file_without_a_video_is_reported_as_such(kind: str) -> None:
     with pytest.raises(NotAVideo):
         decode_video(NOT_VIDEOS.get(kind, b""), SPEC)
 
@@ -52,7 +52,7 @@ UNDECODABLE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", UNDECODABLE)
-def test_a_video_that_cannot_be_decoded_is_called_that(kind: str) -> None:
+def test_undecodable_video_is_reported_as_such(kind: str) -> None:
     with pytest.raises(Undecodable):
         decode_video(UNDECODABLE[kind](), SPEC)
 
@@ -102,7 +102,7 @@ def test_the_still_of_an_avif_is_no_video(frames: int, shown: int | None) -> Non
         assert read_numbers(decode_video(data, SPEC).inputs["frames"][0]) == [0, 1, 3, 4]
 
 
-def test_messages_tell_nothing_of_the_server_or_the_library(tmp_path: Path) -> None:
+def test_messages_reveal_neither_paths_nor_libraries(tmp_path: Path) -> None:
     bad = {**NOT_VIDEOS, **{kind: make() for kind, make in UNDECODABLE.items()}, "streams": tracks(70, "mp4")}
     for data in bad.values():
         path = tmp_path / "secret-name.mp4"
@@ -123,7 +123,7 @@ class Failing(io.BytesIO):
         return super().read(size)
 
 
-def test_an_error_of_the_callers_file_stays_its_own() -> None:
+def test_error_of_the_callers_file_is_raised_unchanged() -> None:
     data = numbered_clip(frames=300, container="ts", width=320, height=240)
     with pytest.raises(OSError, match="the disk is gone"):
         decode_video(Failing(data), SPEC)
@@ -150,7 +150,7 @@ def test_the_container_is_closed_and_the_file_is_not() -> None:
     ],
     ids=["H.264", "VP8", "VP8 with hidden frames", "trimmed by an edit list", "no plan", "joined midway"],
 )
-def test_a_sound_file_is_read_once_or_if_no_plan_can_be_made_twice(
+def test_intact_file_is_read_once_or_twice_without_a_plan(
     data: bytes, passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[bool] = []
@@ -180,7 +180,7 @@ MUTABLE = {
 
 
 @pytest.mark.parametrize("kind", MUTABLE)
-def test_damaged_bytes_give_frames_or_an_error_of_ours(kind: str) -> None:
+def test_damaged_bytes_give_frames_or_a_service_error(kind: str) -> None:
     rng = random.Random(kind)  # the same damage every time
     whole = numbered_clip(MUTABLE[kind])
     for _ in range(60):

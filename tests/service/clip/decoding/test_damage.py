@@ -43,7 +43,7 @@ def behead(packet: bytearray) -> None:
     packet[5:9] = b"\xff\xff\xff\xff"
 
 
-def test_a_damaged_frame_gives_its_place_to_the_nearest_whole_one() -> None:
+def test_damaged_frame_is_replaced_by_the_nearest_intact_one() -> None:
     wanted = uniform_indices(40, 8)
     assert wanted[3] == 17
     clip = decode_video(damaged({17, 16}, scramble), SPEC)
@@ -54,20 +54,20 @@ def test_a_damaged_frame_gives_its_place_to_the_nearest_whole_one() -> None:
     assert clip.timestamps_s[0][3] == pytest.approx(18 / 25, abs=0.002)
 
 
-def test_of_two_frames_as_near_the_earlier_is_taken() -> None:
+def test_of_two_equally_near_frames_the_earlier_is_taken() -> None:
     clip = decode_video(damaged({17}, scramble), SPEC)
     assert clip.indices[0][3] == 16
     assert clip.video.broken_packets == 1
 
 
-def test_damage_that_nobody_wants_is_not_even_met() -> None:
+def test_damage_outside_the_wanted_frames_is_not_decoded() -> None:
     clip = decode_video(damaged({15, 16}, scramble), SPEC)
     assert clip.effort.full_because is None
     assert clip.video.broken_packets == 0
     assert clip.indices == (uniform_indices(40, 8),)
 
 
-def test_packets_that_are_refused_are_counted_and_their_frames_are_not() -> None:
+def test_refused_packets_are_counted_and_their_frames_are_not() -> None:
     clip = decode_video(damaged({3, 4, 5, 17}, behead), SPEC)
     assert (clip.video.frames, clip.video.broken_packets) == (36, 4)
     assert clip.indices == (uniform_indices(36, 8),)
@@ -75,7 +75,7 @@ def test_packets_that_are_refused_are_counted_and_their_frames_are_not() -> None
     assert read_numbers(clip.inputs["frames"][0]) == [left[index] for index in clip.indices[0]]
 
 
-def test_a_video_that_is_more_broken_than_whole_is_refused() -> None:
+def test_mostly_broken_video_is_refused() -> None:
     with pytest.raises(Undecodable, match="more of the video is broken than whole"):
         decode_video(damaged(set(range(40)) - {2, 3, 4}, scramble), SPEC)
     assert decode_video(damaged(set(range(15)), scramble), SPEC).video.broken_packets == 15

@@ -42,7 +42,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
-def test_the_callers_name_never_matters(name: str) -> None:
+def test_file_name_does_not_matter(name: str) -> None:
     assert decode_video(Named(numbered_clip(), name), SPEC).video.frames == 40
     with pytest.raises(NotAVideo):
         decode_video(Named(NOT_VIDEOS["text"], name), SPEC)
@@ -57,7 +57,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_no_file_names_another_file_to_read(canary: Path) -> None:
+def test_no_file_makes_another_file_be_read(canary: Path) -> None:
     concat = f"ffconcat version 1.0\nfile {canary.name}\n".encode()
     with av.open(io.BytesIO(concat), "r") as unguarded:
         assert len(list(unguarded.decode(video=0))) == 40  # the attack is real
@@ -143,5 +143,5 @@ def test_without_a_guard_the_playlist_does_connect(
     assert not hang_up.is_alive()
 
 
-def test_formats_that_name_other_files_or_draw_text_are_not_taken() -> None:
+def test_formats_that_refer_to_other_files_or_draw_text_are_refused() -> None:
     assert not {"hls", "dash", "concat", "sdp", "rtsp", "image2", "tty", "xbin", "applehttp"} & set(FORMATS)

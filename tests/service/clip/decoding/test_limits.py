@@ -22,7 +22,7 @@ SPEC = ClipSpec(4, (InputSpec("frames", Frames.ALL, size=32, scale=32),))
 
 
 @pytest.mark.parametrize(("container", "seen"), [("mp4", 9), ("matroska", 6), ("mpegts", 6)])
-def test_as_many_tracks_as_allowed_and_no_more(container: str, seen: int) -> None:
+def test_number_of_tracks_is_limited(container: str, seen: int) -> None:
     """FFmpeg itself stops making streams one past the limit; those of an mp4 are counted by hand."""
     limits = DecodeLimits(max_streams=5)
     assert decode_video(tracks(5, container), SPEC, limits).video.frames == 1
@@ -31,7 +31,7 @@ def test_as_many_tracks_as_allowed_and_no_more(container: str, seen: int) -> Non
     assert (caught.value.limit, caught.value.value, caught.value.maximum) == ("streams", seen, 5)
 
 
-def test_a_lying_header_is_not_called_too_many_streams() -> None:
+def test_false_header_is_not_reported_as_too_many_streams() -> None:
     data = bytearray(numbered_clip())
     at = data.find(b"stts") + 8
     data[at : at + 4] = struct.pack(">I", 2**31 - 1)
@@ -49,7 +49,7 @@ def test_a_lying_header_is_not_called_too_many_streams() -> None:
     ],
 )
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
-def test_each_limit_is_told_by_name_and_number(
+def test_each_limit_is_reported_by_name_and_value(
     container: str, limits: DecodeLimits, name: str, value: float
 ) -> None:
     with pytest.raises(OverLimit) as caught:
@@ -67,13 +67,13 @@ def test_limits_allow_what_is_exactly_at_them() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (16, 1024), (98, 66), (352, 288), (1920, 1080)])
 @pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9", "mpeg4"])
-def test_the_decoders_own_guard_lets_every_allowed_frame_through(width: int, height: int, codec: str) -> None:
+def test_limit_of_the_decoder_passes_every_allowed_frame(width: int, height: int, codec: str) -> None:
     data = numbered_clip(frames=1, width=width, height=height, codec=codec, container="mkv")
     limits = DecodeLimits(max_pixels=width * height)
     assert decode_video(data, SPEC, limits).video.frames == 1
 
 
-def test_frames_that_grow_past_the_limit_midway_are_refused() -> None:
+def test_frames_that_grow_beyond_the_limit_are_refused() -> None:
     small = numbered_clip(frames=20, container="ts")
     large = numbered_clip(frames=20, container="ts", width=256, height=256)
     with pytest.raises(OverLimit) as caught:
@@ -89,7 +89,7 @@ def test_frames_that_grow_beyond_all_bounds_are_never_decoded() -> None:
     assert (caught.value.limit, caught.value.maximum) == ("pixels", 96 * 64)
 
 
-def test_work_past_the_limit_is_refused_before_it_is_done() -> None:
+def test_work_beyond_the_limit_is_refused_in_advance() -> None:
     data = numbered_clip(frames=20)
     assert decode_video(data, SPEC, DecodeLimits(max_decoded_pixels=20 * 96 * 64)).video.frames == 20
     with pytest.raises(OverLimit) as caught:
@@ -129,7 +129,7 @@ class CountingFile(io.BytesIO):
         return data
 
 
-def test_tracks_are_looked_for_no_further_than_allowed() -> None:
+def test_search_for_tracks_is_limited() -> None:
     def read_to_open(probe_bytes: int) -> int:
         file = CountingFile(clip)
         with open_video(file, DecodeLimits(probe_bytes=probe_bytes), peek=False):

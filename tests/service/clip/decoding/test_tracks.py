@@ -65,7 +65,7 @@ def test_the_default_track_is_decoded_and_named(
 
 @pytest.mark.parametrize("container", ["mp4", "mov", "matroska", "mpegts"])
 @pytest.mark.parametrize("default", [None, 0])
-def test_a_track_of_one_picture_gives_way_to_a_video(container: str, default: int | None) -> None:
+def test_video_is_preferred_to_a_track_of_one_picture(container: str, default: int | None) -> None:
     picture = PICTURE if container != "mpegts" else numbered_clip(frames=1, width=128, height=128)
     video = decode_video(two_tracks(container, picture, LARGE, default), SPEC).video
     assert (video.track, video.frames, video.width) == (1, 20, 96)
@@ -90,12 +90,12 @@ def encrypted(tmp_path: Path, *options: str) -> bytes:
 @pytest.mark.parametrize(
     "options", [(), ("-movflags", "frag_keyframe+empty_moov")], ids=["whole", "fragments"]
 )
-def test_an_encrypted_mp4_is_called_that(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_encrypted_mp4_is_reported_as_encrypted(tmp_path: Path, options: tuple[str, ...]) -> None:
     with pytest.raises(Undecodable, match="encrypted"):
         decode_video(encrypted(tmp_path, *options), SPEC)
 
 
-def test_a_scrambled_transport_stream_is_called_that() -> None:
+def test_scrambled_transport_stream_is_reported_as_encrypted() -> None:
     data = bytearray(numbered_clip(frames=60, container="ts", width=256, height=256))
     for start in range(0, len(data), 188):
         if (data[start + 1] & 0x1F) << 8 | data[start + 2] == 256:
@@ -104,7 +104,7 @@ def test_a_scrambled_transport_stream_is_called_that() -> None:
         decode_video(bytes(data), SPEC)
 
 
-def test_an_encrypted_webm_is_called_that() -> None:
+def test_encrypted_webm_is_reported_as_encrypted() -> None:
     data = numbered_clip(container="webm", codec="libvpx")
     tracks = data.rindex(bytes.fromhex("1654AE6B"))  # the first one is an entry of the seek head
     body, end = element_body(data, tracks + 4)
@@ -123,7 +123,7 @@ def element_body(data: bytes, at: int) -> tuple[bytes, int]:
     return data[at + length : at + length + size], at + length + size
 
 
-def test_an_encrypted_asf_is_called_that() -> None:
+def test_encrypted_asf_is_reported_as_encrypted() -> None:
     data = numbered_clip(container="asf", codec="wmv2")
     encryption = bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e") + (40).to_bytes(8, "little") + bytes(16)
     header_bytes = int.from_bytes(data[16:24], "little") + len(encryption)
@@ -133,7 +133,7 @@ def test_an_encrypted_asf_is_called_that() -> None:
         decode_video(header + encryption + data[30:], SPEC)
 
 
-def test_a_media_segment_alone_is_called_that() -> None:
+def test_media_segment_alone_is_reported_as_such() -> None:
     data = numbered_clip(container_options={"movflags": "frag_keyframe+empty_moov+default_base_moof"})
     segment = data[data.find(b"moof") - 4 :]
     webm = numbered_clip(container="webm", codec="libvpx")

@@ -155,7 +155,7 @@ def test_frames_carry_their_numbers() -> None:
 
 @pytest.mark.parametrize("sampling", Sampling)
 @pytest.mark.parametrize("frames", [1, 3, 30])
-def test_video_shorter_than_a_window_is_one_and_the_same_as_the_clip(sampling: Sampling, frames: int) -> None:
+def test_video_shorter_than_a_window_is_sampled_like_a_clip(sampling: Sampling, frames: int) -> None:
     spec = ClipSpec(4, SPEC.inputs, sampling, stride=3)
     data = numbered_clip(frames=frames)
     sink, found = windows_of(data, 4, 1, spec)
@@ -195,7 +195,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     ("kind", "passes"),
     [("no plan", 1), ("two packets a frame", 3), ("breaks off", 3), ("damaged in the middle", 2)],
 )
-def test_full_decodings_are_few(monkeypatch: pytest.MonkeyPatch, kind: str, passes: int) -> None:
+def test_full_decodes_are_rare(monkeypatch: pytest.MonkeyPatch, kind: str, passes: int) -> None:
     calls: list[None] = []
     whole = full.decode_all
 
@@ -217,7 +217,7 @@ def test_windows_come_while_the_rest_is_still_to_be_decoded(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_begun_later_the_windows_are_the_same(kind: str) -> None:
+def test_windows_that_start_later_are_the_same(kind: str) -> None:
     whole, _ = windows_of(clip(kind), 1, 0.5)
     rest, _ = windows_of(clip(kind), 1, 0.5, first=3)
     assert rest.taken[0].window.number == 3
@@ -226,7 +226,7 @@ def test_begun_later_the_windows_are_the_same(kind: str) -> None:
         assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_frames_are_let_go_with_the_last_window_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_released_after_their_last_window(monkeypatch: pytest.MonkeyPatch) -> None:
     most = 0
     take: Callable[[timeline._WindowFrames, int, VideoFrame], None] = timeline._WindowFrames.take
 
@@ -253,7 +253,7 @@ def test_frames_are_let_go_with_the_last_window_that_wants_them(monkeypatch: pyt
         (numbered_clip(frames=40, width=128), DecodeLimits(max_pixels=96 * 64), OverLimit),
     ],
 )
-def test_what_is_refused(data: bytes, limits: DecodeLimits, error: type[Exception]) -> None:
+def test_invalid_rules_are_refused(data: bytes, limits: DecodeLimits, error: type[Exception]) -> None:
     sink = Collected()
     with pytest.raises(error):
         decode_windows(data, SPEC, WindowRule.of(0.4, 0.4), sink, limits)

@@ -42,7 +42,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_refusal_looks_at_no_parameter_and_takes_nothing_of_a_share(
+async def test_refusal_parses_no_parameters_and_uses_no_share_of_a_key(
     full: httpx.AsyncClient, path: str
 ) -> None:
     for _ in range(3):
@@ -57,7 +57,7 @@ async def test_a_refusal_looks_at_no_parameter_and_takes_nothing_of_a_share(
 
 
 @pytest.mark.parametrize("headers", [{}, bearer("another"), {"Authorization": f"Basic {KEY}"}])
-async def test_who_has_no_key_is_not_told_of_the_queue(
+async def test_caller_without_a_key_does_not_learn_of_the_queue(
     full: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
     assert (await full.post(PATHS[0], content=b"clip", headers=headers)).status_code == 401

@@ -20,7 +20,7 @@ from tests.support.server import RunningServer
 BODY = {"content-length": "1000"}
 
 
-def test_caller_who_sends_first_and_reads_then_sees_why_it_was_refused(server: RunningServer) -> None:
+def test_caller_who_reads_after_sending_gets_the_refusal(server: RunningServer) -> None:
     # urllib requests a close and does not read before it has sent everything.
     request = urllib.request.Request(
         f"{server.url}/v1/classify", bytes(30_000_000), {"Content-Type": "video/mp4"}
@@ -69,31 +69,31 @@ def chunk(*, more: bool) -> dict[str, Any]:
     return {"type": "http.request", "body": b"x", "more_body": more}
 
 
-def test_answer_goes_out_whole_before_the_rest_is_dropped() -> None:
+def test_answer_is_sent_completely_before_the_rest_is_dropped() -> None:
     sent, left = exchange(hasty, [chunk(more=True), chunk(more=True), chunk(more=False)])
     assert [message.get("body") for message in sent] == [None, b"no", b""]
     assert [message.get("more_body", False) for message in sent[1:]] == [True, False]
     assert left == 0
 
 
-def test_caller_who_leaves_is_not_waited_for() -> None:
+def test_disconnected_caller_is_not_waited_for() -> None:
     _, left = exchange(hasty, [chunk(more=True), {"type": "http.disconnect"}, chunk(more=True)])
     assert left == 1
 
 
 @pytest.mark.parametrize("limit", ["TIMEOUT_S", "PAUSE_TIMEOUT_S"])
-def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_discarding_a_body_is_limited(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setattr(lingering, limit, 0.01)
     sent, _ = exchange(hasty, [chunk(more=True)])
     assert sent[-1] == {"type": "http.response.body", "body": b""}
 
 
-def test_upload_that_was_read_is_answered_as_ever() -> None:
+def test_upload_that_was_read_is_answered_normally() -> None:
     sent, _ = exchange(patient, [chunk(more=True), chunk(more=False)])
     assert [message.get("body") for message in sent] == [None, b"yes"]
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-length": "0"}, BODY | {"expect": "100-continue"}])
-def test_nothing_is_waited_for_where_nothing_comes(headers: dict[str, str]) -> None:
+def test_draining_does_not_wait_without_a_body(headers: dict[str, str]) -> None:
     sent, _ = exchange(hasty, [], headers)
     assert [message.get("body") for message in sent] == [None, b"no"]

@@ -44,7 +44,7 @@ def padded(clip: bytes, size: int) -> bytes:
     return clip + free.to_bytes(4, "big") + b"free" + bytes(free - 8)
 
 
-def test_answer_has_what_the_contract_says(client: httpx.Client) -> None:
+def test_answer_has_the_fields_of_the_contract(client: httpx.Client) -> None:
     answer = classify(client, colour_clip(COLOURS["red"], frames=24), top_k=2)
     assert list(answer) == [
         "model", "predictions", "video", "sampled", "evidence", "frames", "timing_ms",
@@ -65,7 +65,7 @@ def test_answer_has_what_the_contract_says(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["video/mp4", "application/octet-stream"])
-def test_raw_body_is_a_clip_too(client: httpx.Client, red_clip: bytes, content_type: str) -> None:
+def test_raw_body_is_a_clip(client: httpx.Client, red_clip: bytes, content_type: str) -> None:
     answer = client.post("/v1/classify", content=red_clip, headers={"Content-Type": content_type})
     assert answer.json()["predictions"][0]["label"] == "red"
 
@@ -170,7 +170,7 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_BODIES)
-def test_bad_body_is_a_problem_of_its_own_and_the_next_clip_is_served(
+def test_invalid_body_is_a_problem_and_the_next_clip_is_answered(
     client: httpx.Client, red_clip: bytes, upload_folder: Path, case: str
 ) -> None:
     request, code = BAD_BODIES[case]
@@ -233,7 +233,7 @@ def test_refusals_and_answers_are_counted(
     assert [after - first for after, first in zip(counts(), before, strict=True)] == [1, 1, 1, 1, 1, 2]
 
 
-def test_many_callers_at_once_each_get_their_own_answer(server: RunningServer) -> None:
+def test_concurrent_callers_get_their_own_answers(server: RunningServer) -> None:
     clips = {name: colour_clip(colour) for name, colour in COLOURS.items()}
     wanted = [*COLOURS] * 8
 

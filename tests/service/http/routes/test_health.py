@@ -29,7 +29,7 @@ def test_metric_of_the_contract_is_exposed(server: RunningServer, name: str, kin
     assert f"# TYPE {name} {kind}\n" in server.get("/metrics").text
 
 
-def test_exposition_speaks_openmetrics_when_asked(server: RunningServer) -> None:
+def test_exposition_is_openmetrics_on_request(server: RunningServer) -> None:
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
     with server.client(headers=accept) as client:
         answer: httpx.Response = client.get("/metrics")
@@ -43,7 +43,7 @@ def test_stages_of_a_clip_are_those_of_the_contract(server: RunningServer, red_c
         assert server.metric("blvnet_stage_seconds_count", stage=stage, model="tiny") >= 1
 
 
-def test_info_names_the_model_and_where_it_runs(server: RunningServer) -> None:
+def test_info_names_the_model_and_its_provider(server: RunningServer) -> None:
     labels = {"model": "tiny", "version": "1", "precision": "fp32", "provider": "cpu"}
     runtime = {"engine": f"onnxruntime {onnxruntime.__version__}", "arithmetic": "f32"}
     assert server.metric("blvnet_model_info", **labels, **runtime) == 1

@@ -84,12 +84,12 @@ def test_versions_are_served_side_by_side_when_asked_for(changing: RunningServer
 
 @pytest.mark.parametrize("path", ["index", "models/tiny/load", "models/tiny/unload"])
 @pytest.mark.parametrize("headers", [{}, AS_USER, {"Authorization": f"Bearer {DIGEST}"}])
-def test_only_the_admin_key_does(changing: RunningServer, path: str, headers: Any) -> None:
+def test_only_the_admin_key_may_change_models(changing: RunningServer, path: str, headers: Any) -> None:
     answer = ask(changing, path, headers)
     assert (answer.status_code, list(answer.json())) == (401, ["error"])
 
 
-def test_the_admin_key_opens_nothing_else_and_is_never_logged(changing: RunningServer) -> None:
+def test_admin_key_gives_no_other_access_and_is_never_logged(changing: RunningServer) -> None:
     with changing.client(headers=AS_ADMIN) as client:
         assert client.get("/v1/models").status_code == 401
     assert ADMIN not in json.dumps(changing.log)
@@ -97,7 +97,7 @@ def test_the_admin_key_opens_nothing_else_and_is_never_logged(changing: RunningS
 
 
 @pytest.mark.parametrize("path", ["index", "models/tiny/load", "models/tiny/unload"])
-def test_without_an_admin_key_set_nobody_may(server: RunningServer, path: str) -> None:
+def test_models_cannot_be_changed_without_an_admin_key(server: RunningServer, path: str) -> None:
     answer = ask(server, path)
     assert answer.status_code == 403
     assert "BLVNET_ADMIN_KEY" in answer.json()["error"]
@@ -116,7 +116,7 @@ def test_without_an_admin_key_set_nobody_may(server: RunningServer, path: str) -
         ([], "The request: "),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused(changing: RunningServer, body: Any, error: str) -> None:
+def test_invalid_load_parameters_are_refused(changing: RunningServer, body: Any, error: str) -> None:
     answer = ask(changing, "models/tiny/load", content=json.dumps(body).encode())
     assert answer.status_code == 400
     assert error in answer.json()["error"]
@@ -126,7 +126,7 @@ def test_a_body_too_large_is_refused(changing: RunningServer) -> None:
     assert ask(changing, "index", content=b" " * 70_000).status_code == 413
 
 
-def test_sighup_finds_what_is_new_bad_and_gone(
+def test_sighup_finds_new_invalid_and_removed_packages(
     changing: RunningServer, models: Path, red_clip: bytes
 ) -> None:
     changing.process.send_signal(signal.SIGHUP)

@@ -45,7 +45,7 @@ def test_list_has_the_models_and_the_limits(server: RunningServer) -> None:
     }
 
 
-def test_the_engine_that_was_chosen_is_told_in_list_log_and_metric(tmp_path: Path) -> None:
+def test_selected_engine_is_in_the_list_the_log_and_the_metric(tmp_path: Path) -> None:
     slow, quick = TinyModel(work=1000), TinyModel()
     write_package(tmp_path / "models", model=slow, engines={"openvino": quick}, reference=reference())
     for chosen in ("measured", "remembered"):
@@ -78,7 +78,7 @@ def test_unknown_model_is_a_problem(server: RunningServer) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "model_not_found")
 
 
-def test_requests_that_name_no_model_get_the_default_one(tmp_path: Path, red_clip: bytes) -> None:
+def test_requests_without_a_model_use_the_default_one(tmp_path: Path, red_clip: bytes) -> None:
     for name in ("first", "second"):
         write_package(tmp_path, name=name)
     for default, expected in (("", "first"), ("second", "second")):

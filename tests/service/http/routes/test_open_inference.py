@@ -112,7 +112,7 @@ def test_large_json_is_refused_and_does_not_block_the_process(server: RunningSer
     assert (answer.status_code, "JSON document exceeds" in answer.json()["error"]) == (413, True)
 
 
-def test_a_clip_may_be_base64_in_json_and_takes_the_same_way(server: RunningServer, red_clip: bytes) -> None:
+def test_clip_as_base64_in_json_is_classified(server: RunningServer, red_clip: bytes) -> None:
     answer = infer(server, clip_input(base64.b64encode(red_clip).decode()), version="/versions/1")
     document = answer.json()
     assert (document["model_name"], document["model_version"]) == ("tiny", "1")
@@ -221,7 +221,7 @@ def test_a_wrong_length_of_the_document_is_refused(
     assert message in answer.json()["error"]
 
 
-def test_a_binary_clip_of_another_length_than_it_says_is_refused(server: RunningServer) -> None:
+def test_binary_clip_of_another_length_than_declared_is_refused(server: RunningServer) -> None:
     document = clip_input("", parameters={"binary_data_size": 6})
     del document["inputs"][0]["data"]
     header = json.dumps(document).encode()

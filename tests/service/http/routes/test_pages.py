@@ -103,11 +103,11 @@ def test_samples_are_small_videos_that_the_service_decodes(client: httpx.Client,
     "path",
     ["/page/nonesuch.js", "/page/../routes/pages.py", "/page/%2e%2e/app.py", "/page/samples", "/docs/x"],
 )
-def test_nothing_else_is_served(client: httpx.Client, path: str) -> None:
+def test_other_files_are_not_served(client: httpx.Client, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_documentation_loads_from_here_alone_in_the_colours_of_the_system(
+def test_documentation_loads_only_local_files_in_the_colours_of_the_system(
     server: RunningServer, tmp_path: Path
 ) -> None:
     need("chromium", package="chromium")

@@ -52,7 +52,7 @@ def lines_of(answer: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def test_lines_are_what_the_contract_says(client: httpx.Client) -> None:
+def test_lines_are_those_of_the_contract(client: httpx.Client) -> None:
     answer = client.post(PATH, files={"file": RED_GREEN_RED}, params={"window_s": 1.5, "top_k": 2})
     *windows, end = lines_of(answer)
     assert [list(line) for line in windows] == [
@@ -107,7 +107,7 @@ def begun(
         yield answer.iter_lines()
 
 
-def test_lines_come_before_the_last_is_known_and_when_the_caller_has_gone_all_ends(
+def test_lines_are_streamed_and_a_disconnection_ends_the_timeline(
     limited: RunningServer, red_clip: bytes
 ) -> None:
     server = limited
@@ -217,7 +217,7 @@ def test_too_many_windows_are_over_a_limit(limited: RunningServer) -> None:
     assert limited.get("/v1/models").json()["limits"]["max_windows"] == 100
 
 
-def test_windows_are_counted_as_clips_are(server: RunningServer, client: httpx.Client) -> None:
+def test_windows_are_counted_like_clips(server: RunningServer, client: httpx.Client) -> None:
     def counts() -> list[float]:
         return [
             server.metric("blvnet_requests_total", route=PATH, code="200"),
@@ -238,7 +238,7 @@ def test_windows_are_counted_as_clips_are(server: RunningServer, client: httpx.C
     ]  # fmt: skip
 
 
-def test_timeline_of_a_key_is_one_of_its_requests_and_is_told_when_the_service_stops(
+def test_timeline_counts_for_its_key_and_ends_with_an_error_at_shutdown(
     tiny_models: Path,
 ) -> None:
     key = {"Authorization": "Bearer key"}

@@ -84,7 +84,7 @@ async def test_error_before_the_first_line_is_raised() -> None:
     assert not caller.messages
 
 
-async def test_error_after_lines_is_the_last() -> None:
+async def test_error_after_lines_is_the_last_one() -> None:
     caller = Caller()
     request = await answer(caller, producer("one", Undecodable("no frame")))
     assert caller.lines[0] == {"status": "one"}
@@ -94,7 +94,7 @@ async def test_error_after_lines_is_the_last() -> None:
     assert not record_of(request).client_gone
 
 
-async def test_error_of_ours_is_told_without_its_text_and_not_swallowed() -> None:
+async def test_unexpected_error_is_reported_without_its_text_and_raised() -> None:
     caller = Caller()
     with pytest.raises(ZeroDivisionError):
         await answer(caller, producer("one", ZeroDivisionError("secret")))
@@ -104,7 +104,7 @@ async def test_error_of_ours_is_told_without_its_text_and_not_swallowed() -> Non
 
 
 @pytest.mark.parametrize("steps", [("one", "two", "three"), ("one", Undecodable("no frame"))])
-async def test_caller_that_takes_nothing_is_given_up(steps: tuple[Exception | str, ...]) -> None:
+async def test_caller_that_reads_nothing_is_disconnected(steps: tuple[Exception | str, ...]) -> None:
     caller = Caller(takes=2)
     request = await answer(caller, producer(*steps), write_timeout_s=0.05)
     assert caller.lines == [{"status": "one"}]
@@ -112,7 +112,7 @@ async def test_caller_that_takes_nothing_is_given_up(steps: tuple[Exception | st
     assert record_of(request).client_gone
 
 
-async def test_nothing_is_sent_to_a_caller_that_has_gone() -> None:
+async def test_nothing_is_sent_to_a_disconnected_caller() -> None:
     caller = Caller()
     request = await answer(caller, producer("one", ClientDisconnect()))
     assert not caller.ended

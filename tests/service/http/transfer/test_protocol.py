@@ -83,7 +83,7 @@ def test_second_head_on_a_connection_has_as_much_time(monkeypatch: pytest.Monkey
     talk(dialogue, monkeypatch)
 
 
-def test_slow_body_and_slow_answer_are_no_slow_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_body_and_slow_answer_do_not_count_as_a_slow_head(monkeypatch: pytest.MonkeyPatch) -> None:
     async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(2):
             writer.write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\nx")
@@ -146,7 +146,7 @@ def test_client_that_closes_for_sending_gets_its_answer(monkeypatch: pytest.Monk
     talk(dialogue, monkeypatch)
 
 
-def test_client_that_closes_altogether_is_noticed_while_its_request_is_in_progress(
+def test_closed_connection_is_noticed_during_a_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     disconnected = asyncio.Event()
@@ -165,7 +165,7 @@ def test_client_that_closes_altogether_is_noticed_while_its_request_is_in_progre
     talk(dialogue, monkeypatch, waiting)
 
 
-def test_aborted_connection_drops_what_a_stalled_reader_has_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aborted_connection_drops_unread_data(monkeypatch: pytest.MonkeyPatch) -> None:
     async def stalled(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(2):
@@ -186,9 +186,7 @@ def test_aborted_connection_drops_what_a_stalled_reader_has_not_read(monkeypatch
     talk(dialogue, monkeypatch, stalled)
 
 
-def test_clip_that_comes_with_an_offer_to_upgrade_is_classified(
-    server: RunningServer, red_clip: bytes
-) -> None:
+def test_clip_with_an_upgrade_header_is_classified(server: RunningServer, red_clip: bytes) -> None:
     offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQ"}
     with server.client() as client:
         for _ in range(2):  # the connection is kept

@@ -110,13 +110,13 @@ def test_body_is_the_clip(content_type: str | None) -> None:
     | st.sampled_from([b"\r\n--edg", b"-\r\n--edg\r\n--", b"\r\n\r\n-"]),
     places=st.lists(st.integers(0, 400)),
 )
-def test_form_gives_the_clip_however_it_is_cut(data: bytes, places: list[int]) -> None:
+def test_form_is_parsed_in_pieces_of_any_size(data: bytes, places: list[int]) -> None:
     assume(b"\r\n--edge" not in b"\r\n" + data)  # no client chooses a boundary that is in its data
     body = form(part(data))
     assert receive(cut(body, places), FORM) == data
 
 
-def test_form_part_may_have_a_name_and_headers_of_its_own() -> None:
+def test_form_part_may_have_a_name_and_headers() -> None:
     more = '; filename="../../etc/passwd"\r\nContent-Type: video/mp4'
     assert receive([form(part(b"clip", more=more))], FORM) == b"clip"
 
@@ -127,7 +127,7 @@ def test_text_before_the_first_boundary_is_skipped(size: int) -> None:
     assert receive([body[start : start + size] for start in range(0, len(body), size)], FORM) == b"clip"
 
 
-def test_long_text_without_a_boundary_takes_no_time() -> None:
+def test_long_text_without_a_boundary_is_parsed_quickly() -> None:
     start_s = time.process_time()
     with pytest.raises(BadRequest, match="no boundary"):
         receive([bytes(1000)] * 5000, FORM)
@@ -172,7 +172,7 @@ def test_large_clip_goes_to_a_file_without_a_name() -> None:
         ([form(part(b"x", more="\r\nA: " + "b" * 9000))], FORM, BadRequest, "malformed"),
     ],
 )
-def test_wrong_body_is_refused_and_said_why(
+def test_invalid_body_is_refused_with_a_reason(
     chunks: list[bytes], headers: Mapping[str, str], error: type[RequestError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -190,19 +190,19 @@ def test_announced_size_past_the_limit_is_refused_before_anything_is_read(announ
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-length": "5"}, {"content-length": "lots"}])
-def test_size_is_capped_while_reading_whatever_was_announced(headers: Mapping[str, str]) -> None:
+def test_size_is_limited_while_reading_whatever_was_announced(headers: Mapping[str, str]) -> None:
     assert receive([b"12345", b"67890"], headers, limit=10) == b"1234567890"
     with pytest.raises(TooLarge):
         receive([b"12345", b"67890", b"1"], headers, limit=10)
 
 
-def test_size_of_a_form_s_clip_is_capped() -> None:
+def test_size_of_a_clip_in_a_form_is_limited() -> None:
     assert receive([form(part(b"1234567890"))], FORM, limit=10) == b"1234567890"
     with pytest.raises(TooLarge):
         receive([form(part(b"12345678901"))], FORM, limit=10)
 
 
-def test_what_follows_a_form_is_capped_too() -> None:
+def test_size_of_the_text_after_a_form_is_limited() -> None:
     def endless() -> Iterable[bytes]:
         yield form(part(b"clip"))
         for _ in range(1000):
@@ -212,7 +212,7 @@ def test_what_follows_a_form_is_capped_too() -> None:
         receive(endless(), FORM, limit=1_000_000)
 
 
-def test_caller_who_leaves_in_mid_upload_is_noticed() -> None:
+def test_disconnection_during_an_upload_is_noticed() -> None:
     with pytest.raises(ClientDisconnect):
         receive([b"x" * 2_000_000], gone=True)
 
@@ -243,7 +243,7 @@ def test_file_is_closed_however_the_upload_ends(files: list[BinaryIO], gone: boo
     ("number", "error"),
     [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EMFILE, Overloaded)],
 )
-def test_full_disk_is_reported_as_such_without_a_traceback(
+def test_full_disk_is_reported_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int, error: type[Exception]
 ) -> None:
     class FailingFile(BytesIO):

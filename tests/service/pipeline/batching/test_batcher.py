@@ -139,7 +139,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_real_graph_runs_in_the_batcher(tmp_path: Path) -> None:
+async def test_batcher_runs_a_real_graph(tmp_path: Path) -> None:
     folder = write_package(tmp_path, model=TinyModel(ONE_STREAM))
     session = open_session(folder / GRAPH_FILE, "cpu", threads=1)
     clips = [np.full((1, *ONE_STREAM.inputs[0].shape(8)), value, np.uint8) for value in (0, 51, 255)]
@@ -149,7 +149,7 @@ async def test_a_real_graph_runs_in_the_batcher(tmp_path: Path) -> None:
     assert tops == pytest.approx([0, GAIN / 5, GAIN])
 
 
-async def test_nothing_of_a_clip_is_kept_once_it_is_answered() -> None:
+async def test_batcher_keeps_nothing_of_an_answered_clip() -> None:
     """Otherwise an idle service would keep the memory of the last batch."""
     async with serving(EchoSession()) as batcher:
         clip = rows(1)
@@ -160,7 +160,7 @@ async def test_nothing_of_a_clip_is_kept_once_it_is_answered() -> None:
         assert memory() is None
 
 
-async def test_requests_that_wait_share_a_batch_and_get_their_own_rows() -> None:
+async def test_waiting_requests_share_a_batch_and_get_their_own_rows() -> None:
     session = EchoSession()
     async with held_back(session) as submit:
         tasks = [submit(1), submit(2, 3), submit(4)]
@@ -177,14 +177,14 @@ async def test_a_batch_is_no_larger_than_the_limit_and_requests_are_split_over_b
     assert logits(small.result()) == [7, 8, 9]
 
 
-async def test_a_request_of_many_rows_does_not_hold_up_the_others() -> None:
+async def test_request_with_many_rows_does_not_delay_others() -> None:
     session = EchoSession()
     async with held_back(session) as submit:
         submit(*range(1, 13)), submit(20), submit(30)
     assert session.batches == [[0], [1, 2, 3, 4], [20, 30, 5, 6], [7, 8, 9, 10], [11, 12]]
 
 
-async def test_a_lone_request_runs_with_all_threads_and_holds_all_slots() -> None:
+async def test_single_request_uses_all_threads_and_slots() -> None:
     async with two_forms() as (batcher, whole, single):
         first = asyncio.create_task(batcher.infer(rows(1)))
         await asyncio.to_thread(whole.started.wait)
@@ -196,7 +196,7 @@ async def test_a_lone_request_runs_with_all_threads_and_holds_all_slots() -> Non
     assert (whole.batches, single.batches) == ([[1], [2]], [])
 
 
-async def test_several_requests_run_side_by_side_on_a_thread_each() -> None:
+async def test_several_requests_run_concurrently_on_one_thread_each() -> None:
     async with two_forms() as (batcher, whole, single):
         tasks = [asyncio.create_task(batcher.infer(rows(number))) for number in (1, 2, 3)]
         await asyncio.to_thread(single.started.wait)
@@ -217,7 +217,7 @@ async def test_one_request_of_several_rows_spreads_over_the_streams_and_keeps_th
     assert single.batches == [[1, 2, 3], [4, 5]]
 
 
-async def test_a_request_on_its_way_counts_when_it_is_decided_how_to_run() -> None:
+async def test_expected_request_counts_in_the_choice_of_the_form() -> None:
     async with two_forms() as (batcher, whole, single):
         single.go.set()
         with batcher.expect():
@@ -241,7 +241,7 @@ async def test_models_share_the_slots_in_the_order_of_their_requests() -> None:
     assert second.batches == [[2]]
 
 
-async def test_a_request_that_gives_up_its_place_lets_the_next_model_run() -> None:
+async def test_cancelled_request_lets_the_next_model_run() -> None:
     slots, first, second = Slots(2), EchoSession(), EchoSession()
     single = ConcurrentSession(EchoSession(), LatencyProfile(1.0, 1.0, 2))
     first.go.clear()
@@ -264,7 +264,7 @@ async def test_every_batch_is_reported_with_its_size() -> None:
     assert sizes == [4, 1]
 
 
-async def test_a_request_whose_caller_has_gone_is_not_run() -> None:
+async def test_abandoned_request_is_not_run() -> None:
     session = EchoSession()
     async with held_back(session) as submit:
         tasks = [submit(1), submit(2), submit(3)]
@@ -274,7 +274,7 @@ async def test_a_request_whose_caller_has_gone_is_not_run() -> None:
     assert session.batches == [[0], [3]]
 
 
-async def test_the_rest_of_a_request_whose_caller_has_gone_is_not_run() -> None:
+async def test_rest_of_an_abandoned_request_is_not_run() -> None:
     session = EchoSession()
     session.go.clear()
     async with serving(session) as batcher:
@@ -286,13 +286,13 @@ async def test_the_rest_of_a_request_whose_caller_has_gone_is_not_run() -> None:
     assert session.batches == [[1, 2, 3, 4], [77]]
 
 
-async def test_a_lone_request_waits_for_nobody() -> None:
+async def test_single_request_does_not_wait() -> None:
     session = EchoSession()
     async with serving(session, wait_s=FOREVER_S) as batcher:
         assert logits(await batcher.infer(rows(1))) == [1]
 
 
-async def test_a_request_waits_for_one_that_is_on_its_way() -> None:
+async def test_request_waits_for_an_expected_one() -> None:
     session = EchoSession()
     async with serving(session, wait_s=FOREVER_S) as batcher:
         with batcher.expect():
@@ -304,7 +304,7 @@ async def test_a_request_waits_for_one_that_is_on_its_way() -> None:
     assert session.batches == [[1, 2]]
 
 
-async def test_a_request_does_not_wait_for_one_that_failed_on_its_way() -> None:
+async def test_request_does_not_wait_for_an_expected_one_that_failed() -> None:
     session = EchoSession()
     async with serving(session, wait_s=FOREVER_S) as batcher:
         with batcher.expect():
@@ -314,7 +314,7 @@ async def test_a_request_does_not_wait_for_one_that_failed_on_its_way() -> None:
     assert session.batches == [[1]]
 
 
-async def test_a_full_batch_waits_for_nobody() -> None:
+async def test_full_batch_does_not_wait() -> None:
     session = EchoSession()
     async with serving(session, wait_s=FOREVER_S) as batcher:
         with batcher.expect():
@@ -322,7 +322,7 @@ async def test_a_full_batch_waits_for_nobody() -> None:
     assert session.batches == [[1, 2, 3, 4]]
 
 
-async def test_a_request_waits_no_longer_than_it_may() -> None:
+async def test_request_waits_at_most_the_configured_time() -> None:
     session = EchoSession()
     async with serving(session, wait_s=0.05) as batcher:
         with batcher.expect():
@@ -388,7 +388,7 @@ async def test_a_request_of_many_rows_delays_another_model_by_one_run() -> None:
         await large
 
 
-async def test_a_model_that_waits_goes_on_when_the_request_before_it_is_cancelled_and_made_anew() -> None:
+async def test_waiting_model_continues_when_an_earlier_request_is_cancelled_and_repeated() -> None:
     slots, sessions = Slots(2), [EchoSession() for _ in range(3)]
     single = ConcurrentSession(EchoSession(), LatencyProfile(1.0, 1.0, 2))
     async with (
@@ -407,7 +407,7 @@ async def test_a_model_that_waits_goes_on_when_the_request_before_it_is_cancelle
         assert logits(await latest) == [4]
 
 
-async def test_a_run_that_never_ends_does_not_keep_the_slots_from_other_models(
+async def test_run_that_never_ends_does_not_block_other_models(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slots, stuck = Slots(1), EchoSession()
@@ -427,7 +427,7 @@ async def test_a_run_that_never_ends_does_not_keep_the_slots_from_other_models(
         assert logits(await running) == [1]
 
 
-async def test_an_error_that_nobody_foresaw_leaves_no_request_waiting(
+async def test_unexpected_error_leaves_no_request_waiting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     session = EchoSession()
@@ -441,7 +441,7 @@ async def test_an_error_that_nobody_foresaw_leaves_no_request_waiting(
     assert "nobody foresaw this" in caplog.text
 
 
-async def test_closing_lets_the_running_batch_end_and_fails_what_waits() -> None:
+async def test_closing_finishes_the_running_batch_and_fails_the_waiting() -> None:
     session = EchoSession()
     session.go.clear()
     async with serving(session) as batcher:
@@ -472,7 +472,7 @@ async def test_times_are_split_into_waiting_and_running() -> None:
     assert 0 < result.inference_ms < result.queue_ms
 
 
-async def test_runs_have_the_sizes_that_a_device_was_prepared_for() -> None:
+async def test_runs_have_the_prepared_batch_sizes() -> None:
     session = EchoSession()
     async with held_back(session, sizes=(1, 2, 4)) as submit:
         tasks = [submit(number) for number in range(1, 7)] + [submit(7)]

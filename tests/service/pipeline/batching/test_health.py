@@ -34,14 +34,14 @@ def fail(health: InferenceHealth) -> None:
         raise InferenceFailed("no")
 
 
-def test_an_idle_model_is_healthy_and_is_tested_after_a_while(health: InferenceHealth, clock: Clock) -> None:
+def test_idle_model_is_healthy_and_tested_after_a_while(health: InferenceHealth, clock: Clock) -> None:
     clock.now_s = 19
     assert (health.problem(), health.needs_test(20)) == (None, False)
     clock.now_s = 3600
     assert (health.problem(), health.needs_test(20)) == (None, True)
 
 
-def test_a_run_that_ended_is_as_good_as_a_test(health: InferenceHealth, clock: Clock) -> None:
+def test_finished_run_counts_as_a_test(health: InferenceHealth, clock: Clock) -> None:
     clock.now_s = 100
     with health.request(), health.run():
         assert not health.needs_test(20)
@@ -49,7 +49,7 @@ def test_a_run_that_ended_is_as_good_as_a_test(health: InferenceHealth, clock: C
     assert not health.needs_test(20)
 
 
-def test_a_failure_lasts_until_a_run_succeeds_and_needs_a_test_at_once(
+def test_failure_lasts_until_a_run_succeeds_and_needs_a_test_at_once(
     health: InferenceHealth, clock: Clock
 ) -> None:
     fail(health)
@@ -62,7 +62,7 @@ def test_a_failure_lasts_until_a_run_succeeds_and_needs_a_test_at_once(
     assert (health.problem(), health.needs_test(FOREVER_S)) == (None, False)
 
 
-def test_requests_without_a_run_that_ends_are_stuck(health: InferenceHealth, clock: Clock) -> None:
+def test_requests_without_a_finished_run_are_stuck(health: InferenceHealth, clock: Clock) -> None:
     clock.now_s = 100
     with health.request():
         for clock.now_s in (110, 120):
@@ -74,9 +74,7 @@ def test_requests_without_a_run_that_ends_are_stuck(health: InferenceHealth, clo
     assert health.problem() is None
 
 
-def test_a_run_that_does_not_end_is_stuck_even_if_others_end_and_its_caller_has_gone(
-    health: InferenceHealth, clock: Clock
-) -> None:
+def test_unfinished_run_is_stuck_even_if_others_end(health: InferenceHealth, clock: Clock) -> None:
     with health.run():
         for clock.now_s in range(6):
             assert health.problem() is None
@@ -87,7 +85,7 @@ def test_a_run_that_does_not_end_is_stuck_even_if_others_end_and_its_caller_has_
     assert health.problem() is None
 
 
-def test_a_request_whose_caller_has_gone_says_nothing(health: InferenceHealth, clock: Clock) -> None:
+def test_abandoned_request_does_not_change_the_health(health: InferenceHealth, clock: Clock) -> None:
     with pytest.raises(ZeroDivisionError), health.request():
         raise ZeroDivisionError
     clock.now_s = 20
@@ -104,7 +102,7 @@ def test_a_request_whose_caller_has_gone_says_nothing(health: InferenceHealth, c
     ],
     ids=["nothing known", "short runs", "longer runs", "very long runs"],
 )
-def test_a_run_is_stuck_after_a_multiple_of_the_longest_recent_run(
+def test_run_is_stuck_after_a_multiple_of_the_longest_recent_run(
     health: InferenceHealth, clock: Clock, took_s: tuple[float, ...], bound_s: float
 ) -> None:
     for each_s in took_s:
@@ -119,7 +117,7 @@ def test_a_run_is_stuck_after_a_multiple_of_the_longest_recent_run(
     assert health.stuck() is None
 
 
-def test_the_oldest_run_counts_whatever_the_others_do(health: InferenceHealth, clock: Clock) -> None:
+def test_oldest_run_decides(health: InferenceHealth, clock: Clock) -> None:
     with ExitStack() as oldest:
         oldest.enter_context(health.run())
         for _ in range(60):
@@ -130,7 +128,7 @@ def test_the_oldest_run_counts_whatever_the_others_do(health: InferenceHealth, c
             assert health.stuck() is None
 
 
-def test_the_duration_of_a_failed_run_does_not_count(health: InferenceHealth, clock: Clock) -> None:
+def test_duration_of_a_failed_run_is_ignored(health: InferenceHealth, clock: Clock) -> None:
     fail(health)
     with health.run():
         clock.now_s += LIMIT_S

@@ -51,7 +51,7 @@ def retry_after_s(admission: Admission) -> float:
     return caught.value.retry_after_s
 
 
-def test_requests_past_the_limit_are_refused_until_one_is_done() -> None:
+def test_requests_beyond_the_limit_are_refused_until_one_ends() -> None:
     admission = Admission(limit=2)
     with admitted(admission):
         with admitted(admission):
@@ -63,14 +63,14 @@ def test_requests_past_the_limit_are_refused_until_one_is_done() -> None:
     assert admission.inflight == 0
 
 
-def test_a_request_that_fails_leaves_as_well() -> None:
+def test_failed_request_frees_its_place() -> None:
     admission = Admission(limit=1)
     with pytest.raises(ZeroDivisionError), admitted(admission):
         raise ZeroDivisionError
     assert not is_full(admission)
 
 
-def test_the_time_to_come_back_follows_from_the_rate() -> None:
+def test_retry_after_is_derived_from_the_rate() -> None:
     clock = Clock()
     admission = Admission(limit=4, clock=clock)
     for _ in range(3):
@@ -86,7 +86,7 @@ def test_the_time_to_come_back_follows_from_the_rate() -> None:
 
 
 @pytest.mark.parametrize(("took_s", "expected_s"), [(0.001, SHORTEST_RETRY_S), (900.0, LONGEST_RETRY_S)])
-def test_the_time_to_come_back_is_kept_within_reason(took_s: float, expected_s: float) -> None:
+def test_retry_after_is_bounded(took_s: float, expected_s: float) -> None:
     clock = Clock()
     admission = Admission(limit=1, clock=clock)
     with admitted(admission):
@@ -95,7 +95,7 @@ def test_the_time_to_come_back_is_kept_within_reason(took_s: float, expected_s: 
         assert retry_after_s(admission) == expected_s
 
 
-def test_the_rate_follows_a_change() -> None:
+def test_rate_adapts_to_a_change() -> None:
     clock = Clock()
     admission = Admission(limit=1, clock=clock)
     for took_s in [20.0, *[2.0] * 60]:
@@ -118,7 +118,7 @@ def measured(interval_s: float, **options: float) -> Admission:
     return admission
 
 
-def test_a_request_that_would_miss_its_deadline_is_refused() -> None:
+def test_request_that_would_miss_its_deadline_is_refused() -> None:
     admission = measured(0.1)
     with ExitStack() as stack:
         hold(stack, admission, 9)
@@ -128,12 +128,12 @@ def test_a_request_that_would_miss_its_deadline_is_refused() -> None:
             check(admission, timeout_s=needed_s - 0.01)
 
 
-def test_a_request_that_is_alone_may_try_whatever_its_deadline() -> None:
+def test_only_request_is_accepted_whatever_its_deadline() -> None:
     admission = measured(10.0, target_s=2.0)
     check(admission, views=30, timeout_s=0.001)
 
 
-def test_requests_are_accepted_while_they_should_be_answered_within_the_target() -> None:
+def test_requests_are_accepted_while_their_expected_latency_is_within_the_target() -> None:
     admission = measured(0.1, target_s=2.0)
     with ExitStack() as stack:
         hold(stack, admission, 16)
@@ -145,7 +145,7 @@ def test_requests_are_accepted_while_they_should_be_answered_within_the_target()
         assert caught.value.retry_after_s == pytest.approx(1.7)
 
 
-def test_views_count_as_what_they_are() -> None:
+def test_each_view_counts() -> None:
     admission = measured(0.1, target_s=2.0)
     with ExitStack() as stack:
         hold(stack, admission, 1, clips=10)
@@ -154,14 +154,14 @@ def test_views_count_as_what_they_are() -> None:
             check(admission, views=8)
 
 
-def test_a_few_are_accepted_whatever_the_target() -> None:
+def test_minimum_number_of_requests_is_accepted_whatever_the_target() -> None:
     admission = measured(60.0, target_s=2.0, burst=4)
     with ExitStack() as stack:
         hold(stack, admission, 4)
         assert is_full(admission)
 
 
-def test_failures_say_nothing_of_the_rate() -> None:
+def test_failed_requests_do_not_change_the_rate() -> None:
     admission = measured(1.0)
     before = admission.throughput("a").interval_s
     for _ in range(100):
@@ -170,7 +170,7 @@ def test_failures_say_nothing_of_the_rate() -> None:
     assert admission.throughput("a").interval_s == pytest.approx(before)
 
 
-def test_bad_clips_are_work_too() -> None:
+def test_rejected_clips_count_towards_the_rate() -> None:
     clock = Clock()
     admission = Admission(limit=2, clock=clock)
 
@@ -184,7 +184,7 @@ def test_bad_clips_are_work_too() -> None:
     assert admission.throughput("a").interval_s == pytest.approx(0.25)
 
 
-def test_one_clip_that_takes_long_says_little() -> None:
+def test_single_slow_clip_barely_changes_the_rate() -> None:
     throughput = Throughput()
     for _ in range(100):
         throughput.add(0.1, 1)
@@ -194,7 +194,7 @@ def test_one_clip_that_takes_long_says_little() -> None:
     assert 0.1 < throughput.interval_s < 0.15
 
 
-def test_what_was_measured_is_not_replaced_by_an_expectation() -> None:
+def test_measured_rate_is_not_replaced_by_an_estimate() -> None:
     throughput = Throughput()
     throughput.expect(10)
     assert throughput.interval_s == pytest.approx(0.1)
@@ -202,7 +202,7 @@ def test_what_was_measured_is_not_replaced_by_an_expectation() -> None:
     assert throughput.interval_s == pytest.approx(0.1)
 
 
-def test_a_request_that_is_not_measured_has_a_place_and_does_not_change_the_rate() -> None:
+def test_unmeasured_request_takes_a_place_and_does_not_change_the_rate() -> None:
     clock = Clock()
     admission = Admission(limit=2, clock=clock)
     with admitted(admission):
@@ -217,7 +217,7 @@ def test_a_request_that_is_not_measured_has_a_place_and_does_not_change_the_rate
     assert admission.inflight == 0
 
 
-def test_uploads_are_limited_apart_from_the_work() -> None:
+def test_uploads_have_a_limit_of_their_own() -> None:
     admission = Admission(limit=2)
     tickets = [admission.admit("a") for _ in range(2 * UPLOADS_PER_PLACE)]
     with pytest.raises(Overloaded, match="uploads"):
@@ -229,7 +229,7 @@ def test_uploads_are_limited_apart_from_the_work() -> None:
         admission.admit("a")
 
 
-def test_an_idle_upload_gives_its_place_to_a_new_one() -> None:
+def test_new_upload_replaces_an_idle_one() -> None:
     admission = Admission(limit=1, clock=(clock := Clock()))
     tickets = [admission.admit("a") for _ in range(UPLOADS_PER_PLACE)]
     ended: list[int] = []
@@ -255,7 +255,7 @@ def test_an_idle_upload_gives_its_place_to_a_new_one() -> None:
         admission.admit("a")
 
 
-def test_of_the_uploads_that_are_complete_no_more_than_the_limit_are_in_progress() -> None:
+def test_completed_uploads_in_progress_stay_within_the_limit() -> None:
     admission = Admission(limit=2)
     tickets = [admission.admit("a") for _ in range(3)]
     with tickets[0].in_progress():
@@ -266,7 +266,7 @@ def test_of_the_uploads_that_are_complete_no_more_than_the_limit_are_in_progress
     assert admission.inflight == 0
 
 
-def test_requests_that_arrive_together_are_not_all_admitted() -> None:
+def test_simultaneous_requests_are_not_all_admitted() -> None:
     clock = Clock()
     admission = Admission(limit=1000, target_s=1.0, clock=clock)
     admission.throughput("a").expect(10)
@@ -278,7 +278,7 @@ def test_requests_that_arrive_together_are_not_all_admitted() -> None:
         check(admission)
 
 
-def test_one_model_does_not_use_up_the_time_of_another() -> None:
+def test_load_of_one_model_does_not_reject_requests_of_another() -> None:
     admission = measured(1.0, target_s=2.0)
     admission.throughput("b").expect(10)
     with ExitStack() as stack:
@@ -291,7 +291,7 @@ def test_one_model_does_not_use_up_the_time_of_another() -> None:
                 check(admission, model="b", timeout_s=0.2)
 
 
-def test_a_request_that_needs_more_than_was_admitted_is_checked_again() -> None:
+def test_request_that_grows_is_admitted_again() -> None:
     admission = measured(0.1, target_s=2.0)
     with ExitStack() as stack:
         hold(stack, admission, 10)
@@ -305,6 +305,6 @@ def test_a_request_that_needs_more_than_was_admitted_is_checked_again() -> None:
             admission.admit("a", timeout_s=30).require(1, 1.0)
 
 
-def test_an_idle_model_takes_any_number_of_views() -> None:
+def test_idle_model_accepts_any_number_of_views() -> None:
     ticket = measured(1.0, target_s=2.0).admit("a")
     ticket.require(100, 30)

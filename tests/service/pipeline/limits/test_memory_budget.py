@@ -46,7 +46,7 @@ def who(found: list[Holder]) -> list[bool]:
     return [holder.share is not None for holder in found]
 
 
-async def test_there_is_room_for_some_and_the_others_wait_their_turn() -> None:
+async def test_requests_beyond_the_capacity_wait_in_order() -> None:
     async with holders(60, 40, 50, 10) as (room, found):
         assert who(found) == [
             True,
@@ -63,7 +63,7 @@ async def test_there_is_room_for_some_and_the_others_wait_their_turn() -> None:
         assert room.free_bytes == 40
 
 
-async def test_who_wants_more_than_there_is_has_it_alone() -> None:
+async def test_reservation_larger_than_the_capacity_runs_alone() -> None:
     async with holders(1, 1000, 1) as (_, found):
         assert who(found) == [True, False, False]
         found[0].let_go.set()
@@ -71,7 +71,7 @@ async def test_who_wants_more_than_there_is_has_it_alone() -> None:
         assert who(found) == [True, True, False]
 
 
-async def test_small_reservations_overtake_large_ones_that_wait() -> None:
+async def test_small_reservations_overtake_large_waiting_ones() -> None:
     budget = MemoryBudget(100, overtaking_bytes=10)
     found = [Holder(budget, size) for size in (60, 70, 10, 11)]
     await settle()
@@ -88,7 +88,7 @@ async def test_small_reservations_overtake_large_ones_that_wait() -> None:
     assert budget.free_bytes == 100
 
 
-async def test_what_is_not_needed_any_more_goes_to_the_next() -> None:
+async def test_released_capacity_goes_to_the_next_waiter() -> None:
     async with holders(90, 50) as (room, found):
         assert found[0].share is not None
         found[0].share.shrink(30)
@@ -98,7 +98,7 @@ async def test_what_is_not_needed_any_more_goes_to_the_next() -> None:
         assert room.free_bytes == 20
 
 
-async def test_who_gives_up_waiting_lets_the_next_one_through() -> None:
+async def test_cancelled_waiter_lets_the_next_one_through() -> None:
     async with holders(60, 70, 30) as (_, found):
         assert who(found) == [True, False, False]
         found[1].task.cancel()
@@ -106,7 +106,7 @@ async def test_who_gives_up_waiting_lets_the_next_one_through() -> None:
         assert who(found) == [True, False, True]
 
 
-async def test_who_gives_up_in_the_very_moment_of_its_turn_leaves_nothing_taken() -> None:
+async def test_waiter_cancelled_while_it_is_served_reserves_nothing() -> None:
     async with holders(60, 70) as (_, found):
         found[0].let_go.set()
         while not found[0].task.done():

@@ -79,7 +79,7 @@ def damage(folder: Path) -> None:
         file.write(b"\0")
 
 
-async def test_a_good_package_serves(tmp_path: Path) -> None:
+async def test_valid_package_is_served(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     async with loaded(tmp_path) as repository:
         model = repository.registry.get("walk").model
@@ -89,7 +89,7 @@ async def test_a_good_package_serves(tmp_path: Path) -> None:
     assert entry.reason is None
 
 
-async def test_the_highest_version_serves(tmp_path: Path) -> None:
+async def test_highest_version_is_served(tmp_path: Path) -> None:
     for version in (2, 10, 9):
         write_package(tmp_path, "walk", version)
     async with loaded(tmp_path) as repository:
@@ -101,7 +101,7 @@ async def test_the_highest_version_serves(tmp_path: Path) -> None:
         ]
 
 
-async def test_the_next_version_serves_where_the_highest_is_bad(
+async def test_next_version_is_served_if_the_highest_is_invalid(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_package(tmp_path, "walk", 1)
@@ -113,7 +113,7 @@ async def test_the_next_version_serves_where_the_highest_is_bad(
     assert "model walk/2 is refused: model.onnx has SHA-256" in caplog.text
 
 
-async def test_a_bad_package_is_refused_by_reason_and_the_others_serve(tmp_path: Path) -> None:
+async def test_invalid_package_is_refused_with_its_reason_and_the_others_served(tmp_path: Path) -> None:
     write_package(tmp_path, "good")
     damage(write_package(tmp_path, "changed"))
     (write_package(tmp_path, "mute") / MANIFEST_FILE).unlink()
@@ -133,7 +133,7 @@ async def test_a_bad_package_is_refused_by_reason_and_the_others_serve(tmp_path:
     }
 
 
-async def test_a_reason_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+async def test_reason_does_not_contain_a_local_path(tmp_path: Path) -> None:
     write_package(tmp_path, "good")
     (write_package(tmp_path, "torn") / MANIFEST_FILE).write_text("{")
     async with loaded(tmp_path) as repository:
@@ -142,13 +142,13 @@ async def test_a_reason_names_no_folder_of_the_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gmacs", [0, -1, True, "23.85", float("inf")])
-async def test_costs_that_cannot_be_are_refused(tmp_path: Path, gmacs: object) -> None:
+async def test_impossible_costs_are_refused(tmp_path: Path, gmacs: object) -> None:
     write_package(tmp_path, "tiny", gmacs=gmacs)
     with pytest.raises(PackageError, match=r"model\.json: gmacs is .*: should be "):
         await start(tmp_path)
 
 
-async def test_what_is_no_package_is_not_looked_at(tmp_path: Path) -> None:
+async def test_other_files_are_ignored(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     for other in (".git/1", "walk/latest", "walk/0", "walk/007", "walk/-1"):
         (tmp_path / other).mkdir(parents=True)
@@ -157,7 +157,7 @@ async def test_what_is_no_package_is_not_looked_at(tmp_path: Path) -> None:
         assert summary(repository) == [("walk", 1, "ready")]
 
 
-async def test_without_a_name_the_first_model_answers_or_the_one_that_is_set(tmp_path: Path) -> None:
+async def test_default_model_is_the_configured_or_the_first_one(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     write_package(tmp_path, "run")
     for default, answers in ((None, "run"), ("walk", "walk")):
@@ -165,27 +165,27 @@ async def test_without_a_name_the_first_model_answers_or_the_one_that_is_set(tmp
             assert repository.registry.get().manifest.name == answers
 
 
-async def test_an_unknown_name_is_not_found(tmp_path: Path) -> None:
+async def test_unknown_name_is_not_found(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     async with loaded(tmp_path) as repository:
         with pytest.raises(ModelNotFound, match="There is no model 'fly'; served are walk"):
             repository.registry.get("fly")
 
 
-async def test_a_default_that_does_not_serve_is_an_error(tmp_path: Path) -> None:
+async def test_unavailable_default_model_is_an_error(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     with pytest.raises(PackageError, match="the default model 'run' is not among those served"):
         await start(tmp_path, default="run")
 
 
-async def test_no_package_at_all_is_an_error(tmp_path: Path) -> None:
+async def test_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="there is no model package in it"):
         await start(tmp_path)
     with pytest.raises(PackageError, match="there is no such folder"):
         await start(tmp_path / "nowhere")
 
 
-async def test_no_good_package_is_an_error_that_says_why_in_one_line(tmp_path: Path) -> None:
+async def test_folder_without_a_valid_package_is_an_error_of_one_line(tmp_path: Path) -> None:
     damage(write_package(tmp_path, "walk"))
     (write_package(tmp_path, "run") / GRAPH_FILE).unlink()
     with pytest.raises(PackageError) as caught:
@@ -197,7 +197,7 @@ async def test_no_good_package_is_an_error_that_says_why_in_one_line(tmp_path: P
     assert "\n" not in caught.value.message
 
 
-async def test_a_provider_that_cannot_be_had_is_no_fault_of_the_package(tmp_path: Path) -> None:
+async def test_unavailable_provider_is_not_blamed_on_the_package(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     with pytest.raises(ProviderUnavailable):
         await start(tmp_path, open_package=partial(open_package, config=EngineConfig("abacus")))
@@ -228,7 +228,7 @@ def alive(serving: ServedVersion) -> bool:
     return hasattr(serving.model.session, "_session")
 
 
-async def test_a_new_version_is_loaded_beside_the_old_one_which_answers_until_then(tmp_path: Path) -> None:
+async def test_old_version_serves_until_the_new_one_is_loaded(tmp_path: Path) -> None:
     write_package(tmp_path, "walk", 1)
     gate = Gate()
     async with loaded(tmp_path, open_package=gate) as repository:
@@ -244,7 +244,7 @@ async def test_a_new_version_is_loaded_beside_the_old_one_which_answers_until_th
         await soon(lambda: summary(repository) == [("walk", 2, "ready"), ("walk", 1, "unloaded")])
 
 
-async def test_a_request_keeps_the_version_that_it_holds_until_it_is_answered(tmp_path: Path) -> None:
+async def test_request_keeps_its_version_until_it_is_answered(tmp_path: Path) -> None:
     write_package(tmp_path, "walk", 1)
     async with loaded(tmp_path) as repository:
         write_package(tmp_path, "walk", 2, TinyModel(ONE_STREAM))
@@ -257,7 +257,7 @@ async def test_a_request_keeps_the_version_that_it_holds_until_it_is_answered(tm
         await soon(lambda: ("walk", 1, "unloaded") in summary(repository))
 
 
-async def test_what_is_unloaded_is_gone_at_once_and_waits_for_no_garbage_collection(tmp_path: Path) -> None:
+async def test_unloaded_model_is_freed_without_garbage_collection(tmp_path: Path) -> None:
     write_package(tmp_path, "walk", 1)
     async with loaded(tmp_path) as repository:
         batcher = weakref.ref(repository.registry.get("walk").graph.batcher)
@@ -273,7 +273,7 @@ async def test_what_is_unloaded_is_gone_at_once_and_waits_for_no_garbage_collect
             gc.enable()
 
 
-async def test_a_change_waits_until_the_one_before_has_given_its_memory_back(tmp_path: Path) -> None:
+async def test_change_waits_until_the_previous_one_has_freed_its_memory(tmp_path: Path) -> None:
     for version in (1, 2):
         write_package(tmp_path, "walk", version)
     async with loaded(tmp_path) as repository:
@@ -287,7 +287,7 @@ async def test_a_change_waits_until_the_one_before_has_given_its_memory_back(tmp
         assert repository.registry.get("walk").manifest.version == 2
 
 
-async def test_a_slow_request_of_one_model_does_not_delay_the_deployment_of_another(tmp_path: Path) -> None:
+async def test_slow_request_of_one_model_does_not_delay_the_deployment_of_another(tmp_path: Path) -> None:
     write_package(tmp_path, "walk", 1)
     write_package(tmp_path, "run", 1)
     async with loaded(tmp_path) as repository:
@@ -318,7 +318,7 @@ def stuck() -> Iterator[Callable[[Path, Manifest], Opened]]:
     end.set()
 
 
-async def test_a_load_that_never_ends_blocks_neither_other_loads_nor_rescans_nor_closing(
+async def test_load_that_never_ends_blocks_nothing_else(
     tmp_path: Path, stuck: Callable[[Path, Manifest], Opened]
 ) -> None:
     write_package(tmp_path, "walk", 1)
@@ -366,7 +366,7 @@ async def test_a_model_whose_load_was_cancelled_is_closed(tmp_path: Path) -> Non
         assert repository.registry.get("walk").manifest.version == 2
 
 
-async def test_of_several_versions_those_loaded_before_a_cancellation_are_retired(tmp_path: Path) -> None:
+async def test_versions_loaded_before_a_cancellation_are_retired(tmp_path: Path) -> None:
     write_package(tmp_path, "walk", 1)
     gate, opened = Gate(), list[Opened]()
 
@@ -390,7 +390,7 @@ async def test_of_several_versions_those_loaded_before_a_cancellation_are_retire
         assert repository.registry.get("walk").manifest.version == 1
 
 
-async def test_one_model_that_fails_leaves_the_others_ready(tmp_path: Path) -> None:
+async def test_failing_model_leaves_the_others_ready(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     write_package(tmp_path, "run")
     async with loaded(tmp_path) as repository:
@@ -405,7 +405,7 @@ async def test_one_model_that_fails_leaves_the_others_ready(tmp_path: Path) -> N
         assert str(registry.problem()).endswith("does not answer: The last inference failed.")
 
 
-async def test_a_new_version_that_is_bad_leaves_the_old_one_serving(tmp_path: Path) -> None:
+async def test_invalid_new_version_leaves_the_old_one_serving(tmp_path: Path) -> None:
     write_package(tmp_path, "walk", 1)
     async with loaded(tmp_path) as repository:
         before = repository.registry.get("walk")
@@ -425,7 +425,7 @@ async def test_a_new_version_that_is_bad_leaves_the_old_one_serving(tmp_path: Pa
         assert repository.registry.get("walk").manifest.version == 3
 
 
-async def test_a_package_that_changed_in_its_place_is_loaded_again_if_it_is_good(tmp_path: Path) -> None:
+async def test_valid_package_changed_in_place_is_loaded_again(tmp_path: Path) -> None:
     folder = write_package(tmp_path, "walk")
     async with loaded(tmp_path) as repository:
         first = repository.registry.get("walk")
@@ -444,7 +444,7 @@ async def test_a_package_that_changed_in_its_place_is_loaded_again_if_it_is_good
         assert repository.registry.get("walk") is second
 
 
-async def test_packages_that_come_and_go_are_found_by_rescanning(tmp_path: Path) -> None:
+async def test_rescan_finds_added_and_removed_packages(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     async with loaded(tmp_path) as repository:
         write_package(tmp_path, "run")
@@ -477,7 +477,7 @@ async def test_a_model_is_unloaded_until_it_is_loaded_by_name(tmp_path: Path) ->
         assert repository.registry.problem() is None
 
 
-async def test_versions_serve_side_by_side_where_that_is_set(tmp_path: Path) -> None:
+async def test_versions_are_served_side_by_side_if_configured(tmp_path: Path) -> None:
     for version in (1, 2, 3):
         write_package(tmp_path, "walk", version)
     async with loaded(tmp_path, versions_kept=2) as repository:
@@ -503,7 +503,7 @@ async def test_versions_serve_side_by_side_where_that_is_set(tmp_path: Path) -> 
         (VersionPolicy(only=frozenset({1})), [1]),
     ],
 )
-async def test_which_versions_serve_may_be_said_for_one_model(
+async def test_version_policy_can_be_set_for_one_model(
     tmp_path: Path, policy: VersionPolicy, served: list[int]
 ) -> None:
     for version in (1, 2, 3):
@@ -514,7 +514,7 @@ async def test_which_versions_serve_may_be_said_for_one_model(
         assert sorted(repository.registry.versions("walk")) == served
 
 
-async def test_what_is_not_there_cannot_be_loaded_or_unloaded(tmp_path: Path) -> None:
+async def test_missing_model_cannot_be_loaded_or_unloaded(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     async with loaded(tmp_path) as repository:
         with pytest.raises(ModelNotFound, match=r"There is no package of a model 'fly'; there are walk\."):
@@ -526,7 +526,7 @@ async def test_what_is_not_there_cannot_be_loaded_or_unloaded(tmp_path: Path) ->
         assert summary(repository) == [("walk", 1, "ready")]
 
 
-async def test_closing_waits_for_no_request_that_holds_a_model(tmp_path: Path) -> None:
+async def test_closing_does_not_wait_for_requests(tmp_path: Path) -> None:
     write_package(tmp_path, "walk")
     async with loaded(tmp_path) as repository:
         with repository.registry.get("walk").held() as held:

@@ -109,7 +109,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_black_clip_runs_again_and_again_while_there_is_nothing_else_and_is_not_counted() -> None:
+async def test_idle_model_is_tested_repeatedly_and_tests_are_not_counted() -> None:
     engine, batches = Engine(), list[int]()
     async with watched(engine, on_batch=batches.append) as batcher:
         await until(lambda: len(engine.runs) == 3)
@@ -119,7 +119,7 @@ async def test_a_black_clip_runs_again_and_again_while_there_is_nothing_else_and
     assert batches == [1]
 
 
-async def test_no_test_is_made_while_a_clip_is_on_its_way() -> None:
+async def test_no_test_runs_while_a_clip_is_expected() -> None:
     engine = Engine()
     async with watched(engine) as batcher:
         with batcher.expect():
@@ -128,7 +128,7 @@ async def test_no_test_is_made_while_a_clip_is_on_its_way() -> None:
         await until(lambda: bool(engine.runs))
 
 
-async def test_an_engine_that_fails_is_found_out_and_so_is_one_that_works_again(
+async def test_failing_engine_and_its_recovery_are_detected(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engine = Engine()
@@ -142,7 +142,7 @@ async def test_an_engine_that_fails_is_found_out_and_so_is_one_that_works_again(
         await until(lambda: batcher.health.problem() is None)
 
 
-async def test_an_engine_that_stands_still_is_found_out_and_so_is_one_that_goes_on() -> None:
+async def test_stuck_engine_and_its_recovery_are_detected() -> None:
     engine = Engine()
     engine.go.clear()
     async with watched(engine, limit_s=0.1) as batcher:
@@ -152,7 +152,7 @@ async def test_an_engine_that_stands_still_is_found_out_and_so_is_one_that_goes_
         await until(lambda: batcher.health.problem() is None)
 
 
-async def test_one_run_that_stands_still_is_found_out_and_counted_while_those_beside_it_go_on(
+async def test_stuck_run_is_detected_while_others_continue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(health, "LEAST_BOUND_S", 0.1)
@@ -177,7 +177,7 @@ async def test_one_run_that_stands_still_is_found_out_and_counted_while_those_be
     assert engine.runs.count(255) == 1
 
 
-async def test_requests_that_a_stop_cuts_off_are_no_failures() -> None:
+async def test_requests_cancelled_by_a_stop_are_not_failures() -> None:
     engine, failures = Engine(), list[None]()
     engine.go.clear()
     async with watched(engine, idle_s=FOREVER_S, on_failure=lambda: failures.append(None)) as batcher:
@@ -190,7 +190,7 @@ async def test_requests_that_a_stop_cuts_off_are_no_failures() -> None:
     assert failures == []
 
 
-async def test_the_failure_of_a_callers_batch_is_found_out_and_a_test_ends_it() -> None:
+async def test_failed_batch_of_a_caller_is_detected_and_cleared_by_a_test() -> None:
     engine = Engine()
     async with watched(engine, idle_s=FOREVER_S) as batcher:
         engine.failing = True
@@ -202,7 +202,7 @@ async def test_the_failure_of_a_callers_batch_is_found_out_and_a_test_ends_it() 
     assert engine.runs[-1] == 0
 
 
-async def test_no_readiness_without_inference(
+async def test_not_ready_without_inference(
     tiny_models: Path, red_clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Inputs) -> Outputs:
@@ -232,7 +232,7 @@ async def test_no_readiness_without_inference(
         assert (await client.post("/v1/classify", content=red_clip)).status_code == 200
 
 
-def test_a_real_service_tests_itself_and_does_not_count_it(tiny_models: Path) -> None:
+def test_running_service_tests_itself_without_counting(tiny_models: Path) -> None:
     with running_server(tiny_models, SELF_TEST_S=0.1) as server:
         server.wait_for(lambda: len(told_tests(server.log)) >= 2, "tests")
         assert server.is_ready()

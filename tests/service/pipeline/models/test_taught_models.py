@@ -69,7 +69,7 @@ def reasons(recognizer: Recognizer) -> dict[str, str]:
     return {entry.name: entry.reason for entry in recognizer.models.entries() if entry.reason}
 
 
-async def test_a_head_answers_from_the_features_of_its_base(tmp_path: Path, base: Path) -> None:
+async def test_head_classifies_the_features_of_its_base(tmp_path: Path, base: Path) -> None:
     weights = np.random.default_rng(1).normal(0, 0.01, (4, 3, 2)).astype(np.float32)
     write_head(tmp_path, base, weights=weights)
     async with running(tmp_path) as recognizer:
@@ -82,7 +82,7 @@ async def test_a_head_answers_from_the_features_of_its_base(tmp_path: Path, base
     assert np.allclose(outputs.logits, outputs.evidence.mean(axis=1), atol=1e-6)
 
 
-async def test_taught_labels_are_answered_and_doubtful_ones_marked(tmp_path: Path, base: Path) -> None:
+async def test_taught_labels_are_returned_and_unsure_ones_marked(tmp_path: Path, base: Path) -> None:
     write_head(tmp_path, base)
     async with running(tmp_path) as recognizer:
         red = await classify(recognizer, RED_CLIP, Query("hues", evidence=True, clips=2, crops=3))
@@ -100,14 +100,14 @@ async def test_taught_labels_are_answered_and_doubtful_ones_marked(tmp_path: Pat
     assert {getattr(window, "unsure", True) for window in windows} == {None}  # by the default model
 
 
-async def test_mirrored_views_swap_the_labels_of_a_head_that_says_which(tmp_path: Path, base: Path) -> None:
+async def test_mirrored_views_swap_the_labels_of_a_head_with_a_mirror(tmp_path: Path, base: Path) -> None:
     write_head(tmp_path, base, mirror=(1, 0))
     async with running(tmp_path) as recognizer:
         result = await classify(recognizer, RED_CLIP, Query("hues", crops=10))
     assert [round(one.score, 6) for one in result.predictions] == [0.5, 0.5]  # half of the views are swapped
 
 
-async def test_a_timeline_marks_its_doubtful_windows(tmp_path: Path, base: Path) -> None:
+async def test_timeline_marks_unsure_windows(tmp_path: Path, base: Path) -> None:
     write_head(tmp_path, base)
     async with running(tmp_path, default_model="hues") as recognizer:
         *windows, _ = [item async for item in timeline(recognizer, colour_clip(GREY))]
@@ -134,7 +134,7 @@ async def test_any_number_of_heads_share_the_graph_and_the_batches_of_their_base
     assert seen.views == [(name, 1) for name in names]
 
 
-async def test_a_base_is_found_among_the_bundled_models_and_does_not_serve_by_name(
+async def test_bundled_base_is_found_and_is_not_served_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundled = tmp_path / "bundled"
@@ -157,9 +157,7 @@ async def test_a_base_is_found_among_the_bundled_models_and_does_not_serve_by_na
         assert not hasattr(graph.model.session, "_session")
 
 
-async def test_heads_without_their_base_are_refused_by_name_and_the_others_serve(
-    tmp_path: Path, base: Path
-) -> None:
+async def test_heads_without_a_base_are_refused_and_the_others_served(tmp_path: Path, base: Path) -> None:
     write_head(tmp_path, base, "good")
     write_head(tmp_path, base, "gone", base={"name": "away", "version": 1, "sha256": "0" * 64})
     write_head(tmp_path, base, "other", base={"name": "colours", "version": 1, "sha256": "0" * 64})
@@ -192,7 +190,7 @@ async def test_heads_without_their_base_are_refused_by_name_and_the_others_serve
     }
 
 
-async def test_a_head_whose_base_cannot_be_loaded_says_so(tmp_path: Path) -> None:
+async def test_head_with_a_base_that_cannot_be_loaded_names_it(tmp_path: Path) -> None:
     base = write_package(tmp_path, "colours", model=TinyModel(features=True, classes=5))
     write_head(tmp_path, base)
     write_package(tmp_path, "plain")
@@ -233,9 +231,7 @@ async def test_a_base_that_is_in_use_is_not_unloaded(tmp_path: Path, base: Path)
         assert recognizer.models.registry.names() == set()
 
 
-async def test_a_head_serves_on_when_its_base_is_changed_in_place_and_says_so(
-    tmp_path: Path, base: Path
-) -> None:
+async def test_head_stays_available_when_its_base_is_changed_in_place(tmp_path: Path, base: Path) -> None:
     write_head(tmp_path, base)
     async with running(tmp_path) as recognizer:
         shutil.rmtree(base)
@@ -248,7 +244,7 @@ async def test_a_head_serves_on_when_its_base_is_changed_in_place_and_says_so(
             await recognizer.models.load("hues")
 
 
-async def test_swapped_heads_lose_no_request(tmp_path: Path, base: Path) -> None:
+async def test_replacing_heads_loses_no_request(tmp_path: Path, base: Path) -> None:
     write_head(tmp_path, base)
     versions: list[int] = []
 

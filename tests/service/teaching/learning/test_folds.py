@@ -19,13 +19,13 @@ def test_no_group_is_in_two_folds_and_labels_spread() -> None:
         assert set(classes[folds == fold]) == {0, 1, 2}
 
 
-def test_clips_of_their_own_spread_evenly() -> None:
+def test_clips_without_groups_are_spread_evenly() -> None:
     classes = np.repeat([0, 1], 10)
     folds = grouped_folds(classes, [str(number) for number in range(20)])
     for fold in range(5):
         assert np.bincount(classes[folds == fold]).tolist() == [2, 2]
 
 
-def test_there_are_no_more_folds_than_groups() -> None:
+def test_number_of_folds_is_at_most_that_of_groups() -> None:
     assert set(grouped_folds(np.array([0, 1, 0, 1]), ["a", "a", "b", "b"])) == {0, 1}
     assert set(grouped_folds(np.array([0, 1]), ["a", "a"])) == {0}
