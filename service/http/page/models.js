@@ -10,7 +10,7 @@ const ready = () => models.filter((model) => model.state === "ready");
 
 /** Load the list; on failure the problem is returned, after the key was asked for where one is needed. */
 export async function loadModels() {
-  // What the page was served with spares a request that can only be refused.
+  // Spares a request that would be refused.
   if (document.documentElement.dataset.keys === "needed" && !key.get()) { askForKey(); return { code: "unauthorized" }; }
   let answer;
   try {

@@ -1,4 +1,4 @@
-// The player: the video, a caption that names the label now playing, and marks at the sampled times.
+// The player: the video, a caption with the current label, and marks at the sampled times.
 
 import { byId, clamp, clock, element, hide, say } from "./dom.js";
 import { cursor } from "./cursor.js";

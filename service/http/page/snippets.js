@@ -6,20 +6,19 @@ import { query, route } from "./runs.js";
 
 const shell = (text) => /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 const base = () => new URL(".", location.href).href.replace(/\/$/, "");
-const literal = (text) => JSON.stringify(text);
-// curl reads options of the part after a comma or semicolon, and standard input from the file "-".
-const formFile = (name) => /[",;\\]|^-$/.test(name) ? `"./${name.replaceAll(/["\\]/g, "\\$&")}"` : name;
-// A name that starts with a hyphen would be an option.
-const argument = (name) => shell(name.startsWith("-") ? `./${name}` : name);
+const literal = JSON.stringify;
+// A hyphen begins an option; in curl, commas and semicolons do too.
+const path = (name) => name.replace(/^-/, "./-");
+const formFile = (name) => /[",;\\]/.test(name) ? `"${name.replaceAll(/["\\]/g, "\\$&")}"` : name;
 let run = null, form = "curl";
 
-/** The options of a run that differ from the defaults, as numbers where they are. */
+/** The options of a run that differ from the defaults. */
 const optionsOf = (one) => [...query(one)].map(([name, value]) => [name, name === "model" ? value : Number(value)]);
 
 const FORMS = {
   curl(one, url) {
     const auth = key.get() ? " -H 'Authorization: Bearer KEY'" : "";
-    return `curl${one.mode === "timeline" ? " -N" : ""}${auth} -F ${shell(`file=@${formFile(one.file.name)}`)} ${shell(`${url}`)}`;
+    return `curl${one.mode === "timeline" ? " -N" : ""}${auth} -F ${shell(`file=@${formFile(path(one.file.name))}`)} ${shell(url.href)}`;
   },
   python(one) {
     const auth = key.get() ? ', api_key="KEY"' : "";
@@ -33,24 +32,24 @@ const FORMS = {
     const auth = key.get() ? ', headers: { Authorization: "Bearer KEY" }' : "";
     const read = one.mode === "clip" ? "console.log(await answer.json());"
       : "for await (const text of answer.body.pipeThrough(new TextDecoderStream())) console.log(text);  // a line of JSON per window";
-    return `const body = new FormData();\nbody.append("file", file);  // from <input type="file">\nconst answer = await fetch(${literal(`${url}`)}, { method: "POST", body${auth} });\n${read}`;
+    return `const body = new FormData();\nbody.append("file", file);  // from <input type="file">\nconst answer = await fetch(${literal(url)}, { method: "POST", body${auth} });\n${read}`;
   },
   cli(one) {
-    const names = { top_k: "--top-k", window_s: "--window", stride_s: "--stride" };
-    const options = optionsOf(one).map(([name, value]) => `${names[name] ?? `--${name}`} ${shell(`${value}`)}`);
+    const names = { top_k: "top-k", window_s: "window", stride_s: "stride" };
+    const options = optionsOf(one).map(([name, value]) => `--${names[name] ?? name} ${shell(`${value}`)}`);
     const server = `--server ${shell(base())}`;
-    return ["blvnet", one.mode === "clip" ? "classify" : "timeline", argument(one.file.name), server, ...options].join(" ");
+    return ["blvnet", one.mode === "clip" ? "classify" : "timeline", shell(path(one.file.name)), server, ...options].join(" ");
   },
   json(one) {
     const short = (name, value) => name === "image" ? `${value.slice(0, 32)}…` : value;
-    return JSON.stringify(one.mode === "clip" ? one.answer : { windows: one.windows, ...(one.answer ?? {}) }, short, 2);
+    return JSON.stringify(one.mode === "clip" ? one.answer : { windows: one.windows, ...one.answer }, short, 2);
   },
 };
 
 export function showSnippets(shown) {
   run = shown;
-  const parameters = query(run, run.mode === "clip" ? { evidence: true } : {});
-  const url = new URL(`${parameters}` ? `${route(run)}?${parameters}` : route(run), location.href);
+  const url = new URL(route(run), location.href);
+  url.search = query(run, run.mode === "clip" ? { evidence: true } : {});
   byId("snippet").textContent = FORMS[form](run, url);
 }
 

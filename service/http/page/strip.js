@@ -17,7 +17,7 @@ export function showStrip(answer, labelAt) {
   strip.style.gridTemplateColumns = `repeat(${frames.length + rows.length - 1}, minmax(${rows.length > 1 ? 20 : 36}px, 1fr))`;
   strip.replaceChildren(...frames.map((frame, column) => {
     const image = element("img", { src: frame.image, alt: "", draggable: false });
-    // Neighbouring frames mostly go to different inputs, so each may be as wide as its row has columns for it.
+    // Neighbouring frames mostly go to different inputs, so each may fill the columns of its row.
     const next = frames.findIndex((other, at) => at > column && other.input === frame.input);
     image.style.gridColumn = `${column + 1} / span ${next < 0 ? rows.length : Math.min(next - column, rows.length)}`;
     image.style.gridRow = rows.indexOf(frame.input) + 1;

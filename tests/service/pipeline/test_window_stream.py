@@ -124,7 +124,7 @@ async def test_slow_windows_do_not_time_out() -> None:
                 os.kill(pid, signal.SIGSTOP)
                 await asyncio.sleep(0.2)
                 os.kill(pid, signal.SIGCONT)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)  # for a sign of life, also on a busy machine
             (window,) = await decoding
         assert window.decode_ms > 1200
     assert not recorder.restarts
