@@ -157,8 +157,8 @@ def test_result_that_a_crash_cut_off_is_missing_and_run_again(tmp_path: Path) ->
 
 
 def test_row_that_starts_from_another_waits_for_its_learning_rate(tmp_path: Path) -> None:
-    start = replace(PLAN["motions/tsn"], rates=(0.1,))
-    row = PLAN["real/tsn"]
+    start = replace(PLAN["motions/blvnet-tam"], rates=(0.1,))
+    row = PLAN["real/blvnet-tam"]
     done = Results(tmp_path, [start, row])
     assert not done.missing(row)
     done.add(start, result(rate=0.1))
