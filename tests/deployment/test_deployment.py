@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import files, packages_distributions, requires, version
+from importlib.metadata import files, metadata, packages_distributions, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from service import health_check
@@ -253,6 +254,13 @@ def test_every_development_dependency_is_pinned_to_the_installed_version() -> No
     assert {name: version(name).partition("+")[0] for name in names} == {
         name: pins().get(name) for name in names
     }
+
+
+def test_pins_support_the_python_of_debian() -> None:
+    """Others support the newest patch releases of Python 3.11 only."""
+    names = {name for name, _ in closure("blvnet-serve", frozenset({"dev"}))}
+    needed = {name: SpecifierSet(metadata(name)["Requires-Python"] or "") for name in names}
+    assert [str(name) for name, versions in needed.items() if "3.11.2" not in versions] == []
 
 
 @pytest.mark.parametrize(
