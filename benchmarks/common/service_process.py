@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 
 START_LIMIT_S = 120.0
+LOWEST_PORT = 10_000
 STOP_LIMIT_S = 60.0
 MAKE_SERVE = {
     "BLVNET_PROVIDER": "cpu"
@@ -74,11 +76,12 @@ def client(url: str) -> httpx.Client:
 
 
 def free_port() -> int:
-    """A free TCP port on the loopback address."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A free port of 127.0.0.1, outside the range from which the system takes ports of other connections."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(LOWEST_PORT, max(first, LOWEST_PORT + 10_000))
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def classify(http: httpx.Client, clip: bytes, **query: str | int) -> dict[str, Any]:
