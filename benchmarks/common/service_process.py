@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 
 START_LIMIT_S = 120.0
-LOWEST_PORT = 10_000
 STOP_LIMIT_S = 60.0
+LOWEST_PORT = 20_000  # above the ports of Ray's workers
 MAKE_SERVE = {
     "BLVNET_PROVIDER": "cpu"
 }  # `make serve` installs no other engine; the development environment has OpenVINO too
@@ -77,11 +77,21 @@ def client(url: str) -> httpx.Client:
 
 def free_port() -> int:
     """A free port of 127.0.0.1, outside the range from which the system takes ports of other connections."""
+    [port] = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports as `free_port` chooses them."""
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(LOWEST_PORT, max(first, LOWEST_PORT + 10_000))
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+    found: list[int] = []
+    with ExitStack() as held:
+        while len(found) < count:
+            port = random.SystemRandom().randrange(LOWEST_PORT, max(first, LOWEST_PORT + 10_000))
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+    return found
 
 
 def classify(http: httpx.Client, clip: bytes, **query: str | int) -> dict[str, Any]:

@@ -85,7 +85,7 @@ NETWORKS: Final[dict[str, tuple[str, TamInit]]] = {
 SLOW: Final = tuple((Task.EVENTS, network) for network in ("tsm", "tam", "tam-paper", "i3d"))
 RESNET_FRAMES, RESNET_EPOCHS = 4, 12
 WITHOUT_TIME: Final = ("tsn", "blvnet")  # three seeds are enough for networks at chance
-# On motions and appearance, network -> the network of its family whose learning rate it takes.
+# Network -> the network of its family whose learning rate it takes on motions and appearance.
 FAMILY: Final = {
     "blvnet": "blvnet-tam",
     "blvnet-tsm": "blvnet-tam",
@@ -124,13 +124,19 @@ def network_rows(task: Task, networks: Sequence[str]) -> list[Row]:
             task,
             NETWORKS[network][0],
             tam_init=NETWORKS[network][1],
-            rate_from=f"{task}/{FAMILY[network]}" if task is Task.MOTIONS and network in FAMILY else None,
+            rate_from=None if task is Task.EVENTS else _rate_of_family(task, network, networks),
             seeds=SEEDS if network in (*WITHOUT_TIME, "i3d") else MORE_SEEDS,
             frames=RESNET_FRAMES if (task, network) in SLOW else FRAMES,
             epochs=RESNET_EPOCHS if (task, network) in SLOW else EPOCHS,
         )
         for network in networks
     ]
+
+
+def _rate_of_family(task: Task, network: str, networks: Sequence[str]) -> str | None:
+    """The row whose learning rate a network takes, if that row is one of the task's."""
+    leader = FAMILY.get(network)
+    return f"{task}/{leader}" if leader in networks else None
 
 
 def frame_rows() -> list[Row]:
@@ -185,7 +191,7 @@ def appearance_rows() -> list[Row]:
             ("1",),
             Task.APPEARANCE,
             NETWORKS[network][0],
-            rate_from="appearance/blvnet-tam" if network == "blvnet" else None,
+            rate_from=_rate_of_family(Task.APPEARANCE, network, ON_APPEARANCE),
         )
         for network in ON_APPEARANCE
     ]

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.common.service_process import free_port
+from benchmarks.common.service_process import free_ports
 from tests.support.observability import ROOT
 from tests.support.server import RunningServer, running_server
 from tests.support.tiny_models import TinyModel, write_package
@@ -140,7 +140,7 @@ def wait_until_up(url: str) -> None:
 
 
 def test_metrics_are_not_reachable_through_a_proxy(models: Path, tmp_path: Path) -> None:
-    haproxy_port, nginx_port, port = (free_port() for _ in range(3))
+    haproxy_port, nginx_port, port = free_ports(3)
     with (
         running_server(models, PORT=port) as replica,
         haproxy(haproxy_port, [port], tmp_path) as (by_haproxy, _),
@@ -159,7 +159,7 @@ def test_metrics_are_not_reachable_through_a_proxy(models: Path, tmp_path: Path)
 
 
 def test_rolling_restart_costs_no_request(models: Path, red_clip: bytes, tmp_path: Path) -> None:
-    haproxy_port, nginx_port, *ports = (free_port() for _ in range(5))
+    haproxy_port, nginx_port, *ports = free_ports(5)
     (tmp_path / "haproxy").mkdir()
     (tmp_path / "nginx").mkdir()
 
@@ -188,7 +188,7 @@ def test_rolling_restart_costs_no_request(models: Path, red_clip: bytes, tmp_pat
 
 
 def test_overload_takes_no_replica_out_of_the_rotation(models: Path, red_clip: bytes, tmp_path: Path) -> None:
-    proxy_port, *ports = (free_port() for _ in range(4))
+    proxy_port, *ports = free_ports(4)
     with ExitStack() as stack:
         for port in ports:
             stack.enter_context(running_server(models, PORT=port, QUEUE_LIMIT=1))
