@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import pytest
 from tests.service.http.page.conftest import opened
 from tests.service.http.page.waits import CLIP_DONE, PROBLEM, answer, pause, table, time_of
 from tests.support.browser import Page
+from tests.support.documented import run
 from tests.support.server import RunningServer, running_server
 from tests.support.tiny_models import write_package
 
@@ -214,19 +212,7 @@ def test_shown_commands_find_files_with_unusual_names(
     page.wait_for(CLIP_DONE)
     for form in ("curl", "cli"):
         page.click(f"#tab-{form}")
-        command = page.text("#snippet").replace("curl ", "curl --silent --show-error --fail ", 1)
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, "red" in done.stdout) == (0, True), (command, done.stderr)
+        assert "red" in run(page.text("#snippet"), "sh", tmp_path, server)
 
 
 def test_samples_of_the_page_can_be_tried(page: Page) -> None:
