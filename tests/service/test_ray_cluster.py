@@ -17,7 +17,7 @@ import pytest
 from service.pipeline.limits.admission import UPLOADS_PER_PLACE
 from tests.support.processes import alive, command, descendants
 from tests.support.ray_cluster import POLL_S, Cluster, serving
-from tests.support.server import PATIENCE_S, begin_upload
+from tests.support.server import PATIENCE_S, begin_upload, read_response
 
 UPLOADS = 6
 QUEUE_LIMIT = UPLOADS
@@ -64,7 +64,7 @@ def test_timeline_comes_line_by_line(cluster: Cluster, red_clip: bytes) -> None:
 
 def test_upload_past_the_limit_is_refused_before_its_end(cluster: Cluster) -> None:
     with begin_upload(cluster.url, 10**9, b"x" * 1000) as connection:
-        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+        assert read_response(connection).status_code == 413
 
 
 def test_unannounced_upload_past_the_limit_is_refused(cluster: Cluster) -> None:
@@ -100,11 +100,11 @@ def test_refusal_of_a_full_queue_is_our_problem_document(cluster: Cluster) -> No
     with ExitStack() as stack:
         uploads = [stack.enter_context(begin_upload(cluster.url, 1000, b"x")) for _ in range(room + 4)]
         refused = cluster.wait_for(lambda: answered(uploads, least=4), "refusals")
-        answers = [connection.recv(2000) for connection in refused]
+        answers = [read_response(connection) for connection in refused]
     for answer in answers:
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"retry-after: 1\r\n" in answer
-        assert b'"code":"overloaded"' in answer
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["code"] == "overloaded"
 
 
 def test_changed_user_config_makes_every_replica_rescan_its_models(cluster: Cluster) -> None:
@@ -138,8 +138,8 @@ def test_ended_replica_answers_its_requests(cluster: Cluster, red_clip: bytes) -
         cluster.wait_for(lambda: "Removing 1 replica" in cluster.log.read_text(), "end of a replica")
         for connection in uploads:
             connection.sendall(red_clip[100:])
-        answers = [connection.recv(100)[:15] for connection in uploads]
-    assert answers == [b"HTTP/1.1 200 OK"] * UPLOADS
+        answers = [read_response(connection).status_code for connection in uploads]
+    assert answers == [200] * UPLOADS
     cluster.wait_for(lambda: len(cluster.replicas()) == 1, "only one replica")
     assert cluster.replicas() < before
 

@@ -22,7 +22,13 @@ import pytest
 
 from service.pipeline.limits.admission import UPLOADS_PER_PLACE
 from service.server import listen
-from tests.support.server import PATIENCE_S, RunningServer, running_server, starting_server
+from tests.support.server import (
+    PATIENCE_S,
+    RunningServer,
+    read_response,
+    running_server,
+    starting_server,
+)
 from tests.support.tiny_models import TinyModel, write_package
 
 # Side of a matrix whose product takes a good part of a second: time to do something meanwhile.
@@ -54,20 +60,8 @@ def open_upload(server: RunningServer, announced: int, sent: bytes = b"x") -> It
 
 def answer_on(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     """Status and document of the answer."""
-    response = httpx_response(connection)
+    response = read_response(connection)
     return response.status_code, response.json()
-
-
-def httpx_response(connection: socket.socket) -> httpx.Response:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += connection.recv(65_536)
-    head, _, body = data.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    while len(body) < int(headers["content-length"]):
-        body += connection.recv(65_536)
-    return httpx.Response(int(status.split()[1]), headers=headers, content=body)
 
 
 def test_start_is_logged_and_readiness_follows_the_models(server: RunningServer) -> None:

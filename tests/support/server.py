@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -143,6 +144,13 @@ def begin_upload(
     connection = socket.create_connection((url.host, url.port or 80), PATIENCE_S)
     connection.sendall("\r\n".join(head).encode() + sent)
     return connection
+
+
+def read_response(connection: socket.socket) -> httpx.Response:
+    """The complete response on a connection, in however many packets it arrives."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return httpx.Response(response.status, headers=response.getheaders(), content=response.read())
 
 
 @contextmanager
