@@ -35,7 +35,7 @@ from service.bench.measurement import Plan, measure_groups
 from service.bench.progress import show_steps
 from service.engines.batch_sizes import repeated
 from service.engines.providers import installed_providers
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 
 NAME = "inference_gpu"
 LIBRARIES = ("numpy", "onnxruntime-gpu", "torch")

@@ -29,7 +29,7 @@ from service.errors import NotReady
 from service.http.app import create_app
 from service.http.context import REQUEST_ID_HEADER
 from service.http.service import Service
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 from service.monitoring import logs
 from service.monitoring.metrics import Metrics
 from service.pipeline.limits.admission import SHORTEST_RETRY_S, UPLOADS_PER_PLACE

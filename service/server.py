@@ -33,7 +33,7 @@ from service.http import tracing
 from service.http.app import create_app, create_operations_app
 from service.http.service import Service
 from service.http.transfer.protocol import BoundedProtocol
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 from service.monitoring import logs
 from service.pipeline.models.starter import INFERENCE
 from service.settings import Settings, unknown_variables

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.access.keys import is_one_of, is_well_formed
@@ -53,26 +53,9 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-class Settings(BaseSettings, CoreConfig):
-    """Settings of the service. The descriptions are the help texts of `blvnet serve`."""
+class AccessSettings(BaseModel):
+    """Settings of API keys, of their limits and of the admin key."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=True
-    )
-
-    host: str = Field("127.0.0.1", pattern=r"^\S+$", description="Address to listen on; 0.0.0.0 for all.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
-    metrics_port: int | None = Field(
-        None,
-        ge=0,
-        le=65535,
-        description="Separate port for /metrics, /healthz and /readyz; /metrics is then only there.",
-    )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="Origins whose pages may call the service from a browser, such as https://example.org, "
-        "separated by commas; * for all. By default only the service's own pages may.",
-    )
     api_keys_file: Path | None = Field(
         None, description="File with the accepted API keys, separated by commas or line breaks."
     )
@@ -87,103 +70,17 @@ class Settings(BaseSettings, CoreConfig):
     key_requests_at_once: int | None = Field(
         None, ge=1, le=100_000, description="Maximum concurrent requests for each API key; above it 429."
     )
-
     redis_url: SecretStr | None = Field(
         None,
         description="Redis that counts requests per minute for all replicas, redis://HOST:PORT/DATABASE; "
         "without it each replica counts by itself.",
     )
-
     admin_key_file: Path | None = Field(None, description="File with the admin key.")
     admin_key: SecretStr | None = Field(
         None,
         description="Key for loading and unloading models over HTTP, in plain text or as sha256:HEX; without "
         "one this is disabled. Prefer the environment variable.",
     )
-
-    max_upload_mb: float = Field(
-        100.0, gt=0, le=100_000, description="Maximum upload size, in MB of 10^6 bytes."
-    )
-    max_json_mb: float = Field(
-        4.0, gt=0, le=1000, description="Maximum size of a JSON document in a request, in MB of 10^6 bytes."
-    )
-    cache_mb: float = Field(
-        0.0,
-        ge=0,
-        le=100_000,
-        description="Size of the cache of answers, in MB of 10^6 bytes; 0 disables it.",
-    )
-    jobs_dir: Path | None = Field(
-        None,
-        description="Folder for jobs, their videos and results, on a local disk. Without it and without a "
-        "Redis for them, jobs are disabled.",
-    )
-    jobs_redis_url: SecretStr | None = Field(
-        None,
-        description="Redis for jobs, their videos and results, in place of the folder: for replicas on "
-        "several hosts. redis://HOST:PORT/DATABASE.",
-    )
-    jobs_at_once: int = Field(
-        1, ge=1, le=100, description="Maximum number of jobs that run at the same time."
-    )
-    jobs_pending: int = Field(
-        1000, ge=1, le=1_000_000, description="Maximum number of unfinished jobs; above it 503."
-    )
-    jobs_pending_mb: float = Field(
-        10_000.0,
-        gt=0,
-        le=10_000_000,
-        description="Maximum total size of the videos of unfinished jobs, in Redis with all results, in MB "
-        "of 10^6 bytes; above it 503.",
-    )
-    job_timeout_s: float = Field(
-        7200.0, gt=0, le=864_000, description="Time limit for running one job; then it fails."
-    )
-    job_retention_s: float = Field(
-        86_400.0, gt=0, le=31_536_000, description="How long finished jobs and their results are kept."
-    )
-    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="Hosts that webhooks of jobs may call, separated by commas. A host name may only have "
-        "public addresses; a private address has to be listed itself.",
-    )
-    webhook_secret_file: Path | None = Field(
-        None, description="File with the key of the webhooks' signatures."
-    )
-    webhook_secret: SecretStr | None = Field(
-        None, description="Key of the webhooks' signatures, whsec_ and base64. Prefer the file."
-    )
-    shutdown_delay_s: float = Field(
-        0.0,
-        ge=0,
-        le=3600,
-        description="How long after SIGTERM /readyz answers 503 while new requests are still accepted, so "
-        "that load balancers can react.",
-    )
-    shutdown_grace_s: float = Field(
-        30.0, ge=0, le=3600, description="How long accepted requests may continue after SIGTERM."
-    )
-
-    revision: str = Field(
-        "unknown",
-        max_length=100,
-        description="Revision of the source, for blvnet_build_info; set by the image.",
-    )
-    log_format: LogFormat = Field(LogFormat.CONSOLE, description="Format of log lines.")
-    log_level: LogLevel = Field(LogLevel.INFO, description="Lowest severity that is logged.")
-
-    @field_validator("cors_origins", mode="before")
-    @classmethod
-    def _split_origins(cls, value: object) -> object:
-        return tuple(value.split(",")) if isinstance(value, str) else value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if not ORIGIN.fullmatch(origin):
-                raise ValueError("an origin is http:// or https:// with a host and perhaps a port, or *")
-        return origins
 
     @field_validator("api_keys_file")
     @classmethod
@@ -253,6 +150,51 @@ class Settings(BaseSettings, CoreConfig):
             _check_packages("limits", "redis")
         return url
 
+
+class JobSettings(BaseModel):
+    """Settings of jobs and of their webhooks."""
+
+    jobs_dir: Path | None = Field(
+        None,
+        description="Folder for jobs, their videos and results, on a local disk. Without it and without a "
+        "Redis for them, jobs are disabled.",
+    )
+    jobs_redis_url: SecretStr | None = Field(
+        None,
+        description="Redis for jobs, their videos and results, in place of the folder: for replicas on "
+        "several hosts. redis://HOST:PORT/DATABASE.",
+    )
+    jobs_at_once: int = Field(
+        1, ge=1, le=100, description="Maximum number of jobs that run at the same time."
+    )
+    jobs_pending: int = Field(
+        1000, ge=1, le=1_000_000, description="Maximum number of unfinished jobs; above it 503."
+    )
+    jobs_pending_mb: float = Field(
+        10_000.0,
+        gt=0,
+        le=10_000_000,
+        description="Maximum total size of the videos of unfinished jobs, in Redis with all results, in MB "
+        "of 10^6 bytes; above it 503.",
+    )
+    job_timeout_s: float = Field(
+        7200.0, gt=0, le=864_000, description="Time limit for running one job; then it fails."
+    )
+    job_retention_s: float = Field(
+        86_400.0, gt=0, le=31_536_000, description="How long finished jobs and their results are kept."
+    )
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hosts that webhooks of jobs may call, separated by commas. A host name may only have "
+        "public addresses; a private address has to be listed itself.",
+    )
+    webhook_secret_file: Path | None = Field(
+        None, description="File with the key of the webhooks' signatures."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Key of the webhooks' signatures, whsec_ and base64. Prefer the file."
+    )
+
     @field_validator("jobs_redis_url")
     @classmethod
     def _check_jobs_redis(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -292,6 +234,71 @@ class Settings(BaseSettings, CoreConfig):
         if not MIN_WEBHOOK_SECRET_BYTES <= len(key) <= MAX_WEBHOOK_SECRET_BYTES:
             raise ValueError("it must be whsec_ and the base64 of 24 to 64 random bytes")
         return secret
+
+
+class Settings(BaseSettings, JobSettings, AccessSettings, CoreConfig):
+    """Settings of the service. The descriptions are the help texts of `blvnet serve`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=True
+    )
+
+    host: str = Field("127.0.0.1", pattern=r"^\S+$", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Separate port for /metrics, /healthz and /readyz; /metrics is then only there.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins whose pages may call the service from a browser, such as https://example.org, "
+        "separated by commas; * for all. By default only the service's own pages may.",
+    )
+    max_upload_mb: float = Field(
+        100.0, gt=0, le=100_000, description="Maximum upload size, in MB of 10^6 bytes."
+    )
+    max_json_mb: float = Field(
+        4.0, gt=0, le=1000, description="Maximum size of a JSON document in a request, in MB of 10^6 bytes."
+    )
+    cache_mb: float = Field(
+        0.0,
+        ge=0,
+        le=100_000,
+        description="Size of the cache of answers, in MB of 10^6 bytes; 0 disables it.",
+    )
+    shutdown_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="How long after SIGTERM /readyz answers 503 while new requests are still accepted, so "
+        "that load balancers can react.",
+    )
+    shutdown_grace_s: float = Field(
+        30.0, ge=0, le=3600, description="How long accepted requests may continue after SIGTERM."
+    )
+
+    revision: str = Field(
+        "unknown",
+        max_length=100,
+        description="Revision of the source, for blvnet_build_info; set by the image.",
+    )
+    log_format: LogFormat = Field(LogFormat.CONSOLE, description="Format of log lines.")
+    log_level: LogLevel = Field(LogLevel.INFO, description="Lowest severity that is logged.")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError("an origin is http:// or https:// with a host and perhaps a port, or *")
+        return origins
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod

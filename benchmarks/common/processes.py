@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 
 # Reading the memory of all processes takes about 10 ms of a core, which the measured load would miss.
 SAMPLE_INTERVAL_S = 2.0

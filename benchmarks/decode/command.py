@@ -26,7 +26,7 @@ from benchmarks.decode.rounds import check_pixels, run_rounds
 from benchmarks.decode.videos import RECIPES, Recipe, make
 from model_export.progress import counting
 from service.clip.sampling import uniform_indices
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 
 NAME = "decode"
 VIDEOS = Path(tempfile.gettempdir(), "blvnet-benchmark-clips")

@@ -20,7 +20,7 @@ from service.clip.decoding.sequential import decode_all
 from service.clip.geometry import crop_boxes
 from service.clip.scaling import Scaler
 from service.errors import RequestError
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 
 
 def measure_folder(

@@ -19,7 +19,7 @@ from service.clip.decoding.clips import decode_video
 from service.clip.decoding.sequential import decode_all
 from service.clip.video import DecodedVideo, DecodeLimits
 from service.clip.views import Views
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 
 LIMITS = DecodeLimits()
 

@@ -45,7 +45,7 @@ from service.bench.measurement import Plan, WorkloadResult, measure_groups
 from service.bench.progress import show_steps
 from service.engines.batch_sizes import repeated
 from service.engines.providers import installed_providers
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 from service.packages.manifest import GRAPH_FILE
 from service.subprocesses.workload import Workload
 

@@ -23,7 +23,7 @@ from benchmarks.scaling.simulation import (
 from benchmarks.soak.requests import good_clips
 from model_export.progress import counting
 from service.errors import BlvnetError
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 
 NAME = "scaling"
 COUNTS = (1, 2, 4)

@@ -29,7 +29,7 @@ from model_export.synthetic.tasks.registry import TASKS
 from model_export.training.clips.batches import Draw, SplitData
 from service.clip.sampling import uniform_indices
 from service.clip.spec import ClipSpec
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 
 # Orders of each look in a batch: with one, no network is better than chance after 600 steps.
 TOGETHER = 8

@@ -30,7 +30,7 @@ from model_export.checkpoints.torch_file import CheckpointError, read_torch_file
 from model_export.networks.config import ModelConfig, Stem
 from model_export.networks.registry import build, parse_architecture, read_name
 from model_export.networks.residual import VideoClassifier
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 from service.packages.manifest import GRAPH_FILE, Scores, inputs_to_json
 
 FORMAT = "blvnet-serve"

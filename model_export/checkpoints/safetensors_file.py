@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model_export.checkpoints.torch_file import CheckpointError
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 
 SUFFIX = ".safetensors"
 JSON_FIELDS = ("config", "training")

@@ -22,7 +22,7 @@ from model_export.evaluation.reading import batched, read_parts
 from model_export.evaluation.scorers import Floats, Scorer
 from service.clip.geometry import crop_boxes
 from service.errors import BlvnetError
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 
 BATCH_VIEWS = 4  # on a CPU more are not faster; a view of an I3D-50 with 32 frames of 256 pixels takes 0.6 GB
 GPU_BATCH_VIEWS = 32

@@ -23,7 +23,7 @@ from model_export.metrics import Metric
 from model_export.progress import ProgressReporter
 from model_export.training.config import TrainConfig
 from service.errors import BlvnetError
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

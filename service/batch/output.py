@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import BlvnetError
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIX = ".parquet"

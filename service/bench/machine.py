@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 from service.subprocesses.workload import Arrays, RunBatch, Workload
 
 CPUINFO = Path("/proc/cpuinfo")

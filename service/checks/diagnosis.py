@@ -18,8 +18,7 @@ from service.engines.providers import ENGINES, EngineConfig, engine_versions, in
 from service.engines.session import InferenceFailed
 from service.errors import BlvnetError
 from service.installation import install_command
-from service.machine.cores import usable_cores
-from service.machine.memory import usable_memory_bytes
+from service.machine.resources import usable_cores, usable_memory_bytes
 from service.models.engine_selection import open_package
 from service.models.loading import load_package, read_package
 from service.packages.folders import bundled_models, scan_packages

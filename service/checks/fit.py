@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.machine.memory import resident_bytes, usable_memory_bytes
+from service.machine.resources import resident_bytes, usable_memory_bytes
 from service.pipeline.core_config import BYTES_PER_MB
 from service.settings import Settings
 

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from service.engines.providers import Provider
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 
 MEGA = 1e6
 MS = 1e3

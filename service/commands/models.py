@@ -19,7 +19,7 @@ from service.engines.providers import EngineConfig
 from service.engines.session import InferenceFailed
 from service.errors import PackageError
 from service.http.schemas.models import RuntimeInfo
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 from service.models.engine_selection import open_package
 from service.models.loading import Model, describe, load_package, read_package
 from service.models.taught import find_base, load_taught

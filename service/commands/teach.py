@@ -24,8 +24,7 @@ from service.packages.manifest import Manifest
 from service.packages.taught import check_taught_name, write_taught
 from service.settings import load_settings
 from service.teaching.examples import Examples, check_set
-from service.teaching.learning.learn import Taught, learn
-from service.teaching.learning.validation import validated
+from service.teaching.learning.learn import Taught, learn, validated
 
 DEFAULT_OUT = Path("models")
 

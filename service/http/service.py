@@ -12,7 +12,7 @@ from service.http.job_work import JobWork
 from service.http.problems import problem_document_of
 from service.http.schemas.jobs import JobAnswer
 from service.http.transfer.uploads import UploadLimits
-from service.jobs.folder_store import FolderStore
+from service.jobs.folder.store import FolderStore
 from service.jobs.runner import JobRunner
 from service.jobs.store import JobStore
 from service.jobs.webhooks import Webhooks
@@ -173,7 +173,7 @@ def _job_store(settings: Settings) -> JobStore | None:
         return FolderStore(settings.jobs_dir, settings.job_retention_s)
     if settings.jobs_redis_url is None:
         return None
-    from service.jobs.redis_store import RedisStore  # its packages are optional
+    from service.jobs.redis.store import RedisStore  # its packages are optional
 
     return RedisStore(settings.jobs_redis_url.get_secret_value(), settings.job_retention_s)
 

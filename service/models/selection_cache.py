@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 from service.packages.folders import open_regular
 
 MAX_ENTRY_BYTES = 1_000_000

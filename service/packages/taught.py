@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from service.errors import PackageError
-from service.packages.arrays import DAMAGED_ARRAYS
+from service.packages.files import DAMAGED_ARRAYS
 from service.packages.folders import next_version, open_regular
 from service.packages.manifest import (
     HEAD_FILE,

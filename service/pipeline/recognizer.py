@@ -20,7 +20,7 @@ from enum import StrEnum
 from functools import partial
 
 from service.errors import BlvnetError, NotReady
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 from service.models.engine_selection import open_package
 from service.observer import Observer
 from service.pipeline.accepted_request import AcceptedRequest

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.errors import BlvnetError
-from service.packages.arrays import DAMAGED_ARRAYS
-from service.packages.atomic import atomic_write
+from service.packages.files import DAMAGED_ARRAYS, atomic_write
 from service.packages.folders import NAME_PATTERN
 from service.packages.manifest import BaseReference
 

@@ -71,7 +71,7 @@ def test_variables_are_settings_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("assigned", "cores"), [({"CPU": 1.0}, 1), ({}, 1), ({"CPU": 10_000.0}, None)])
 def test_replica_takes_the_cores_that_it_was_given(assigned: dict[str, float], cores: int | None) -> None:
-    from service.machine.cores import usable_cores
+    from service.machine.resources import usable_cores
     from service.ray_app import own_cores
 
     assert own_cores(assigned) == (cores or usable_cores())

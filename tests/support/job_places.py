@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import redis
 
-from service.jobs.folder_store import FolderStore
+from service.jobs.folder.store import FolderStore
 from service.jobs.job import Job, JobKind, JobRequest
-from service.jobs.redis_connection import PREFIX
-from service.jobs.redis_store import QUEUE, RedisStore
+from service.jobs.redis.connection import PREFIX
+from service.jobs.redis.entries import QUEUE
+from service.jobs.redis.store import RedisStore
 from service.jobs.store import JobStore
 from tests.support.clock import Clock
 

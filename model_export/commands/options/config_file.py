@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from service.errors import BlvnetError
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 
 CONFIG_FILE = "config.yaml"
 # These choose what to do with the other options, and are not options of a run.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 from service.engines.session import InferenceFailed
@@ -15,9 +16,36 @@ from service.packages.folders import Package
 from service.packages.manifest import Manifest
 from service.pipeline.models.registry import ModelRegistry, in_daemon_thread
 from service.pipeline.models.served_model import ServedHead, ServedModel, ServedVersion
-from service.pipeline.models.turn import Turn
 
 logger = logging.getLogger(__name__)
+
+
+class Turn(ExitStack):
+    """The turn of one change. It is taken for the first graph that the change loads, and lost after a time.
+
+    Contexts that are entered end with the change.
+    """
+
+    def __init__(self, lock: asyncio.Lock, limit_s: float) -> None:
+        super().__init__()
+        self._lock = lock
+        self._limit_s = limit_s
+        self._taken = False
+        self._holds = False
+
+    async def take(self) -> None:
+        """Wait for the turn, unless it was taken before."""
+        if not self._taken:
+            await self._lock.acquire()
+            self._taken = self._holds = True
+            timer = asyncio.get_running_loop().call_later(self._limit_s, self._release)
+            self.callback(timer.cancel)
+            self.callback(self._release)
+
+    def _release(self) -> None:
+        if self._holds:
+            self._holds = False
+            self._lock.release()
 
 
 class PackageLoader:

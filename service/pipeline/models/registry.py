@@ -126,6 +126,10 @@ class ModelRegistry:
             task.add_done_callback(_log_failure)
             self._unloading[model] = task
 
+    def retire_unpublished(self, loaded: Iterable[ServedVersion]) -> None:
+        """Unload those that do not serve, because a change failed after it had loaded them."""
+        self.retire(_not_in(loaded, [*self.ready(), *self._unloading]))
+
     async def unloaded(self, name: str) -> None:
         """Wait until replaced versions of a model, and unused ones of others, have released their memory.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,9 @@ from service.models.loading import NO_VERSION, Model, OpenPackage, VersionPolicy
 from service.packages.folders import Package
 from service.pipeline.models.entry import ModelEntry, ModelState
 from service.pipeline.models.listing import PackageListing
-from service.pipeline.models.loader import PackageLoader
+from service.pipeline.models.loader import PackageLoader, Turn
 from service.pipeline.models.registry import ModelRegistry, listed
 from service.pipeline.models.served_model import ServedHead, ServedModel, ServedVersion
-from service.pipeline.models.turn import Turn
 
 # Most loads take seconds. Building engines for a GPU takes minutes; it then continues alongside other loads.
 TURN_S = 30.0
@@ -252,7 +251,7 @@ class ModelRepository:
         serving: dict[int, ServedVersion] = {}
         refused: list[str] = []
         with Turn(self._turn, self._turn_s) as turn, ExitStack() as undo:
-            undo.callback(self._retire_unpublished, serving)
+            undo.callback(self.registry.retire_unpublished, serving.values())
             for package in policy.candidates(self.listing.packages.get(name, ())):
                 if len(serving) == policy.most:
                     break
@@ -265,11 +264,6 @@ class ModelRepository:
             if serving or not refused:  # without a replacement, the previous versions continue to serve
                 self.registry.publish(name, serving)
         return refused
-
-    def _retire_unpublished(self, loaded: Mapping[int, ServedVersion]) -> None:
-        """Unload the versions that a change had loaded before it failed."""
-        kept = [*self.registry.ready(), *self.registry.unloading()]
-        self.registry.retire(model for model in loaded.values() if model not in kept)
 
     async def _load(self, package: Package, turn: Turn) -> ServedVersion | None:
         """Load the current package from the folder; if it is refused, return its serving version, or None."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.teaching.learning.calibration import best_temperature, softmax
-from service.teaching.learning.folds import grouped_folds
 from service.teaching.learning.pooled import Indices, PooledExamples
 from service.teaching.report import CurvePoint
 
 Floats = NDArray[np.float64]
 
+MAX_FOLDS = 5
 # Strongest first: each fit starts from the previous one.
 PENALTIES = (10.0, 1.0, 0.1, 0.01)
 CURVE_SHARES = (1 / 3, 2 / 3)
@@ -125,6 +125,28 @@ class CrossValidation:
     def _split(self, fold: int) -> tuple[Indices, Indices]:
         """Return the examples to learn from and the examples to test on."""
         return np.flatnonzero(self.fold_of != fold), np.flatnonzero(self.fold_of == fold)
+
+
+def grouped_folds(classes: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
+    """Return the fold number of each example, `(n,)`: up to `MAX_FOLDS` folds, and no group is in two.
+
+    The largest groups are placed first, each into the fold with the fewest clips of the group's labels, so
+    that labels are spread evenly. The same examples always get the same folds.
+    """
+    names, members = np.unique(np.asarray(groups), return_inverse=True)
+    labels = int(classes.max()) + 1
+    counts = np.zeros((len(names), labels), np.int64)
+    np.add.at(counts, (members, classes), 1)
+    folds = min(MAX_FOLDS, len(names))
+    held = np.zeros((folds, labels), np.int64)
+    fold_of_group = np.zeros(len(names), np.int64)
+    for group in np.argsort(-counts.sum(axis=1), kind="stable"):
+        # Among equally suitable folds, take the smallest.
+        overlap = held @ counts[group]
+        fold = min(range(folds), key=lambda index: (overlap[index], held[index].sum()))
+        held[fold] += counts[group]
+        fold_of_group[group] = fold
+    return fold_of_group[members]
 
 
 def _two_more(points: list[CurvePoint], per_label: float) -> float:

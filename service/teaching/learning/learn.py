@@ -1,4 +1,4 @@
-"""Learning a head from examples, and measuring it on examples that were left out.
+"""Learning a head from examples, and measuring it on examples that were left out or are held out.
 
 pooled features ──> cross-validation by group ──> penalty and temperature ──> fit on all examples ──> head
 └──> accuracy, confusion, suspects, threshold, learning curve
@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.teaching.examples import Examples, check_set
+from service.teaching.examples import Examples, TeachingError, check_set
 from service.teaching.head import Head, segment_count
-from service.teaching.learning.calibration import accuracy_of, unsure_threshold
+from service.teaching.learning.calibration import accuracy_of, softmax, unsure_threshold
 from service.teaching.learning.cross_validation import CrossValidation, LeftOut
 from service.teaching.learning.pooled import PooledExamples
 from service.teaching.mirroring import mirrored_labels
-from service.teaching.report import Report, Suspect
+from service.teaching.report import Report, Suspect, Validation
 
 OnProgress = Callable[[float, str], None]
 """Receives the share that is done and what comes next; an exception that it raises ends the learning."""
@@ -95,6 +95,32 @@ def learn(examples: Examples, on_progress: OnProgress = lambda _share, _text: No
         warnings=tuple(_warnings(examples, labels)),
     )
     return Taught(head, labels, report, mirror)
+
+
+def validated(taught: Taught, examples: Examples) -> Taught:
+    """Add the answers to `examples`, each for the view that requests are answered with, to the report.
+
+    Raises:
+        TeachingError: a label of the examples was not taught.
+    """
+    index = {label: number for number, label in enumerate(taught.labels)}
+    if unknown := sorted(set(examples.labels) - index.keys()):
+        raise TeachingError(
+            f"clips to validate on have labels that are not taught: {', '.join(map(repr, unknown))}"
+        )
+    classes = np.array([index[label] for label in examples.labels])
+    scores = softmax(taught.head.evidence(examples.features[:, 0]).mean(axis=1, dtype=np.float64))
+    answers = scores.argmax(axis=1)
+    right, unsure = answers == classes, scores.max(axis=1) < taught.threshold
+    confusion = np.zeros((len(index), len(index)), np.int64)
+    np.add.at(confusion, (classes, answers), 1)
+    validation = Validation(
+        accuracy=accuracy_of(int(right.sum()), len(right)),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        unsure=int(unsure.sum()),
+        unsure_wrong=int((unsure & ~right).sum()),
+    )
+    return replace(taught, report=replace(taught.report, validation=validation))
 
 
 def _suspects(

@@ -157,7 +157,7 @@ COUNT_FAULTS = """
 import resource, sys, torch
 from contextlib import nullcontext
 from model_export.training.preparation import freed_memory_kept
-from service.machine.memory import resident_bytes
+from service.machine.resources import resident_bytes
 
 with freed_memory_kept() if sys.argv[1] == "kept" else nullcontext():
     torch.ones(16_000_000)

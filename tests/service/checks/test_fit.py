@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.checks.fit import misfits
-from service.machine.memory import resident_bytes, usable_memory_bytes
+from service.machine.resources import resident_bytes, usable_memory_bytes
 from service.settings import load_settings
 from tests.support.server import starting_server
 

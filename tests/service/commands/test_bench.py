@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.engines.providers import candidates, open_session
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 from service.packages.manifest import (
     GRAPH_FILE,
     GraphFile,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from service.errors import BlvnetError, IdempotencyMismatch
-from service.jobs.folder_store import FolderStore
+from service.jobs.folder.store import FolderStore
 from service.jobs.job import Job, JobState
 from service.jobs.store import COPY_BYTES, JobStore
 from tests.support.job_places import Place, added, claimed_after_upkeep, finished

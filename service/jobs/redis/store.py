@@ -1,4 +1,4 @@
-"""Jobs in Redis, for replicas on several hosts. The keys are described in `service.jobs.redis_scripts`.
+"""Jobs in Redis, for replicas on several hosts. The keys are described in `service.jobs.redis.scripts`.
 
 The records of the jobs are those of `JobRecords`. SAQ, a queue in the same Redis, decides which process runs
 which job and when: it hands out jobs in the order of their arrival, delays retries, and takes back jobs whose
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import secrets
 import tempfile
@@ -26,32 +25,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from redis.exceptions import RedisError
 from saq import Job as Entry
 from saq.job import Status
-from saq.queue.redis import RedisQueue
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
 from service.errors import JobsUnavailable, StorageFull
 from service.jobs.job import UNFINISHED, Job, JobRequest, JobState
-from service.jobs.redis_connection import PREFIX, FileWriter, RedisConnection, guarded
-from service.jobs.redis_records import JobRecords, key
+from service.jobs.redis.connection import PREFIX, FileWriter, RedisConnection, guarded
+from service.jobs.redis.entries import JobEntries
+from service.jobs.redis.records import JobRecords, key
 from service.jobs.store import ResultWriter, check_same
 
-QUEUE = "blvnet-jobs"
 # The job of a killed process is started again after this time plus at most one upkeep interval.
 LEASE_S = 15
 UPKEEP_S = 5
-# SAQ blocks for a job at least this long; 0 would be forever.
-SHORTEST_WAIT_S = 0.01
-# How long SAQ waits for a process to give up a job that is taken back; it has ended, or its token is void.
-ABORT_WAIT_S = 0.1
 MISSING_ENTRIES_S = 60
 RECORD_PAUSE_S = 1.0
-
-logger = logging.getLogger(__name__)
-# SAQ logs a line for each step of each job; the runner already logs these.
-logging.getLogger("saq").setLevel(logging.WARNING)
 
 
 @dataclass
@@ -78,16 +67,15 @@ class RedisStore:
         self.retention_s = retention_s
         self.upkeep_s = float(UPKEEP_S)
         self._clock = clock
-        self._lease_s = lease_s
+        self._heartbeat_s = lease_s / 3
         self._redis = RedisConnection(url)
         self._records = JobRecords(self._redis, clock)
-        self._queue = RedisQueue(self._redis.redis, name=QUEUE)
+        self._entries = JobEntries(self._redis.redis, lease_s)
         self._claims: dict[str, _Claim] = {}
 
     async def close(self) -> None:
         """Close the connections; the jobs stay."""
-        with suppress(RedisError, OSError):
-            await self._queue.disconnect()
+        await self._entries.close()
         await self._redis.redis.aclose()
 
     @asynccontextmanager
@@ -124,13 +112,13 @@ class RedisStore:
     async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
         """Copy the video of a new job into Redis; return the job's id and the video's SHA-256."""
         job_id = secrets.token_hex(16)
-        async with self._video_dropped_on(StorageFull, asyncio.CancelledError, job_id=job_id):
+        async with self._redis.deleted_on(key("video", job_id), StorageFull, asyncio.CancelledError):
             _, digest = await self._redis.upload(key("video", job_id), content)
         return job_id, digest
 
     async def add(self, job_id: str, request: JobRequest) -> Job:
         """Queue a job whose video is already stored, or return the earlier job with the idempotency key."""
-        async with self._video_dropped_on(StorageFull, job_id=job_id):
+        async with self._redis.deleted_on(key("video", job_id), StorageFull):
             added = await self._records.add(job_id, request)
         job = None if added is None else await self.get(added)
         if job is None:  # the video has expired, or the earlier job has been deleted in the meantime
@@ -139,7 +127,7 @@ class RedisStore:
             check_same(job, request)
         if job.state is JobState.QUEUED:
             with guarded():
-                await self._enqueue(job.id)
+                await self._entries.add(job.id)
         return job
 
     async def get(self, job_id: str) -> Job | None:
@@ -153,7 +141,7 @@ class RedisStore:
         job: Job | None = None
         try:
             with guarded():
-                await self._queue.schedule()
+                await self._entries.release_delayed()
                 entry, job = await self._next()
         except asyncio.CancelledError:
             if entry is not None and job is not None:
@@ -200,10 +188,7 @@ class RedisStore:
         """Delete a job; a process that runs it notices soon."""
         await self._records.delete(job_id)
         with suppress(StorageFull), guarded():  # an entry that is left is dropped when it is handed out
-            entry = await self._queue.job(job_id)
-            if entry is not None:
-                await self._queue.abort(entry, "deleted")  # takes it out of the queue
-                await self._queue.finish(entry, Status.ABORTED)
+            await self._entries.delete(job_id)
 
     async def upkeep(self) -> None:
         """Delete expired data, requeue the jobs of ended processes, and add missing entries."""
@@ -216,14 +201,13 @@ class RedisStore:
         for job_id in expired:
             await self.delete(job_id)
         with guarded():
-            with suppress(RuntimeError):  # an entry has been finished meanwhile
-                await self._queue.sweep(lock=UPKEEP_S, abort=ABORT_WAIT_S)
+            await self._entries.take_back(UPKEEP_S)
             first = await self._redis.command(
                 "SET", f"{PREFIX}missing-entries", "checked", "NX", "EX", MISSING_ENTRIES_S
             )
             if first:
                 for job_id in await self._records.ids(UNFINISHED):
-                    await self._enqueue(job_id)
+                    await self._entries.add(job_id)
 
     async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
         """Return up to `limit` jobs whose webhook this process should call now."""
@@ -245,16 +229,13 @@ class RedisStore:
 
     async def _next(self) -> tuple[Entry | None, Job | None]:
         """Take the next due and unfinished job from SAQ, under a new token."""
-        while (entry := await self._queue.dequeue(timeout=SHORTEST_WAIT_S)) is not None:
-            entry.retry_delay = 0.0
-            # Immediately: SAQ takes back entries that were taken from the queue but are not active.
-            await entry.update(status=Status.ACTIVE)
+        while (entry := await self._entries.take()) is not None:
             if entry.key in self._claims:  # SAQ took it back from this process, which holds it again
                 continue
             now, token = self._clock(), secrets.token_hex(8)
             wait_s = await self._records.not_before_s(entry.key) - now
             if wait_s > 0:  # SAQ has taken back a job whose process ended before it could delay it
-                await self._put_back(entry, wait_s)
+                await self._entries.put_back(entry, wait_s)
                 continue
             fields = {"claim": token, "started_s": now}
             job = await self.get(entry.key)
@@ -265,13 +246,13 @@ class RedisStore:
                 if job is not None:
                     self._claims[job.id] = _Claim(token)
                     return entry, job
-            await self._queue.finish(entry, Status.ABORTED)
+            await self._entries.end(entry, Status.ABORTED)
         return None, None
 
     async def _keep_alive(self, entry: Entry, on_lost: Callable[[str], None] | None) -> None:
         """Send heartbeats until the job is lost."""
         while True:
-            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.sleep(self._heartbeat_s)
             try:
                 with guarded():
                     _, token = await self._records.holder(entry.key)
@@ -288,19 +269,13 @@ class RedisStore:
         with guarded():
             state, token = await self._records.holder(entry.key)
             if state not in UNFINISHED:
-                await self._queue.finish(entry, Status.COMPLETE)
+                await self._entries.end(entry, Status.COMPLETE)
             elif token == claim.token:
-                await self._put_back(entry, await self._records.not_before_s(entry.key) - self._clock())
+                await self._entries.put_back(
+                    entry, await self._records.not_before_s(entry.key) - self._clock()
+                )
             if claim.result_bytes is not None:
                 await self._redis.command("UNLINK", key("result", entry.key, claim.token))
-
-    async def _put_back(self, entry: Entry, delay_s: float) -> None:
-        entry.retry_delay = max(0.0, delay_s)
-        await self._queue.retry(entry, None)
-
-    async def _enqueue(self, job_id: str) -> None:
-        """Add an entry for a job to SAQ unless it already has one."""
-        await self._queue.enqueue("job", key=job_id, timeout=0, heartbeat=self._lease_s, ttl=-1)
 
     async def _end(self, job: Job, state: JobState, fields: Mapping[str, Any]) -> bool:
         """Record the end of a held job; wait for Redis if necessary, because the work is already done."""
@@ -326,16 +301,6 @@ class RedisStore:
         if claim is None:
             return False
         return await self._records.change(job_id, allowed, fields, claim=claim.token, **changes)
-
-    @asynccontextmanager
-    async def _video_dropped_on(self, *errors: type[BaseException], job_id: str) -> AsyncIterator[None]:
-        """Delete the video of a job that is not stored; otherwise it would use memory until it expires."""
-        try:
-            yield
-        except errors:
-            with suppress(JobsUnavailable), guarded():
-                await self._redis.command("UNLINK", key("video", job_id))
-            raise
 
 
 def _until_available() -> AsyncRetrying:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.machine.cores import usable_cores
+from service.machine.resources import usable_cores
 
 ALL = len(os.sched_getaffinity(0))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.teaching.learning.folds import grouped_folds
+from service.teaching.learning.cross_validation import grouped_folds
 
 
 def test_no_group_is_in_two_folds_and_labels_spread() -> None:

@@ -1,4 +1,4 @@
-"""Number of CPU cores that this process may use.
+"""CPU cores and memory that this process may use.
 
 `os.cpu_count()` counts all cores of the machine. The affinity mask (`--cpuset-cpus`) and the quotas of
 control groups (`--cpus`, a Kubernetes limit, systemd's `CPUQuota`) may allow fewer, and additional threads
@@ -21,6 +21,18 @@ def usable_cores(cgroup_root: Path = ROOT, own_cgroups: Path = OWN) -> int:
     return cores if quota >= cores else max(1, math.ceil(quota))
 
 
+def usable_memory_bytes(cgroup_root: Path = ROOT, own_cgroups: Path = OWN) -> int:
+    """Memory of the machine, or the smallest limit of a control group."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(min([machine, *map(_memory_limit, control_groups("memory", cgroup_root, own_cgroups))]))
+
+
+def resident_bytes() -> int:
+    """Memory in use by this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _quota(group: ControlGroup) -> float:
     """Quota of a group in cores; infinity for none."""
     if group.version == 2:
@@ -30,3 +42,9 @@ def _quota(group: ControlGroup) -> float:
     if v1_quota is None or v1_period is None or int(v1_quota) <= 0:
         return math.inf
     return int(v1_quota) / int(v1_period)
+
+
+def _memory_limit(group: ControlGroup) -> float:
+    """Limit of a group in bytes; infinity for none."""
+    text = group.read("memory.max" if group.version == 2 else "memory.limit_in_bytes")
+    return math.inf if text is None or text.strip() == "max" else int(text)

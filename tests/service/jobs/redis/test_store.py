@@ -14,7 +14,8 @@ import redis
 from benchmarks.common.service_process import free_port
 from service.errors import JobsUnavailable, StorageFull
 from service.jobs.job import JobState
-from service.jobs.redis_store import QUEUE, RedisStore
+from service.jobs.redis.entries import QUEUE
+from service.jobs.redis.store import RedisStore
 from service.jobs.store import COPY_BYTES
 from tests.support.job_places import RETENTION_S, Place, added, claimed_after_upkeep, finished
 from tests.support.redis_server import on_disk, redis_server
@@ -252,7 +253,7 @@ async def test_end_of_a_job_waits_for_redis(tmp_path: Path) -> None:
 @pytest.mark.anyio
 async def test_settings_of_redis_that_lose_jobs_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
-    caplog.set_level(logging.WARNING, logger="service.jobs.redis_store")
+    caplog.set_level(logging.WARNING, logger="service.jobs.redis.connection")
     with redis_server(port, "--save", "", "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru"):
         async with Place(f"redis://127.0.0.1:{port}/0").opened() as store:
             assert isinstance(store, RedisStore)

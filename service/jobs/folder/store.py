@@ -18,51 +18,21 @@ import json
 import logging
 import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from service.background import in_thread
 from service.errors import BlvnetError, StorageFull
-from service.jobs.job import UNFINISHED, Job, JobKind, JobRequest, JobState
+from service.jobs.folder.database import JobDatabase
+from service.jobs.job import UNFINISHED, Job, JobRequest, JobState
 from service.jobs.store import COPY_BYTES, ResultWriter, check_same
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 
-LOCK_WAIT_S = 10.0
 DELETE_EXPIRED_S = 60.0
 RETRY_FULL_DISK_S = 60.0
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,
-    parameters TEXT NOT NULL,
-    caller TEXT NOT NULL,
-    request_id TEXT NOT NULL,
-    idempotency_key TEXT,
-    video_sha256 TEXT NOT NULL,
-    video_bytes INTEGER NOT NULL,
-    webhook TEXT,
-    state TEXT NOT NULL DEFAULT 'queued',
-    created_s REAL NOT NULL,
-    not_before_s REAL NOT NULL DEFAULT 0,
-    started_s REAL,
-    finished_s REAL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    windows INTEGER NOT NULL DEFAULT 0,
-    windows_total INTEGER NOT NULL DEFAULT 0,
-    result TEXT,
-    problem TEXT,
-    webhook_attempts INTEGER NOT NULL DEFAULT 0,
-    webhook_due_s REAL,
-    webhook_delivered INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE UNIQUE INDEX IF NOT EXISTS idempotency ON jobs (caller, idempotency_key)
-    WHERE idempotency_key IS NOT NULL;
-CREATE INDEX IF NOT EXISTS states ON jobs (state, created_s);
-"""
 
 logger = logging.getLogger(__name__)
 
@@ -84,23 +54,16 @@ class FolderStore:
         self.upkeep_s = DELETE_EXPIRED_S
         self._videos, self._results = folder / "videos", folder / "results"
         self._clock = clock
-        self._lock = threading.Lock()
         try:
             for path in (self._videos, self._results):
                 path.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                folder / "jobs.sqlite3", timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False
-            )
-            self._database.row_factory = sqlite3.Row
-            # With a write-ahead log readers do not wait for writers; FULL syncs it at every commit.
-            self._database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {SCHEMA}")
+            self._database = JobDatabase(folder / "jobs.sqlite3", clock)
         except (OSError, sqlite3.Error) as exc:
             raise BlvnetError(f"jobs cannot be kept in {folder}: {exc}") from exc
 
     async def close(self) -> None:
         """Close the database; the jobs stay."""
-        with self._lock:
-            self._database.close()
+        self._database.close()
 
     @asynccontextmanager
     async def video(self, job_id: str) -> AsyncIterator[Path]:
@@ -121,11 +84,20 @@ class FolderStore:
     @asynccontextmanager
     async def writing_result(self, job_id: str) -> AsyncIterator[ResultWriter]:
         """Write the result with `atomic_write`, in threads."""
-        writing, opened = atomic_write(self._results / job_id), ExitStack()
+        opened = ExitStack()
+
+        def open_file() -> IO[bytes]:
+            with _disk_errors():
+                return opened.enter_context(atomic_write(self._results / job_id))
+
+        def close(*outcome: Any) -> bool:
+            with _disk_errors():
+                return bool(opened.__exit__(*outcome))
+
         async with AsyncExitStack() as stack:
             # Before the file is opened, as a cancellation meanwhile does not prevent that.
-            stack.push_async_exit(lambda *outcome: in_thread(opened.__exit__, *outcome))
-            yield _FileWriter(await in_thread(opened.enter_context, writing))
+            stack.push_async_exit(lambda *outcome: in_thread(close, *outcome))
+            yield _FileWriter(await in_thread(open_file))
 
     async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
         """Copy the video of a new job into the folder; return the job's id and the video's SHA-256.
@@ -139,9 +111,6 @@ class FolderStore:
         except asyncio.CancelledError:
             (self._videos / job_id).unlink(missing_ok=True)
             raise
-        except OSError as exc:
-            logger.exception("cannot keep the video of a job")
-            raise _disk_full() from exc
 
     async def add(self, job_id: str, request: JobRequest) -> Job:
         """Queue a job whose video is already stored.
@@ -155,45 +124,29 @@ class FolderStore:
         return await asyncio.to_thread(self._add, job_id, request)
 
     def _add(self, job_id: str, request: JobRequest) -> Job:
-        row = {
-            "id": job_id,
-            "kind": request.kind.value,
-            "parameters": json.dumps(dict(request.parameters), sort_keys=True),
-            "caller": request.caller,
-            "request_id": request.request_id,
-            "idempotency_key": request.idempotency_key,
-            "video_sha256": request.video_sha256,
-            "video_bytes": request.video_bytes,
-            "webhook": request.webhook,
-            "created_s": self._clock(),
-        }
-        columns, places = ", ".join(row), ", ".join(f":{name}" for name in row)
-        statement = f"INSERT INTO jobs ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608 - own names
         with ExitStack() as unless_added:
             unless_added.callback((self._videos / job_id).unlink)
-            while not self._insert(statement, row):
-                same_key = self._select(
-                    "caller = ? AND idempotency_key = ?", request.caller, request.idempotency_key
-                )
-                for earlier in same_key:  # or none, if it has been deleted meanwhile: the key is free again
+            while not self._insert(job_id, request):
+                earlier = self._database.with_key(request.caller, request.idempotency_key)
+                if earlier is not None:  # otherwise it was deleted meanwhile, and the key is free again
                     check_same(earlier, request)
                     return earlier
             unless_added.pop_all()
-        (job,) = self._select("id = ?", job_id)
+        job = self._database.get(job_id)
+        assert job is not None  # only the caller of this method knows its id
         return job
 
-    def _insert(self, statement: str, row: Mapping[str, Any]) -> bool:
-        with self._lock:
-            try:
-                return self._database.execute(statement, row).rowcount > 0
-            except sqlite3.OperationalError as exc:
-                if exc.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                    raise
-                raise _disk_full() from exc
+    def _insert(self, job_id: str, request: JobRequest) -> bool:
+        try:
+            return self._database.insert(job_id, request)
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            raise _disk_full() from exc
 
     async def get(self, job_id: str) -> Job | None:
         """A job by its id."""
-        return next(iter(await asyncio.to_thread(self._select, "id = ?", job_id)), None)
+        return await asyncio.to_thread(self._database.get, job_id)
 
     @asynccontextmanager
     async def claimed(
@@ -204,8 +157,7 @@ class FolderStore:
 
         Yields None if there is no such job.
         """
-        condition = "state IN ('queued', 'running') AND not_before_s <= ? ORDER BY created_s"
-        for job in await asyncio.to_thread(self._select, condition, self._clock()):
+        for job in await asyncio.to_thread(self._database.due):
             try:
                 video = (self._videos / job.id).open("rb")
             except FileNotFoundError:  # another process has finished the job in the meantime
@@ -215,7 +167,7 @@ class FolderStore:
                     fcntl.flock(video, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
-                claim = asyncio.ensure_future(asyncio.to_thread(self._claim, job))
+                claim = asyncio.ensure_future(asyncio.to_thread(self._database.start, job.id))
                 try:
                     claimed = await asyncio.shield(claim)
                 except asyncio.CancelledError:  # a stop is no attempt, also not in the middle of this
@@ -228,19 +180,10 @@ class FolderStore:
                     return
         yield None
 
-    def _claim(self, job: Job) -> Job | None:
-        """Start a job whose video is locked; None if it was finished, deleted or delayed meanwhile."""
-        # Again, because another process may have run the job and given it back since it was listed.
-        for due in self._select("id = ? AND not_before_s <= ?", job.id, self._clock()):
-            values = {"state": JobState.RUNNING, "started_s": self._clock(), "attempts": due.attempts + 1}
-            if self._change(job.id, UNFINISHED, values):
-                return next(iter(self._select("id = ?", job.id)), None)
-        return None
-
     async def progress(self, job_id: str, windows: int, windows_total: int) -> bool:
         """Record the progress of a running job; False if it was deleted."""
         values = {"windows": windows, "windows_total": windows_total}
-        return await asyncio.to_thread(self._change, job_id, (JobState.RUNNING,), values)
+        return await asyncio.to_thread(self._database.change, job_id, (JobState.RUNNING,), values)
 
     async def retry(self, job: Job, delay_s: float, *, counted: bool) -> None:
         """Queue a running job again after `delay_s` seconds; without `counted` the attempt does not count."""
@@ -249,7 +192,7 @@ class FolderStore:
             "not_before_s": self._clock() + delay_s,
             "attempts": job.attempts - (not counted),
         }
-        await asyncio.to_thread(self._change, job.id, (JobState.RUNNING,), values)
+        await asyncio.to_thread(self._database.change, job.id, (JobState.RUNNING,), values)
 
     async def finish(self, job: Job, result: str) -> bool:
         """Record the result of a running job; False if it was deleted."""
@@ -265,8 +208,7 @@ class FolderStore:
         await asyncio.to_thread(self._delete, job_id)
 
     def _delete(self, job_id: str) -> None:
-        with self._lock:
-            self._database.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        self._database.delete(job_id)
         for folder in (self._videos, self._results):
             (folder / job_id).unlink(missing_ok=True)
 
@@ -275,8 +217,7 @@ class FolderStore:
         await asyncio.to_thread(self._delete_expired)
 
     def _delete_expired(self) -> None:
-        finished = "finished_s IS NOT NULL AND finished_s <= ?"
-        for job in self._select(finished, self._clock() - self.retention_s):
+        for job in self._database.finished_until(self._clock() - self.retention_s):
             self._delete(job.id)
         for folder in (self._videos, self._results):
             for path in folder.iterdir():
@@ -285,7 +226,7 @@ class FolderStore:
                 except FileNotFoundError:  # its job has ended meanwhile
                     continue
                 # What is not old may belong to a submission that is not in the database yet.
-                if written_s < time.time() - self.retention_s and not self._select("id = ?", path.name):
+                if written_s < time.time() - self.retention_s and self._database.get(path.name) is None:
                     path.unlink(missing_ok=True)
 
     async def due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
@@ -293,18 +234,7 @@ class FolderStore:
 
         They are due again after `lease_s`, unless `webhook_tried` is called before then.
         """
-        return await asyncio.to_thread(self._due_webhooks, limit, lease_s)
-
-    def _due_webhooks(self, limit: int, lease_s: float) -> list[Job]:
-        now = self._clock()
-        due = self._select("webhook_due_s <= ? ORDER BY webhook_due_s LIMIT ?", now, limit)
-        statement = "UPDATE jobs SET webhook_due_s = ? WHERE id = ? AND webhook_due_s = ?"
-        with self._lock:
-            return [
-                job
-                for job in due
-                if self._database.execute(statement, (now + lease_s, job.id, job.webhook_due_s)).rowcount
-            ]
+        return await asyncio.to_thread(self._database.due_webhooks, limit, lease_s)
 
     async def webhook_tried(self, job: Job, *, delivered: bool, next_in_s: float | None) -> None:
         """Record a delivery attempt and when to try again; None for never."""
@@ -313,44 +243,25 @@ class FolderStore:
             "webhook_delivered": int(delivered),
             "webhook_due_s": None if next_in_s is None else self._clock() + next_in_s,
         }
-        await asyncio.to_thread(self._change, job.id, tuple(JobState), values)
+        await asyncio.to_thread(self._database.change, job.id, tuple(JobState), values)
 
     async def counts(self) -> dict[JobState, int]:
         """Number of jobs in each state."""
-        rows = await asyncio.to_thread(self._rows, "SELECT state, count(*) FROM jobs GROUP BY state")
-        found = {JobState(state): count for state, count in rows}
-        return {state: found.get(state, 0) for state in JobState}
+        return await asyncio.to_thread(self._database.counts)
 
     async def pending_bytes(self) -> int:
         """Total size of the videos of unfinished jobs."""
-        statement = "SELECT coalesce(sum(video_bytes), 0) FROM jobs WHERE state IN ('queued', 'running')"
-        ((total,),) = await asyncio.to_thread(self._rows, statement)
-        return int(total)
+        return await asyncio.to_thread(self._database.pending_bytes)
 
     def _end(self, job: Job, state: JobState, values: Mapping[str, Any]) -> bool:
         now = self._clock()
         due = None if job.webhook is None else now
-        ended = self._change(
+        ended = self._database.change(
             job.id, UNFINISHED, {"state": state, "finished_s": now, "webhook_due_s": due, **values}
         )
         folder = self._videos if ended else self._results
         (folder / job.id).unlink(missing_ok=True)
         return ended
-
-    def _change(self, job_id: str, allowed: tuple[JobState, ...], values: Mapping[str, Any]) -> bool:
-        """Change columns of a job if it is in one of the allowed states; return whether it was."""
-        assignments = ", ".join(f"{name} = ?" for name in values)
-        states = ", ".join("?" for _ in allowed)
-        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND state IN ({states})"  # noqa: S608 - own names
-        with self._lock:
-            return self._database.execute(statement, (*values.values(), job_id, *allowed)).rowcount > 0
-
-    def _select(self, condition: str, *values: Any) -> list[Job]:
-        return [_job(row) for row in self._rows(f"SELECT * FROM jobs WHERE {condition}", *values)]  # noqa: S608
-
-    def _rows(self, statement: str, *values: Any) -> list[sqlite3.Row]:
-        with self._lock:
-            return self._database.execute(statement, values).fetchall()
 
 
 class _FileWriter:
@@ -361,7 +272,21 @@ class _FileWriter:
 
     async def write(self, data: bytes) -> None:
         """Append bytes."""
-        await in_thread(self._file.write, data)
+        await in_thread(self._write, data)
+
+    def _write(self, data: bytes) -> None:
+        with _disk_errors():
+            self._file.write(data)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Translate errors of the disk, almost always a full one; the log has the error itself."""
+    try:
+        yield
+    except OSError as exc:
+        logger.exception("the disk for jobs cannot be written")
+        raise _disk_full() from exc
 
 
 def _disk_full() -> StorageFull:
@@ -371,7 +296,7 @@ def _disk_full() -> StorageFull:
 def _copy(content: bytes | BinaryIO, path: Path) -> str:
     """Write a file atomically; return the SHA-256 of its content."""
     digest = hashlib.sha256()
-    with atomic_write(path) as file:
+    with _disk_errors(), atomic_write(path) as file:
         if isinstance(content, bytes):
             digest.update(content)
             file.write(content)
@@ -381,15 +306,3 @@ def _copy(content: bytes | BinaryIO, path: Path) -> str:
                 digest.update(piece)
                 file.write(piece)
     return digest.hexdigest()
-
-
-def _job(row: sqlite3.Row) -> Job:
-    values = {name: row[name] for name in row.keys() if name != "not_before_s"}  # noqa: SIM118 - a Row iterates values
-    values |= {
-        "kind": JobKind(row["kind"]),
-        "state": JobState(row["state"]),
-        "parameters": json.loads(row["parameters"]),
-        "problem": None if row["problem"] is None else json.loads(row["problem"]),
-        "webhook_delivered": bool(row["webhook_delivered"]),
-    }
-    return Job(**values)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import IO, Any, BinaryIO
 
 from redis.asyncio import Redis
@@ -49,7 +49,7 @@ class RedisConnection:
         self._checked = False
 
     async def script(self, script: str, **arguments: Any) -> Any:
-        """Run a script of `service.jobs.redis_scripts`."""
+        """Run a script of `service.jobs.redis.scripts`."""
         with guarded():
             return await self.command("EVAL", script, 1, PREFIX, json.dumps(arguments))
 
@@ -88,6 +88,16 @@ class RedisConnection:
             await in_thread(_write, file, piece)
         file.seek(0)
         return pieces
+
+    @asynccontextmanager
+    async def deleted_on(self, key: str, *errors: type[BaseException]) -> AsyncIterator[None]:
+        """Delete a list if the block raises one of these errors; it would use memory until it expires."""
+        try:
+            yield
+        except errors:
+            with suppress(JobsUnavailable), guarded():
+                await self.command("UNLINK", key)
+            raise
 
     async def check_configuration(self) -> None:
         """Warn once about Redis settings that would lose jobs."""

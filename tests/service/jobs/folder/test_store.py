@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.errors import StorageFull
-from service.jobs.folder_store import FolderStore
+from service.jobs.folder.store import FolderStore
 from service.jobs.job import Job, JobState
 from tests.support.job_places import Place, added
 
@@ -21,6 +23,17 @@ from tests.support.job_places import Place, added
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let writes to files fail after a few bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.anyio
@@ -31,13 +44,13 @@ async def test_key_of_a_job_deleted_at_this_moment_is_free(
         assert isinstance(store, FolderStore)
         assert isinstance(other, FolderStore)
         earlier = await added(store, key="one")
-        select = store._rows
+        select = store._database._rows
 
         def after_a_deletion(statement: str, *values: Any) -> list[sqlite3.Row]:
             other._delete(earlier.id)
             return select(statement, *values)
 
-        monkeypatch.setattr(store, "_rows", after_a_deletion)
+        monkeypatch.setattr(store._database, "_rows", after_a_deletion)
         job = await added(store, key="one")
         assert job.id != earlier.id
         assert place.left() == [job.id]
@@ -50,7 +63,7 @@ async def test_claim_that_is_cancelled_in_the_middle_is_no_attempt(
     async with place.opened() as store:
         assert isinstance(store, FolderStore)
         job = await added(store)
-        change = store._change
+        change = store._database.change
         begun, cancelled, changed = threading.Event(), threading.Event(), threading.Event()
 
         def slow_change(*arguments: Any) -> bool:
@@ -64,7 +77,7 @@ async def test_claim_that_is_cancelled_in_the_middle_is_no_attempt(
             async with store.claimed():
                 raise AssertionError
 
-        monkeypatch.setattr(store, "_change", slow_change)
+        monkeypatch.setattr(store._database, "change", slow_change)
         claiming = asyncio.create_task(claim())
         await asyncio.to_thread(begun.wait, 10)
         claiming.cancel()
@@ -85,7 +98,7 @@ async def test_job_that_another_process_gives_back_meanwhile_keeps_its_delay_and
     async with place.opened() as store, place.opened() as other:
         assert isinstance(store, FolderStore)
         await added(store)
-        select = store._select
+        select = store._database._select
         listed, given_back = threading.Event(), threading.Event()
 
         def slow_select(*arguments: Any) -> list[Job]:
@@ -98,7 +111,7 @@ async def test_job_that_another_process_gives_back_meanwhile_keeps_its_delay_and
             async with store.claimed() as job:
                 return job
 
-        monkeypatch.setattr(store, "_select", slow_select)
+        monkeypatch.setattr(store._database, "_select", slow_select)
         claiming = asyncio.create_task(claim())
         await asyncio.to_thread(listed.wait, 10)
         async with other.claimed() as job:
@@ -138,8 +151,21 @@ async def test_job_that_does_not_fit_on_the_disk_is_refused_as_such_and_leaves_n
     async with place.opened() as store:
         assert isinstance(store, FolderStore)
         before = await added(store)
-        [pages] = store._database.execute("PRAGMA page_count").fetchone()
-        store._database.execute(f"PRAGMA max_page_count = {pages}")  # as if the disk were full
+        [pages] = store._database._connection.execute("PRAGMA page_count").fetchone()
+        store._database._connection.execute(f"PRAGMA max_page_count = {pages}")  # as if the disk were full
         with pytest.raises(StorageFull):
             await added(store, padding="x" * 10_000)  # more than a page
         assert place.left() == [before.id]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "size", [1_000_000, 10], ids=["while it is written", "while its last bytes are synced"]
+)
+async def test_result_that_does_not_fit_on_the_disk_leaves_no_file(place: Place, size: int) -> None:
+    async with place.opened() as store:
+        with full_disk(), pytest.raises(StorageFull, match="disk for jobs"):
+            async with store.writing_result("one") as result:
+                await result.write(bytes(size))
+        assert isinstance(place.address, Path)
+        assert list((place.address / "results").iterdir()) == []

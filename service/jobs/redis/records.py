@@ -1,6 +1,6 @@
-"""The records of jobs in Redis, which `service.jobs.redis_scripts` changes atomically.
+"""The records of jobs in Redis, which `service.jobs.redis.scripts` changes atomically.
 
-A record says what is known about a job. Which process runs it is decided by `service.jobs.redis_store`.
+A record says what is known about a job. Which process runs it is decided by `service.jobs.redis.store`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from service.jobs.job import Job, JobKind, JobRequest, JobState
-from service.jobs.redis_connection import PREFIX, RedisConnection, guarded
-from service.jobs.redis_scripts import ADD, CHANGE, DELETE, DUE_WEBHOOKS
+from service.jobs.redis.connection import PREFIX, RedisConnection, guarded
+from service.jobs.redis.scripts import ADD, CHANGE, DELETE, DUE_WEBHOOKS
 
 
 class JobRecords:
@@ -87,7 +87,7 @@ class JobRecords:
         state: tuple[JobState, float] | None = None,
         **changes: Any,
     ) -> bool:
-        """Change a job as `redis_scripts.CHANGE` does, which describes `changes`; False if it refuses.
+        """Change a job as `scripts.CHANGE` does, which describes `changes`; False if it refuses.
 
         Args:
             job_id: the job.
@@ -140,7 +140,7 @@ class JobRecords:
 
 
 def key(kind: str, *names: str) -> str:
-    """Return a key that `service.jobs.redis_scripts` describes."""
+    """Return a key that `service.jobs.redis.scripts` describes."""
     return PREFIX + ":".join((kind, *names))
 
 

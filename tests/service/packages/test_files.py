@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.packages.atomic import atomic_write
+from service.packages.files import atomic_write
 
 
 def test_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
