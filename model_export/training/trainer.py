@@ -43,6 +43,8 @@ from model_export.training.validation import Validator
 from service.clip.spec import ClipSpec
 from service.errors import BlvnetError
 
+PLOT_EVERY_S = 30.0  # drawing takes longer than a short epoch
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -142,7 +144,7 @@ class Trainer:
         log = RunLog(self.run_folder, self.state.step if resume else None, enabled=main)
         log.add("resume" if resume else "start", self.state.step, **self._describe())
         self.report = RunReport(log, self.reporter, self.config, self.steps_per_epoch, self.metric)
-        self.saved = time.monotonic()
+        self.saved = self.plotted = time.monotonic()
         self.started = self.saved - self.state.elapsed_s
         last_step = self.config.epochs * self.steps_per_epoch
         with memory_errors(), compile_errors(enabled=self.config.compile):
@@ -153,7 +155,8 @@ class Trainer:
                 if completed:
                     self._validate()
         self._save(LAST_FILE)
-        self._plot()
+        if main:
+            plot_curves(self.run_folder)
         return RunResult(self.state.step >= last_step, self.state.step, self.state.best, self._elapsed())
 
     def _train_epoch(self, epoch: int, position: int, stop: threading.Event) -> bool:
@@ -212,7 +215,9 @@ class Trainer:
         if best:
             self._save(BEST_FILE)
         self._save(LAST_FILE)
-        self._plot()
+        if self.processes.main and time.monotonic() - self.plotted > PLOT_EVERY_S:
+            plot_curves(self.run_folder)
+            self.plotted = time.monotonic()
 
     def _report_unreadable(self, items: Sequence[Unreadable]) -> None:
         self.report.unreadable(self.state.step, items)
@@ -238,10 +243,6 @@ class Trainer:
         self.saved = time.monotonic()
         if self.processes.main:
             self.checkpoints.save(name, self.state)
-
-    def _plot(self) -> None:
-        if self.processes.main:
-            plot_curves(self.run_folder)
 
 
 @contextmanager

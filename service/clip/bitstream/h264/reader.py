@@ -86,7 +86,7 @@ class H264Reader:
                 if self._sets.add_from_packet((kind, _set_number(kind, unit)), unit):
                     self._read_parameters(kind, unit)
             elif kind == SEI:
-                is_recovery_point = is_recovery_point or _is_exact_recovery_point(bytes(unit[1:]))
+                is_recovery_point = is_recovery_point or _is_exact_recovery_point(unescape(bytes(unit[1:])))
             elif kind == SPS_EXTENSION:
                 raise Unplannable("the stream has auxiliary pictures")
         if not slices:
@@ -180,7 +180,7 @@ def _is_exact_recovery_point(payload: bytes) -> bool:
         kind, position = read_number(position)
         size, position = read_number(position)
         if kind == RECOVERY_POINT:
-            bits = BitReader(unescape(payload[position : position + size + 2]))
+            bits = BitReader(payload[position : position + size])
             return bits.ue() == 0 and bits.flag() and not bits.flag()
         position += size
     return False

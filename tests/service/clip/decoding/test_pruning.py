@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from service.clip.bitstream.bits import escape, unescape
 from service.clip.bitstream.h264 import pruner as h264_pruner
 from service.clip.bitstream.h264.picture_buffer import PictureBuffer
 from service.clip.bitstream.h264.pruner import H264Pruner
-from service.clip.bitstream.h264.reader import H264Reader
+from service.clip.bitstream.h264.reader import SEI, H264Reader
 from service.clip.bitstream.h264.slice_header import P_SLICE, read_slice_header, write_slice
 from service.clip.bitstream.nal import nal_units
-from service.clip.bitstream.packet_info import Unplannable
+from service.clip.bitstream.packet_info import RandomAccess, Unplannable
 from service.clip.decoding import pruning
 from service.clip.decoding.clips import decode_video
 from service.clip.decoding.container import OpenVideo, open_video
@@ -192,3 +193,21 @@ def test_a_frame_that_is_kept_for_long_is_still_found(monkeypatch: pytest.Monkey
     last = max(number for number, picture in enumerate(pictures) if picture.kind == P_SLICE)
     needed = pruner_of(scan).prune(numbered(scan), {last - 8, last})
     assert [*needed] == [0, *range(1, last - 7, 4), last]
+
+
+def test_recovery_point_is_found_behind_a_message_with_escaped_bytes() -> None:
+    with open_video(io.BytesIO(x264("open-gop=1:keyint=12")), LIMITS, peek=False) as video:
+        header, packets = video.header, [bytes(packet) for packet in video.packets()]
+    usual = accesses(header, packets)
+    place = usual.index(RandomAccess.OPEN)
+    message, *others = (bytes(unit) for unit in nal_units(memoryview(packets[place]), 4))
+    assert message[0] & 31 == SEI
+    # A message of type 5 with 240 bytes; each pair of zeros gets an escape byte in the file.
+    longer = message[:1] + escape(bytes([5, 240]) + bytes([0, 0, 1]) * 80 + unescape(message[1:]))
+    packets[place] = b"".join(len(unit).to_bytes(4, "big") + unit for unit in (longer, *others))
+    assert accesses(header, packets) == usual
+
+
+def accesses(header: bytes, packets: Sequence[bytes]) -> list[RandomAccess]:
+    reader = H264Reader(header)
+    return [reader.read(memoryview(packet)).random_access for packet in packets]
