@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from model_export.datasets import Example, Listing
 from model_export.datasets.reading import Unreadable, read_views
-from model_export.training.clips.frame_cache import FrameCache, Pixels, all_frames
+from model_export.training.clips.frame_cache import FrameCache, Pixels, all_frames, processes_with
 from model_export.training.clips.random_views import RandomViewPlan
 from model_export.training.config import CropMode, Offsets
 from service.clip.spec import ClipSpec
@@ -221,7 +221,7 @@ class BatchLoader:
             # Without its own generator it draws from the global one, and a resumed run differs.
             generator=torch.Generator().manual_seed(0),
             worker_init_fn=_prepare_worker,
-            multiprocessing_context="forkserver" if workers else None,
+            multiprocessing_context=processes_with(__name__) if workers else None,
         )
 
     def load(self, draws: Sequence[Sequence[Draw]]) -> Iterator[Batch]:

@@ -18,9 +18,12 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -205,7 +208,7 @@ def _decode_all(
     Returns:
         The rows of the examples that could not be read, and why.
     """
-    context = multiprocessing.get_context("forkserver")
+    context = processes_with(__name__)
     unreadable = {}
     with ProcessPool(max_workers=jobs, context=context) as pool:
         futures = [
@@ -222,6 +225,23 @@ def _decode_all(
                 advance(1)
             undo.pop_all()
     return unreadable
+
+
+def processes_with(module: str) -> ForkServerContext:
+    """Processes forked from a server that has imported `module`, which each would otherwise import itself.
+
+    The first call starts the server; later ones use it with what it has imported.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", module])
+    resource_tracker.ensure_running()  # started with the server, it would allow the signal again
+    # Ctrl-C reaches every process of the terminal, and would end the server with a traceback as it imports.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
 
 
 def _decode_into(example: Example, row: int, spec: ClipSpec, phases: int, folder: Path) -> None:

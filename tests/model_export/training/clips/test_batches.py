@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,26 @@ def test_batch_of_unreadable_clips_is_empty(listing: Listing) -> None:
     (batch,) = BatchLoader(SplitData(listing, decoded(listing)), workers=0).load([[Draw(0)]])
     assert len(batch.labels) == 0
     assert "FileNotFoundError" in batch.unreadable[0].reason
+
+
+CTRL_C_AT_THE_START = """
+import os, signal
+from model_export.training.clips.frame_cache import processes_with
+
+signal.signal(signal.SIGINT, lambda *_: None)
+context = processes_with("model_export.training.clips.batches")
+os.killpg(0, signal.SIGINT)
+with context.Pool(1) as pool:
+    print(pool.apply(eval, ("'model_export.training.clips.batches' in __import__('sys').modules",)))
+"""
+
+
+def test_workers_share_what_their_server_has_imported_also_after_ctrl_c() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CTRL_C_AT_THE_START],
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
