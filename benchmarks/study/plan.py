@@ -23,6 +23,7 @@ FRAMES: Final = 8
 SEEDS: Final = 3
 MORE_SEEDS: Final = 5  # seeds of the rows that question 4 compares
 REAL: Final = "real"
+REAL_EPOCHS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def real_rows() -> list[Row]:
             None,
             architecture,
             tam_init=init,
-            epochs=40,
+            epochs=REAL_EPOCHS,
             starts_from=f"motions/{network}",
             size=48,
         )

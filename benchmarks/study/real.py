@@ -6,8 +6,10 @@ the row whose weights a run starts from, and the evaluated weights are those aft
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -46,6 +48,15 @@ def real_split(
     for item in frames.unreadable:  # their clips in the cache are black
         reporter.message(f"unreadable: {item.path} ({item.reason})")
     return SplitData(listing.only(frames.rows), CachedClips(frames, frames.rows))
+
+
+def share_by_group(predictions: list[int], data: SplitData) -> dict[str, float]:
+    """Top-1 of each group of `groups.csv`; empty without such a file."""
+    right: defaultdict[str, list[bool]] = defaultdict(list)
+    for predicted, example in zip(predictions, data.listing.examples, strict=True):
+        if example.group is not None:
+            right[example.group].append(predicted == example.label)
+    return {group: fmean(found) for group, found in sorted(right.items())}
 
 
 def shuffled(frames: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

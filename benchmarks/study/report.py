@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 
 from benchmarks.common.report import table
 from benchmarks.study import pictures
-from benchmarks.study.plan import EPOCHS, FRAMES, RATES, REAL, RESNET_EPOCHS, RESNET_FRAMES, SIZE, Row
+from benchmarks.study.plan import (
+    EPOCHS,
+    FRAMES,
+    RATES,
+    REAL,
+    REAL_EPOCHS,
+    RESNET_EPOCHS,
+    RESNET_FRAMES,
+    SIZE,
+    Row,
+)
 from benchmarks.study.results import Result, Results, top1
-from benchmarks.study.runs import FULL
+from benchmarks.study.runs import FULL, REAL_BATCH
 from benchmarks.study.statistics import (
     Compared,
     ContrastVerdict,
@@ -35,6 +47,11 @@ GROUPS = {
     "frames": "The same with other numbers of frames",
     "motions": "Motions under hard conditions: 22 labels, chance 4.5 %",
     "appearance": "What a small object is: 12 labels, chance 8.3 %",
+}
+VERBS = {
+    ContrastVerdict.AGREES: ("agrees", "agree"),
+    ContrastVerdict.DISAGREES: ("disagrees", "disagree"),
+    ContrastVerdict.UNDECIDED: ("is undecided", "are undecided"),
 }
 COMMAND = "python -m benchmarks.study"
 TEXT = Path(__file__).with_name("text")  # the parts of the page that do not depend on results
@@ -115,20 +132,20 @@ def answers(compared: Sequence[Compared], judged: dict[str, list[Result]]) -> st
 def answer(asked: Sequence[Compared], judged: dict[str, list[Result]]) -> str:
     """The answer to a question in one sentence, from the contrasts that ran."""
     ready = [item for item in asked if item.difference is not None]
-    counts = {one: sum(item.verdict is one for item in ready) for one in ContrastVerdict}
+    counts = {one: sum(item.verdict is one for item in ready) for one in VERBS}
     if counts[ContrastVerdict.AGREES] == len(asked):
         found = "As the paper says"
     elif counts[ContrastVerdict.AGREES]:
         found = "Partly as the paper says"
     else:
         found = "Against the paper" if counts[ContrastVerdict.DISAGREES] else "Not decided"
-    named = ", ".join(f"{one} {count}" for one, count in counts.items() if count)
-    waiting = f", not run yet {len(asked) - len(ready)}" if len(ready) < len(asked) else ""
+    named = ", ".join(f"{count} {VERBS[one][count > 1]}" for one, count in counts.items() if count)
+    waiting = f", {len(asked) - len(ready)} not run yet" if len(ready) < len(asked) else ""
     points = _range([f"{100 * item.difference.mean:+.1f}" for item in ready if item.difference is not None])
     ratios = _range([f"{gmacs_ratio(item, judged):.2f}" for item in ready])
     return (
-        f"{found}: of {len(asked)} contrasts {named}{waiting}; differences of {points} points, at {ratios} "
-        "times the multiply-accumulates."
+        f"{found}: of {len(asked)} contrasts, {named}{waiting}. The differences are {points} points, at "
+        f"{ratios} times the multiply-accumulates."
     )
 
 
@@ -248,20 +265,29 @@ def contrast_table(compared: Sequence[Compared]) -> str:
 
 def real_footage(plan: Sequence[Row], judged: dict[str, list[Result]]) -> str:
     """The results on real footage."""
-    head = ("network", "seeds", "forward", "frames shuffled", "middle frame alone", "swipes backwards")
-    columns = ("top1", "shuffled_top1", "middle_top1", "backwards_opposite")
+    rows = [row for row in plan if row.group == REAL and judged[row.name]]
+    groups = sorted(
+        {group for row in rows for result in judged[row.name] for group in result["top1_by_group"]}
+    )
+    columns: dict[str, Callable[[Result], float]] = {
+        "forward": itemgetter("top1"),
+        **{f"group {group}": partial(_of_group, group) for group in groups},
+        "frames shuffled": itemgetter("shuffled_top1"),
+        "middle frame alone": itemgetter("middle_top1"),
+        "swipes backwards": itemgetter("backwards_opposite"),
+    }
     lines = [
         (
             f"`{row.network}`",
             f"{len(judged[row.name])}",
-            *(_share(mean_interval([result[key] for result in judged[row.name]])) for key in columns),
+            *(_share(mean_interval([*map(value, judged[row.name])])) for value in columns.values()),
         )
-        for row in plan
-        if row.group == REAL and judged[row.name]
+        for row in rows
     ]
     command = f"`{COMMAND} --rows 'real/*' --gestures DIR`"
-    text = _text("real") + "\n"
-    return f"## Real footage\n\n{text}{table(head, lines) if lines else f'Not run yet: {command}.' + chr(10)}"
+    text = _text("real").format(epochs=REAL_EPOCHS, batch=REAL_BATCH) + "\n"
+    shown = table(("network", "seeds", *columns), lines) if lines else f"Not run yet: {command}.\n"
+    return f"## Real footage\n\n{text}{shown}"
 
 
 def not_run(plan: Sequence[Row], done: Results) -> str:
@@ -282,6 +308,10 @@ def not_run(plan: Sequence[Row], done: Results) -> str:
             f"\n\n{text}"
         )
     return f"## Not run yet\n\n{text}\n"
+
+
+def _of_group(group: str, result: Result) -> float:
+    return float(result["top1_by_group"][group])
 
 
 def _text(name: str) -> str:

@@ -66,6 +66,7 @@ class Budget:
 
 
 FULL = Budget(Amount(2400, takes=4), Amount(480), Amount(960), batch=48)
+REAL_BATCH = 16  # of real footage, whose few clips would fill only two larger batches
 QUICK = Budget(Amount(32), Amount(24), Amount(48), batch=16)
 
 
@@ -134,7 +135,7 @@ def train_run(
         "latency_ms": measure_latency_ms(network, clip),
         "cpu_s": round(cpu_s, 1),
         **count_costs(config),
-        **(on_changed_clips(network, data.test, clip) if row.task is None else {}),
+        **(on_footage(network, data.test, clip, predictions) if row.task is None else {}),
     }
 
 
@@ -189,7 +190,7 @@ def train_options(row: Row, key: RunKey, budget: Budget, phases: int) -> TrainCo
     """The options of the trainer."""
     return TrainConfig(
         epochs=row.epochs,
-        batch_size=budget.batch,
+        batch_size=budget.batch if row.task is not None else min(budget.batch, REAL_BATCH),
         optimizer=OptimizerName.ADAMW,
         lr=key.rate,
         warmup_epochs=min(1.0, row.epochs / 8),
@@ -207,9 +208,12 @@ def _share_right(predictions: list[int], data: SplitData) -> float:
     return sum(p == truth for p, truth in zip(predictions, truths, strict=True)) / len(truths)
 
 
-def on_changed_clips(network: VideoClassifier, data: SplitData, clip: ClipSpec) -> dict[str, float]:
-    """Top-1 on shuffled frames and on the middle frame; how often reversed swipes are recognized."""
+def on_footage(
+    network: VideoClassifier, data: SplitData, clip: ClipSpec, predictions: list[int]
+) -> dict[str, Any]:
+    """Top-1 by group, on shuffled frames and on the middle frame; the share of reversed swipes recognized."""
     return {
+        "top1_by_group": real.share_by_group(predictions, data),
         "shuffled_top1": _share_right(predict(network, data, clip, real.shuffled), data),
         "middle_top1": _share_right(predict(network, data, clip, real.middle_alone), data),
         "backwards_opposite": real.opposite_share(predict(network, data, clip, real.backwards), data),

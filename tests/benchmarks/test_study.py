@@ -19,7 +19,7 @@ from benchmarks.study import command, real
 from benchmarks.study.data import FRAMES, Amount, RenderedClips, split_data
 from benchmarks.study.pictures import pair_shares
 from benchmarks.study.plan import rows
-from benchmarks.study.report import at_chance, group_table, page_text
+from benchmarks.study.report import at_chance, group_table, page_text, real_footage
 from benchmarks.study.results import Results, RunKey
 from benchmarks.study.runs import QUICK, Folders, train_run
 from benchmarks.study.statistics import (
@@ -293,6 +293,7 @@ def test_real_footage_is_judged_forward_shuffled_still_and_backwards(tmp_path: P
                 path = tmp_path / "footage" / split / label / f"{clip}.mp4"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(numbered_clip(frames=12 + 4 * number + clip))
+    (tmp_path / "footage" / "groups.csv").write_text("0.mp4,E\n1.mp4,A\n")
     row = replace(PLAN["real/tsn"], starts_from=None, epochs=1, frames=4, size=32)
     folders = Folders(tmp_path / "cache", tmp_path / "runs", tmp_path / "footage")
     budget = replace(QUICK, batch=6)
@@ -303,6 +304,9 @@ def test_real_footage_is_judged_forward_shuffled_still_and_backwards(tmp_path: P
     # The network has no temporal module: it cannot see an order.
     assert found["shuffled_top1"] == found["top1"]
     assert {"middle_top1", "backwards_opposite"} < found.keys()
+    assert found["top1_by_group"] == {"E": found["top1"]}
+    page = real_footage([row], {row.name: [found]})
+    assert "| network | seeds | forward | group E | frames shuffled | middle frame alone |" in page
 
 
 def test_footage_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
