@@ -93,10 +93,8 @@ class AccessSettings(BaseModel):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object, info: ValidationInfo) -> object:
-        if (path := info.data.get("api_keys_file")) is not None:
-            if value:
-                raise ValueError("it cannot be combined with BLVNET_API_KEYS_FILE")
-            return _read_keys(path)
+        if (keys := _from_file(value, info)) is not None:
+            return keys
         return tuple(value.split(",")) if isinstance(value, str) else value
 
     @field_validator("api_keys")
@@ -119,11 +117,8 @@ class AccessSettings(BaseModel):
     @field_validator("admin_key", mode="before")
     @classmethod
     def _read_admin_key(cls, value: object, info: ValidationInfo) -> object:
-        if (path := info.data.get("admin_key_file")) is not None:
-            if value:
-                raise ValueError("it cannot be combined with BLVNET_ADMIN_KEY_FILE")
-            return _read_keys(path)[0]
-        return value
+        keys = _from_file(value, info)
+        return value if keys is None else keys[0]
 
     @field_validator("admin_key")
     @classmethod
@@ -214,11 +209,8 @@ class JobSettings(BaseModel):
     @field_validator("webhook_secret", mode="before")
     @classmethod
     def _read_webhook_secret(cls, value: object, info: ValidationInfo) -> object:
-        if (path := info.data.get("webhook_secret_file")) is not None:
-            if value:
-                raise ValueError("it cannot be combined with BLVNET_WEBHOOK_SECRET_FILE")
-            return _read_keys(path)[0]
-        return value
+        keys = _from_file(value, info)
+        return value if keys is None else keys[0]
 
     @field_validator("webhook_secret")
     @classmethod
@@ -370,6 +362,16 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 def _check_packages(*modules: str) -> None:
     if any(find_spec(module) is None for module in modules):
         raise ValueError(f"it needs more packages: {install_command('redis')}")
+
+
+def _from_file(value: object, info: ValidationInfo) -> tuple[str, ...] | None:
+    """The keys in the file that the setting `NAME_file` of a setting `NAME` names; None without a file."""
+    file = f"{info.field_name}_file"
+    if (path := info.data.get(file)) is None:
+        return None
+    if value:
+        raise ValueError(f"it cannot be combined with {PREFIX}{file.upper()}")
+    return _read_keys(path)
 
 
 def _read_keys(path: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from service.background import in_thread
 from service.errors import IdempotencyMismatch
 from service.jobs.job import Job, JobRequest, JobState
 
@@ -18,6 +19,17 @@ class ResultWriter(Protocol):
 
     async def write(self, data: bytes) -> None:
         """Append bytes."""
+
+
+class FileWriter:
+    """A `ResultWriter` that calls `write` with each piece, in a thread."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    async def write(self, data: bytes) -> None:
+        """Append bytes."""
+        await in_thread(self._write, data)
 
 
 class JobStore(Protocol):

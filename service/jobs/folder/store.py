@@ -28,7 +28,7 @@ from service.background import in_thread
 from service.errors import BlvnetError, StorageFull
 from service.jobs.folder.database import JobDatabase
 from service.jobs.job import UNFINISHED, Job, JobRequest, JobState
-from service.jobs.store import COPY_BYTES, ResultWriter, check_same
+from service.jobs.store import COPY_BYTES, FileWriter, ResultWriter, check_same
 from service.packages.files import atomic_write
 
 DELETE_EXPIRED_S = 60.0
@@ -94,10 +94,15 @@ class FolderStore:
             with _disk_errors():
                 return bool(opened.__exit__(*outcome))
 
+        def write(data: bytes) -> None:
+            with _disk_errors():
+                file.write(data)
+
         async with AsyncExitStack() as stack:
             # Before the file is opened, as a cancellation meanwhile does not prevent that.
             stack.push_async_exit(lambda *outcome: in_thread(close, *outcome))
-            yield _FileWriter(await in_thread(open_file))
+            file = await in_thread(open_file)
+            yield FileWriter(write)
 
     async def keep_video(self, content: bytes | BinaryIO) -> tuple[str, str]:
         """Copy the video of a new job into the folder; return the job's id and the video's SHA-256.
@@ -262,21 +267,6 @@ class FolderStore:
         folder = self._videos if ended else self._results
         (folder / job.id).unlink(missing_ok=True)
         return ended
-
-
-class _FileWriter:
-    """Writes to a file in threads."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    async def write(self, data: bytes) -> None:
-        """Append bytes."""
-        await in_thread(self._write, data)
-
-    def _write(self, data: bytes) -> None:
-        with _disk_errors():
-            self._file.write(data)
 
 
 @contextmanager

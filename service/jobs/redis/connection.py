@@ -85,7 +85,7 @@ class RedisConnection:
                 piece = await self.command("LINDEX", key, number)
             if piece is None:
                 return 0
-            await in_thread(_write, file, piece)
+            await in_thread(write_through, file, piece)
         file.seek(0)
         return pieces
 
@@ -112,17 +112,6 @@ class RedisConnection:
         self._checked = True
 
 
-class FileWriter:
-    """Writes to a file in threads."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    async def write(self, data: bytes) -> None:
-        """Append bytes."""
-        await in_thread(_write, self._file, data)
-
-
 @contextmanager
 def guarded() -> Iterator[None]:
     """Translate errors of Redis to errors of jobs, and re-raise a cancellation that redis-py has dropped.
@@ -145,7 +134,8 @@ def guarded() -> Iterator[None]:
         raise asyncio.CancelledError
 
 
-def _write(file: IO[bytes], data: bytes) -> None:
+def write_through(file: IO[bytes], data: bytes) -> None:
+    """Append to a temporary file; raise `StorageFull` if the disk is full."""
     try:
         file.write(data)
         file.flush()  # otherwise a full disk would only raise in a later operation

@@ -22,6 +22,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,10 +32,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
 from service.errors import JobsUnavailable, StorageFull
 from service.jobs.job import UNFINISHED, Job, JobRequest, JobState
-from service.jobs.redis.connection import PREFIX, FileWriter, RedisConnection, guarded
+from service.jobs.redis.connection import PREFIX, RedisConnection, guarded, write_through
 from service.jobs.redis.entries import JobEntries
 from service.jobs.redis.records import JobRecords, key
-from service.jobs.store import ResultWriter, check_same
+from service.jobs.store import FileWriter, ResultWriter, check_same
 
 # The job of a killed process is started again after this time plus at most one upkeep interval.
 LEASE_S = 15
@@ -103,7 +104,7 @@ class RedisStore:
     async def writing_result(self, job_id: str) -> AsyncIterator[ResultWriter]:
         """Collect the result in a temporary file, and store it under the claim of the job."""
         with tempfile.TemporaryFile() as file:
-            yield FileWriter(file)
+            yield FileWriter(partial(write_through, file))
             claim = self._claims[job_id]
             async for attempt in _until_available():
                 with attempt:

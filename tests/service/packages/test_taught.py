@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import zipfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from service.packages.manifest import Manifest, read_manifest, verify_graph
 from service.packages.taught import read_head, write_taught
 from service.teaching.learning.learn import Taught, learn
 from tests.service.teaching.examples import examples
+from tests.support.full_disk import full_disk
 from tests.support.tiny_models import TinyModel, write_head, write_package
 
 
@@ -124,13 +124,8 @@ def test_a_length_beyond_all_memory_is_refused(
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, moves: Taught, base: Manifest) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))  # a write beyond it fails, as on a full disk
-    try:
-        with pytest.raises(PackageError, match="the package cannot be written"):
-            write_taught(tmp_path / "models", "moves", base, moves)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(after_bytes=64), pytest.raises(PackageError, match="the package cannot be written"):
+        write_taught(tmp_path / "models", "moves", base, moves)
     assert not (tmp_path / "models").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from service.errors import BlvnetError
 from service.packages.manifest import BaseReference
 from service.taught.store import ExampleRecord, ExampleStore, read_features
+from tests.support.full_disk import full_disk
 
 BASE = BaseReference(name="colours", version=1, sha256="0" * 64)
 FEATURES = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
@@ -35,13 +35,8 @@ def test_examples_are_found_again_in_the_order_in_which_they_were_added(tmp_path
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     store = ExampleStore(tmp_path)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as if the disk were full
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            store.add("hues", "a", example("warm"), FEATURES)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(after_bytes=100), pytest.raises(OSError, match="File too large"):
+        store.add("hues", "a", example("warm"), FEATURES)
     assert (store.names(), list((tmp_path / "examples").iterdir())) == (set(), [])
     store.add("hues", "a", example("warm"), FEATURES)
     assert store.names() == {"hues"}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,13 @@ import pytest
 from service.errors import StorageFull
 from service.jobs.folder.store import FolderStore
 from service.jobs.job import Job, JobState
+from tests.support.full_disk import full_disk
 from tests.support.job_places import Place, added
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """Let writes to files fail after a few bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.anyio
@@ -164,7 +152,7 @@ async def test_job_that_does_not_fit_on_the_disk_is_refused_as_such_and_leaves_n
 )
 async def test_result_that_does_not_fit_on_the_disk_leaves_no_file(place: Place, size: int) -> None:
     async with place.opened() as store:
-        with full_disk(), pytest.raises(StorageFull, match="disk for jobs"):
+        with full_disk(after_bytes=5), pytest.raises(StorageFull, match="disk for jobs"):
             async with store.writing_result("one") as result:
                 await result.write(bytes(size))
         assert isinstance(place.address, Path)
