@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +16,7 @@ from service.offline import CommandRunner
 from service.pipeline.classification import Classification, Query
 from service.pipeline.core_config import CoreConfig
 from service.pipeline.recognizer import Recognizer
+from service.workers.shared_memory import VideoFile
 
 UNREADABLE = "unreadable"
 # Number of videos that are fetched while others are decoded.
@@ -43,7 +42,6 @@ class BatchClassifier:
         self._recognizer = Recognizer(config)
         with ExitStack() as stack:
             self._runner = stack.enter_context(CommandRunner())
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blvnet-batch-")))
             stack.callback(lambda: self._runner.run(self._recognizer.close()))
             self._runner.run(self._recognizer.start())
             names: Iterable[str | None] = dict.fromkeys(models) or (None,)
@@ -86,27 +84,27 @@ class BatchClassifier:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _row(self, address: str) -> Row:
-        fetched = Fetched(address, self._folder)
+        fetched = Fetched(address)
         try:
-            path = await in_thread(fetched.__enter__)
+            video = await in_thread(fetched.__enter__)
         except OSError as exc:
             detail = " ".join(str(exc).split()) or type(exc).__name__
             return error_row(address, UNREADABLE, detail)
         try:
-            return result_row(address, await self._classify(path))
+            return result_row(address, await self._classify(video))
         except RequestError as exc:
             return error_row(address, exc.code, exc.message)
         finally:
             await in_thread(fetched.__exit__)
 
-    async def _classify(self, path: Path) -> Sequence[Classification]:
+    async def _classify(self, video: VideoFile) -> Sequence[Classification]:
         """Classify a video; a lack of resources, such as a killed worker, is not a property of the video."""
         for attempt in range(RETRIES):
             try:
                 async with self._recognizer.accept(
                     served=self._models[0], views=self._query.views
                 ) as request:
-                    return await request.classify_with(self._models, path, self._query)
+                    return await request.classify_with(self._models, video, self._query)
             except (NotReady, Overloaded) as exc:
                 if attempt == RETRIES - 1:
                     raise

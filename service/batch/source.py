@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 
@@ -72,31 +73,32 @@ def _is_local(system: Any) -> bool:
 
 
 class Fetched:
-    """A video as a local file: the file itself, or a copy that is deleted at the end of the block.
+    """A video as a local file: the file itself, or an unnamed copy, which disappears with the process.
 
     Args:
         address: address of the video.
-        folder: folder for copies.
 
     Raises:
         OSError: the video cannot be read.
     """
 
-    def __init__(self, address: str, folder: Path) -> None:
+    def __init__(self, address: str) -> None:
         self._address = address
-        self._folder = folder
-        self._copy: Path | None = None
+        self._copy: BinaryIO | None = None
 
-    def __enter__(self) -> Path:
+    def __enter__(self) -> Path | BinaryIO:
         system, name = fsspec.core.url_to_fs(self._address)
         if _is_local(system):
             return Path(name)
-        self._copy = self._folder / f"{id(self):x}{PurePosixPath(name).suffix}"
-        with system.open(name, "rb", cache_type="readahead") as remote, self._copy.open("wb") as copy:
-            shutil.copyfileobj(remote, copy, PIECE_BYTES)
-        return self._copy
+        with ExitStack() as on_failure:
+            copy = on_failure.enter_context(tempfile.TemporaryFile())
+            with system.open(name, "rb", cache_type="readahead") as remote:
+                shutil.copyfileobj(remote, copy, PIECE_BYTES)
+            copy.flush()
+            on_failure.pop_all()
+        self._copy = copy
+        return copy
 
     def __exit__(self, *_: object) -> None:
         if self._copy is not None:
-            with suppress(FileNotFoundError):
-                self._copy.unlink()
+            self._copy.close()

@@ -179,10 +179,12 @@ def test_bucket_survives_the_death_of_the_driver_and_of_a_worker(
     program = [str(Path(sys.executable).with_name("blvnet")), "batch", bucket, "--out", str(out)]
     program += ["--models", str(models), "--model", "slow"]
 
-    environment = server_environment({})
+    (copies := tmp_path / "copies").mkdir()
+    environment = server_environment({}) | {"TMPDIR": str(copies)}
     with subprocess.Popen(program, env=environment, stderr=subprocess.DEVNULL) as driver:
         wait_for_rows(out, 5, driver)
         driver.kill()
+    assert list(copies.iterdir()) == []
     finished = out.read_bytes().rpartition(b"\n")[0]
     with out.open("ab") as file:
         file.write(b'{"clip": "s3://vid')  # a row that was not complete
@@ -195,6 +197,7 @@ def test_bucket_survives_the_death_of_the_driver_and_of_a_worker(
     assert len(found) == VIDEOS
     assert {row["results"][0]["predictions"][0]["label"] for row in found.values()} == {"red"}
     assert out.read_bytes().startswith(finished)  # no row was written again
+    assert list(copies.iterdir()) == []
 
 
 def test_loss_of_a_node_of_a_ray_cluster_costs_no_row(
