@@ -2,9 +2,9 @@
 
 A row is one network on one task. Its first seed is trained with each of the row's learning rates; the rate
 with the best validation top-1 at the end is that of all other seeds. Rows that change one property of a
-network (frames, stem, taps) take its learning rate; so do, on motions and appearance, the networks of one
-family. A row that starts from another row takes the weights of the same seed there, and the learning rate of
-that row.
+network (frames, stem, taps) take its learning rate; so do, on motions, the networks of one family. On
+appearance, bLVNets and I3D take the rate of their family on motions. A row that starts from another row
+takes the weights of the same seed there, and the learning rate of that row.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ NETWORKS: Final[dict[str, tuple[str, TamInit]]] = {
 SLOW: Final = tuple((Task.EVENTS, network) for network in ("tsm", "tam", "tam-paper", "i3d"))
 RESNET_FRAMES, RESNET_EPOCHS = 4, 12
 WITHOUT_TIME: Final = ("tsn", "blvnet")  # three seeds are enough for networks at chance
-# Network -> the network of its family whose learning rate it takes on motions and appearance.
+# Outlines take many passes to learn, as the curves in docs/study.md show.
+APPEARANCE_FRAMES, APPEARANCE_EPOCHS = 4, 32
+# Network -> the network of its family whose learning rate it takes on motions.
 FAMILY: Final = {
     "blvnet": "blvnet-tam",
     "blvnet-tsm": "blvnet-tam",
@@ -100,7 +102,14 @@ ON_MOTIONS: Final = (
     *("blvnet-tam", "blvnet", "tam", "tsn", "i3d"),
     *("blvnet-tsm", "tsm", "blvnet-tam-paper", "tam-paper"),
 )
-ON_APPEARANCE: Final = ("blvnet-tam", "blvnet", "tsn", "i3d")
+# Network on appearance -> its architecture, and the row whose learning rate it takes; without one, its own.
+ON_APPEARANCE: Final[dict[str, tuple[str, str | None]]] = {
+    "blvnet-tam": ("blvnet-tam-mini", "motions/blvnet-tam"),
+    "tsn": ("tsn-mini", None),
+    "blvnet": ("blvnet-mini", "motions/blvnet-tam"),
+    "i3d": ("i3d-mini", "motions/i3d"),
+    "blvnet-tam-shared": ("blvnet-tam-mini-shared", "motions/blvnet-tam"),
+}
 
 
 def rows() -> list[Row]:
@@ -189,12 +198,14 @@ def appearance_rows() -> list[Row]:
     return [
         Row(
             f"appearance/{network}",
-            ("1",),
+            ("stem",) if network.endswith("-shared") else ("1",),
             Task.APPEARANCE,
-            NETWORKS[network][0],
-            rate_from=_rate_of_family(Task.APPEARANCE, network, ON_APPEARANCE),
+            architecture,
+            frames=APPEARANCE_FRAMES,
+            epochs=APPEARANCE_EPOCHS,
+            rate_from=rate_from,
         )
-        for network in ON_APPEARANCE
+        for network, (architecture, rate_from) in ON_APPEARANCE.items()
     ]
 
 
@@ -208,7 +219,7 @@ def variant_rows() -> list[Row]:
             "blvnet-tam-mini-shared",
             rate_from=f"{task}/blvnet-tam",
         )
-        for task in (Task.EVENTS, Task.MOTIONS, Task.APPEARANCE)
+        for task in (Task.EVENTS, Task.MOTIONS)
     ]
     taps = [
         Row(

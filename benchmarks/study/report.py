@@ -11,6 +11,8 @@ from statistics import median
 from benchmarks.common.report import table
 from benchmarks.study import pictures
 from benchmarks.study.plan import (
+    APPEARANCE_EPOCHS,
+    APPEARANCE_FRAMES,
     EPOCHS,
     FRAMES,
     RATES,
@@ -22,7 +24,7 @@ from benchmarks.study.plan import (
     Row,
 )
 from benchmarks.study.results import Result, Results, top1
-from benchmarks.study.runs import FULL, REAL_BATCH
+from benchmarks.study.runs import APPEARANCE_BATCH, FULL, REAL_BATCH
 from benchmarks.study.statistics import (
     Compared,
     ContrastVerdict,
@@ -46,7 +48,7 @@ GROUPS = {
     "events": "Order of four short events: 24 labels, chance 4.2 %",
     "frames": "The same with other numbers of frames",
     "motions": "Motions under hard conditions: 22 labels, chance 4.5 %",
-    "appearance": "What a small object is: 12 labels, chance 8.3 %",
+    "appearance": "Which outline an object has: 12 labels, chance 8.3 %",
 }
 VERBS = {
     ContrastVerdict.AGREES: ("agrees", "agree"),
@@ -92,6 +94,10 @@ def method() -> str:
         frames=FRAMES,
         resnet_epochs=RESNET_EPOCHS,
         resnet_frames=RESNET_FRAMES,
+        appearance_epochs=APPEARANCE_EPOCHS,
+        appearance_steps=FULL.train.examples // APPEARANCE_BATCH,
+        appearance_batch=APPEARANCE_BATCH,
+        appearance_frames=APPEARANCE_FRAMES,
         rates=", ".join(f"{rate:g}" for rate in sorted(RATES)),
     )
 

@@ -66,7 +66,10 @@ class Budget:
 
 
 FULL = Budget(Amount(2400, takes=4), Amount(480), Amount(960), batch=48)
-REAL_BATCH = 16  # of real footage, whose few clips would fill only two larger batches
+# Smaller batches: outlines are learned in fewer passes with more steps, and the few clips of real footage
+# would fill only two larger batches.
+APPEARANCE_BATCH, REAL_BATCH = 24, 16
+SMALLER_BATCHES: dict[Task | None, int] = {Task.APPEARANCE: APPEARANCE_BATCH, None: REAL_BATCH}
 QUICK = Budget(Amount(32), Amount(24), Amount(48), batch=16)
 
 
@@ -190,7 +193,7 @@ def train_options(row: Row, key: RunKey, budget: Budget, phases: int) -> TrainCo
     """The options of the trainer."""
     return TrainConfig(
         epochs=row.epochs,
-        batch_size=budget.batch if row.task is not None else min(budget.batch, REAL_BATCH),
+        batch_size=min(budget.batch, SMALLER_BATCHES.get(row.task, budget.batch)),
         optimizer=OptimizerName.ADAMW,
         lr=key.rate,
         warmup_epochs=min(1.0, row.epochs / 8),

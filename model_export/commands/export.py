@@ -77,6 +77,10 @@ def export(
         Path | None,
         typer.Option(help="Output of blvnet evaluate --json, for the model card.", metavar="FILE"),
     ] = None,
+    notes: Annotated[
+        Path | None,
+        typer.Option(help="Markdown for the model card, such as its intended use.", metavar="FILE"),
+    ] = None,
     sampling: Annotated[Sampling | None, typer.Option(help="How frames are spread over a clip.")] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Distance of frames with --sampling dense.")
@@ -130,6 +134,7 @@ def export(
         stride=stride,
         scale=scale,
         evaluation=evaluation,
+        notes=notes,
     )
     with ProgressReporter() as progress:
         exported = export_package(request, progress)

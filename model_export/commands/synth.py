@@ -36,7 +36,8 @@ def synth(
     """Make short labelled clips: OUT/{train,val,test}/LABEL/*.mp4|webm and OUT/labels.json.
 
     Tasks: simple (22 motions), motions (the same, under harder conditions), events (the order of four short
-    events, which needs a network that relates distant moments), appearance (what a small moving object is).
+    events, which needs a network that relates distant moments), appearance (what a moving object is), hands
+    (the harder motions, made by hands).
 
     Example: blvnet synth data/events --task events --clips 10000
     """

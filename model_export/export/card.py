@@ -37,6 +37,18 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return checked
 
 
+def read_notes(path: Path) -> str:
+    """Read the Markdown that a card includes, for example its intended use and how its data were made.
+
+    Raises:
+        BlvnetError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as exc:
+        raise BlvnetError(f"the notes in {path} cannot be read as text: {exc}") from exc
+
+
 class _Group(BaseModel):
     top1: float
     clips: int
@@ -56,8 +68,10 @@ class _Evaluation(BaseModel):
     per_group: dict[str, _Group] = {}
 
 
-def model_card(manifest: Manifest, parameters: int, evaluation: dict[str, Any] | None) -> str:
-    """The card as Markdown."""
+def model_card(
+    manifest: Manifest, parameters: int, evaluation: dict[str, Any] | None, notes: str = ""
+) -> str:
+    """The card as Markdown; `notes` follow the description of the network."""
     inputs = ", ".join(
         f"`{item.name}` ({item.frames.value} frames, {item.size} x {item.size})" for item in manifest.inputs
     )
@@ -76,6 +90,7 @@ def model_card(manifest: Manifest, parameters: int, evaluation: dict[str, Any] |
     sections = [
         f"# Model card: {manifest.name}, version {manifest.version}",
         network,
+        *([notes] if notes else []),
         "## Training",
         "\n".join(f"- {line}" for line in _training(manifest.provenance)),
         "## Accuracy",

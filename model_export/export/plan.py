@@ -11,7 +11,7 @@ from model_export.checkpoints.checkpoint import Checkpoint, load_network
 from model_export.datasets.labels import LabelsError, check_count, checked, read_labels
 from model_export.datasets.symmetry import read_mirror
 from model_export.export.calibration import ClipSources, examples_in_folder, examples_of_dataset
-from model_export.export.card import read_evaluation
+from model_export.export.card import read_evaluation, read_notes
 from model_export.export.precision import CALIBRATION_CLIPS, LIMITS, AccuracyLimits, Precision
 from model_export.export.rewrites.variants import GraphVariant
 from model_export.networks.config import ModelConfig, Stem
@@ -64,6 +64,7 @@ class ExportRequest:
         stride: distance of frames with dense sampling.
         scale: shorter side in pixels before the crop to `size`; default as trained, else `size`.
         evaluation: output of `blvnet evaluate --json`, for the model card.
+        notes: Markdown for the model card.
     """
 
     checkpoint: Path
@@ -87,6 +88,7 @@ class ExportRequest:
     stride: int | None = None
     scale: int | None = None
     evaluation: Path | None = None
+    notes: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class ExportPlan:
         sources: videos for the comparison, for int8 and for its accuracy gate.
         limits: limits of the accuracy gate.
         evaluation: an evaluation for the model card; None without one.
+        notes: Markdown for the model card, may be empty.
     """
 
     network: VideoClassifier
@@ -135,16 +138,18 @@ class ExportPlan:
     sources: ClipSources
     limits: AccuracyLimits
     evaluation: dict[str, Any] | None
+    notes: str
 
 
 def plan_export(request: ExportRequest, progress: ProgressReporter) -> ExportPlan:
     """Resolve a request.
 
     Raises:
-        BlvnetError: the checkpoint, the clips or the evaluation cannot be loaded, an option contradicts the
-            checkpoint, or the labels are not its network's.
+        BlvnetError: the checkpoint, the clips, the evaluation or the notes cannot be read, an option
+            contradicts the checkpoint, or the labels are not its network's.
     """
     evaluation = None if request.evaluation is None else read_evaluation(request.evaluation)
+    notes = "" if request.notes is None else read_notes(request.notes)
     network, config, checkpoint = load_network(
         request.checkpoint,
         request.architecture,
@@ -209,6 +214,7 @@ def plan_export(request: ExportRequest, progress: ProgressReporter) -> ExportPla
         sources=_find_clips(request, labels, progress),
         limits=request.limits,
         evaluation=evaluation,
+        notes=notes,
     )
 
 

@@ -7,6 +7,7 @@ seed, and share nothing but plain colour as a texture: a test video shows nothin
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -31,6 +32,7 @@ _PURE: Final = (
 )  # fmt: skip
 _PALETTE_SIZE: Final[dict[Split, int]] = {"train": 190, "val": 60, "test": 120}
 _HANDS: Final[dict[Split, int]] = {"train": 16, "val": 6, "test": 12}
+_MAX_ARM_PX: Final = 900  # side of the sprite of a hand with a long arm
 _SKIN: Final = ((236, 188, 160), (214, 160, 125), (178, 120, 86), (124, 78, 54), (84, 52, 38))
 
 
@@ -171,16 +173,44 @@ class SpriteFactory:
 
         A pointing hand has one finger.
         """
-        hand = self.bank.hands[self.rng.integers(len(self.bank.hands))]
-        if pointing:
-            hand = replace(hand, fingers=1)
-        colour = np.array(hand.colour, dtype=np.float32)
-        if min(self._clearance(colour[None], group)[0] for group in self._taken) < _CLEAR * 0.8:
-            colour = self.colour()
+        hand = self._hand(pointing)
+        colour = self._hand_colour(hand)
         mask = fill_mask(hand_outline(hand), self._pixels(length), union=True)
         light = np.broadcast_to(np.linspace(1, 0.8, len(mask), dtype=np.float32)[:, None], mask.shape)
         image = np.asarray(colour * light[..., None])
         return sprite(_rimmed(image, mask, colour * np.float32(0.55), 0.012), mask)
+
+    def reaching_hand(self, size: float, reach: float, tilt_deg: float, pointing: bool) -> Sprite:
+        """Make a hand with its fingers up, `size` units long, whose arm continues for `reach` units.
+
+        The hand is in the centre of the sprite, whose side is 2 `reach`; drawn with `size`, it has that size.
+        The arm points down, turned by `tilt_deg` degrees.
+        """
+        hand = self._hand(pointing)
+        colour = self._hand_colour(hand)
+        pixels = min(self._pixels(2 * reach), _MAX_ARM_PX)
+        scale = size / reach  # from a hand that is one long to the sprite's square, whose half is `reach`
+        turn = math.radians(tilt_deg)
+        rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+        flipped = np.array([1.0, -1.0])
+        outline = [
+            (contour - (0.0, 0.5)) * flipped * scale @ rotation
+            for contour in hand_outline(hand, arm=0.5 - 1.5 / scale)
+        ]
+        mask = fill_mask(outline, pixels, union=True)
+        image = np.broadcast_to(colour * np.float32(self.rng.uniform(0.85, 1.0)), (*mask.shape, 3))
+        arm = sprite(_rimmed(image, mask, colour * np.float32(0.6), 0.03 * scale), mask)
+        return replace(arm, side=arm.side * size / (2 * reach))
+
+    def _hand(self, pointing: bool) -> Hand:
+        hand = self.bank.hands[self.rng.integers(len(self.bank.hands))]
+        return replace(hand, fingers=1) if pointing else hand
+
+    def _hand_colour(self, hand: Hand) -> Colour:
+        """The colour of a hand, or another one if it does not stand out."""
+        colour = np.array(hand.colour, dtype=np.float32)
+        clear = all(self._clearance(colour[None], group)[0] >= _CLEAR * 0.8 for group in self._taken)
+        return colour if clear else self.colour()
 
     def marked(self, look: Shape, size: float) -> Sprite:
         """Make an object with a bold mark off its centre, which shows its rotation for any outline."""
@@ -284,12 +314,12 @@ def _mark(rng: Rng) -> Contour:
     return np.asarray((disc, bar, half)[rng.integers(3)] @ rotation, dtype=np.float64)
 
 
-def hand_outline(hand: Hand) -> Outline:
-    """Outline a hand in the square -1..1 with its arm at the top: 2 long, with a palm 0.5 wide."""
+def hand_outline(hand: Hand, arm: float = -1.0) -> Outline:
+    """Outline a hand with its fingers down to y = 1, a palm 0.5 wide, and an arm that begins at y = `arm`."""
     palm = 0.5
     finger, long = hand.finger_width * palm, hand.finger_length * palm
     base = 1.0 - long
-    contours: Outline = [_capsule(0.0, -1.0, 0.0, base - 0.3, hand.arm_width * palm / 2)]
+    contours: Outline = [_capsule(0.0, arm, 0.0, base - 0.3, hand.arm_width * palm / 2)]
     contours.append(_capsule(0.0, base - 0.3, 0.0, base - 0.12, palm / 2))
     for place in np.linspace(-1, 1, hand.fingers):
         root, tip = place * (palm / 2 - finger / 2), place * hand.spread * (palm / 2)

@@ -84,8 +84,14 @@ def ring(name: str, inner: float) -> Shape:
 
 def crescent(name: str) -> Shape:
     """A thick crescent, open to the right."""
-    hollow = _arc(0.08, 0.42, radius=0.75) * np.array([0.35, 1.0]) + np.array([0.12, 0.0])
+    hollow = _arc(0.98, 0.52) * np.array([0.3, 0.9])
     return _shape(name, 1, np.concatenate([_arc(0.52, 0.98), hollow]))
+
+
+def bean(name: str) -> Shape:
+    """Half a disc on the left, with a bulge on its straight side."""
+    bulge = _arc(0.08, 0.42, radius=0.75) * np.array([0.35, 1.0]) + np.array([0.12, 0.0])
+    return _shape(name, 1, np.concatenate([_arc(0.52, 0.98), bulge]))
 
 
 def drop(name: str) -> Shape:
@@ -153,7 +159,7 @@ def _train() -> list[Shape]:
         regular("octagon", 8),
         star("star-5", 5, 0.5),
         ring("ring", 0.42),
-        crescent("crescent"),
+        bean("bean"),
         _shape("half-disc", 1, _arc(-0.25, 0.25)),
         polygon("arrow", 1, *arrow),
         polygon("right-triangle", 1, (-1, -1), (-1, 1), (1, 1)),

@@ -1,4 +1,4 @@
-"""Classify a small object regardless of its motion: the control task, in which relating moments adds nothing.
+"""Classify an object regardless of its motion: the control task, in which relating moments adds nothing.
 
 The object has one of twelve outlines, which are stretched a little at random. All splits have the same
 outlines; textures, colours and backgrounds are those of the split's bank. The object travels, turns and
@@ -55,9 +55,9 @@ _TILT_DEG: Final = 25.0
 
 
 def render_appearance(rng: Rng, label: str, split: Split, layout: VideoFormat) -> Frames:
-    """Render a small moving object whose outline is the label's."""
+    """Render a moving object whose outline is the label's."""
     sprites = SpriteFactory(rng, bank(split), layout.frame_size, margin_px(layout.frame_size, MAX_CAMERA))
-    size = rng.uniform(0.2, 0.34)
+    size = rng.uniform(0.5, 0.75)
     outline = OUTLINES[LABELS.index(label)]
     look = sprites.thing(size, _stretched(rng, outline))
     start, stop = rng.uniform(-0.3, 0.3, size=(2, 2))

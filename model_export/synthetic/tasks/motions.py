@@ -42,16 +42,28 @@ def render_simple(rng: Rng, label: str, split: Split, layout: VideoFormat) -> Fr
 
 def render_hard(rng: Rng, label: str, split: Split, layout: VideoFormat) -> Frames:
     """Render a motion of the harder data set."""
+    return render_with(_SpritesAndHands, rng, label, split, layout)
+
+
+def render_with(
+    factory: type[SpriteFactory],
+    rng: Rng,
+    label: str,
+    split: Split,
+    layout: VideoFormat,
+    zoom: float | None = None,
+) -> Frames:
+    """Render a motion under hard conditions with the sprites of `factory`; without a `zoom`, draw one."""
     forward = FORWARD[label]
-    sprites = _SpritesAndHands(
+    sprites = factory(
         rng, bank(split), layout.frame_size, margin_px(layout.frame_size, _FARTHEST + MAX_CAMERA)
     )
     timing = draw_short_timing(rng, layout.frames)
     paint = MOTIONS[forward](rng, sprites, timing)
     nuisance = with_hard_nuisance(rng, sprites, draw_nuisance(rng, sprites, layout.frames, layout.duration_s))
     times = np.arange(layout.frames) / (layout.frames - 1)
-    zoom = rng.uniform(0.55, 1.0)
-    return _directed(rng, label, paint_frames(rng, sprites, nuisance, paint, timing.phase, times, zoom))
+    scale = rng.uniform(0.55, 1.0) if zoom is None else zoom
+    return _directed(rng, label, paint_frames(rng, sprites, nuisance, paint, timing.phase, times, scale))
 
 
 def _directed(rng: Rng, label: str, frames: Frames) -> Frames:

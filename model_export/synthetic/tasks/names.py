@@ -11,4 +11,5 @@ class Task(StrEnum):
     SIMPLE = "simple"  # which of 22 motions, under easy conditions
     MOTIONS = "motions"  # the same motions, under hard conditions
     EVENTS = "events"  # the order of four short events
-    APPEARANCE = "appearance"  # what a small moving object is
+    APPEARANCE = "appearance"  # what a moving object is
+    HANDS = "hands"  # the motions, each single object a hand with an arm

@@ -11,6 +11,7 @@ from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.formats import VideoFormat
 from model_export.synthetic.labels import FORWARD, SPLITS, Split
 from model_export.synthetic.tasks import appearance, events
+from model_export.synthetic.tasks.hands import render_hands
 from model_export.synthetic.tasks.motions import render_hard, render_simple
 from model_export.synthetic.tasks.names import Task
 from model_export.synthetic.tasks.scene import Frames
@@ -41,6 +42,7 @@ _MOTION_TABLES: Final = (simple.LABELS, simple.MIRRORED, simple.REVERSED)
 TASKS: Final[dict[Task, TaskSpec]] = {
     Task.SIMPLE: TaskSpec(*_MOTION_TABLES, render_simple, FORWARD.__getitem__),
     Task.MOTIONS: TaskSpec(*_MOTION_TABLES, render_hard, FORWARD.__getitem__),
+    Task.HANDS: TaskSpec(*_MOTION_TABLES, render_hands, FORWARD.__getitem__),
     Task.EVENTS: TaskSpec(
         events.LABELS,
         events.MIRRORED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import numpy.typing as npt
 import pytest
 
 from model_export.datasets.folders import read_synthetic
+from model_export.synthetic.appearance import SpriteFactory, bank
 from model_export.synthetic.dataset import plan, write_dataset
-from model_export.synthetic.drawing.painting import FrameSize
+from model_export.synthetic.drawing.painting import FrameSize, Painter, Sprite
 from model_export.synthetic.drawing.render import render_video
 from model_export.synthetic.encode import Encoding
 from model_export.synthetic.formats import VideoFormat
@@ -143,6 +145,36 @@ def test_hard_motions_take_place_in_less_light_and_before_a_camera_that_moves() 
 
     assert min(light(Task.MOTIONS)) < min(light(Task.SIMPLE))
     assert unrest(Task.MOTIONS) > 1.5 * unrest(Task.SIMPLE)
+
+
+def test_arm_of_a_hand_reaches_from_its_wrist_out_of_the_frame() -> None:
+    side = 96
+    sprites = SpriteFactory(np.random.default_rng(5), bank("train"), FrameSize(side, side), 0)
+    hand = sprites.reaching_hand(0.3, 1.5, tilt_deg=0.0, pointing=True)
+    canvas = np.zeros((side, side, 3), np.float32)
+    Painter(canvas, sprites.frame_size).put(replace(hand, levels=alpha_of(hand)), 0.0, 0.0, 0.3)
+    rows = np.flatnonzero(canvas.max(axis=(1, 2)) > 0.5)
+    assert rows.max() == side - 1
+    assert rows.min() == pytest.approx(side / 2 - 0.15 * side, abs=4)  # the tip of the finger
+
+
+def alpha_of(look: Sprite) -> tuple[npt.NDArray[np.float32], ...]:
+    """The levels of a sprite in white."""
+    return tuple(np.repeat(level[..., 3:], 4, axis=2) for level in look.levels)
+
+
+def test_single_objects_are_hands_and_other_labels_are_those_of_motions() -> None:
+    def both(label: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        plain, hands = (
+            TASKS[task].render(np.random.default_rng(3), label, "train", SMALL)
+            for task in (Task.MOTIONS, Task.HANDS)
+        )
+        return plain, hands
+
+    plain, hands = both("Picking something up")
+    assert np.array_equal(plain, hands)
+    plain, hands = both("Moving something up")
+    assert not np.array_equal(plain, hands)
 
 
 def test_appearance_of_a_label_moves_at_random() -> None:
