@@ -73,7 +73,7 @@ def page_text(plan: Sequence[Row], done: Results, folder: Path) -> str:
         contrast_table(compared),
         real_footage(plan, judged),
         f"## Objections\n\n{_text('objections')}",
-        f"## The next bundled network\n\n{_text('recipe')}",
+        f"## The bundled network\n\n{_text('recipe')}",
         not_run(plan, done),
     ]
     return "\n".join(parts)

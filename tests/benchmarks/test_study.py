@@ -19,7 +19,7 @@ from benchmarks.study import command, real
 from benchmarks.study.data import FRAMES, Amount, RenderedClips, split_data
 from benchmarks.study.pictures import pair_shares
 from benchmarks.study.plan import rows
-from benchmarks.study.report import at_chance, group_table, page_text, real_footage
+from benchmarks.study.report import TEXT, at_chance, group_table, page_text, real_footage
 from benchmarks.study.results import Results, RunKey
 from benchmarks.study.runs import QUICK, Folders, train_run
 from benchmarks.study.statistics import (
@@ -44,6 +44,7 @@ from model_export.synthetic.tasks.names import Task
 from model_export.synthetic.tasks.registry import TASKS
 from model_export.training.clips.batches import Draw, SplitData, epoch_draws
 from service.errors import BlvnetError
+from service.packages.folders import bundled_models, scan_packages
 from tests.support.clips import numbered_clip
 
 PLAN = {row.name: row for row in rows()}
@@ -342,6 +343,12 @@ def test_steps_to_half_of_a_row_are_the_median_of_its_seeds(tmp_path: Path) -> N
 def test_page_is_what_the_committed_results_say() -> None:
     done = Results(RESULTS / "study", rows())
     assert command.PAGE.read_text(encoding="utf-8") == page_text(rows(), done, command.PAGE.parent)
+
+
+def test_card_of_the_bundled_network_includes_its_notes() -> None:
+    [package] = scan_packages(bundled_models()).packages
+    notes = (TEXT / "bundled.md").read_text(encoding="utf-8").strip()
+    assert notes in (package.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_unknown_row_is_refused(tmp_path: Path) -> None:

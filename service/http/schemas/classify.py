@@ -20,7 +20,7 @@ from service.pipeline.classification import (
 from service.pipeline.frame_images import FrameImage
 
 EXAMPLE: dict[str, JsonValue] = {
-    "model": {"name": "blvnet-tam-mini", "version": 3},
+    "model": {"name": "blvnet-tam-mini", "version": 4},
     "predictions": [
         {"label": "Moving something from left to right", "index": 4, "score": 0.97},
         {"label": "Moving something up", "index": 7, "score": 0.02},
