@@ -286,9 +286,8 @@ def int8_as_text(document: dict[str, Any]) -> str:
     return f"""The same videos with {model["name"]} ({runs_as}), calibrated on {clips}:
 
 {table}
-Correct only in float32: {int8["lost"]}; correct only in int8: {int8["gained"]}. `blvnet export` accepts a
-    loss of
-{int8["max_drop_points"]} points.
+Correct only in float32: {int8["lost"]}; correct only in int8: {int8["gained"]}. `blvnet export`
+accepts a loss of {int8["max_drop_points"]} points.
 """
 
 

@@ -129,7 +129,8 @@ def test_accuracy_is_measured_through_a_real_server(tmp_path: Path) -> None:
     assert int8["model"]["sha256"] != found["model"]["sha256"]
     assert int8["agreement"] > 0.8
     text = (tmp_path / "accuracy.md").read_text()
-    assert "# Accuracy of blvnet-tam-mini 3 (fp32, cpu), over HTTP" in text
+    [package] = scan_packages(bundled_models()).packages
+    assert f"# Accuracy of blvnet-tam-mini {package.version} (fp32, cpu), over HTTP" in text
     assert "The same videos with blvnet-tam-mini-int8 (int8, cpu)" in text
 
 
