@@ -10,7 +10,7 @@ from typing import Self
 
 from service.background import in_thread
 from service.batch.output import Row
-from service.batch.source import Fetched
+from service.batch.source import fetched
 from service.errors import NotReady, Overloaded, RequestError
 from service.offline import CommandRunner
 from service.pipeline.classification import Classification, Query
@@ -84,9 +84,9 @@ class BatchClassifier:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _row(self, address: str) -> Row:
-        fetched = Fetched(address)
+        source = fetched(address)
         try:
-            video = await in_thread(fetched.__enter__)
+            video = await in_thread(source.__enter__)
         except OSError as exc:
             detail = " ".join(str(exc).split()) or type(exc).__name__
             return error_row(address, UNREADABLE, detail)
@@ -95,7 +95,7 @@ class BatchClassifier:
         except RequestError as exc:
             return error_row(address, exc.code, exc.message)
         finally:
-            await in_thread(fetched.__exit__)
+            await in_thread(source.__exit__, None, None, None)
 
     async def _classify(self, video: VideoFile) -> Sequence[Classification]:
         """Classify a video; a lack of resources, such as a killed worker, is not a property of the video."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -72,33 +73,19 @@ def _is_local(system: Any) -> bool:
     return "file" in protocols
 
 
-class Fetched:
-    """A video as a local file: the file itself, or an unnamed copy, which disappears with the process.
-
-    Args:
-        address: address of the video.
+@contextmanager
+def fetched(address: str) -> Iterator[Path | BinaryIO]:
+    """Yield a video as a local file: the file itself, or an unnamed copy, which disappears with the process.
 
     Raises:
         OSError: the video cannot be read.
     """
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._copy: BinaryIO | None = None
-
-    def __enter__(self) -> Path | BinaryIO:
-        system, name = fsspec.core.url_to_fs(self._address)
-        if _is_local(system):
-            return Path(name)
-        with ExitStack() as on_failure:
-            copy = on_failure.enter_context(tempfile.TemporaryFile())
-            with system.open(name, "rb", cache_type="readahead") as remote:
-                shutil.copyfileobj(remote, copy, PIECE_BYTES)
-            copy.flush()
-            on_failure.pop_all()
-        self._copy = copy
-        return copy
-
-    def __exit__(self, *_: object) -> None:
-        if self._copy is not None:
-            self._copy.close()
+    system, name = fsspec.core.url_to_fs(address)
+    if _is_local(system):
+        yield Path(name)
+        return
+    with tempfile.TemporaryFile() as copy:
+        with system.open(name, "rb", cache_type="readahead") as remote:
+            shutil.copyfileobj(remote, copy, PIECE_BYTES)
+        copy.flush()
+        yield copy
