@@ -5,9 +5,10 @@
 | `clips` | `blvnet teach DATA` on the bundled base, and top-1 from 5 and 10 clips of each label |
 | `unseen` | the same on motions that a base trained here never saw as labels |
 | `deep` | a base of 50 layers with random weights |
+| `swipes` | the bundled network as it is, on the folders `left`, `right`, `up` and `down` of DATA |
 
-DATA has the folders `train` and `val` of labels; without it the row `clips` is left out. Rows that are not
-measured stay unchanged in the result files.
+DATA has the folders `train` and `val` of labels; without it the rows `clips` and `swipes` are left out. Rows
+that are not measured stay unchanged in the result files.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import typer
 
 from benchmarks.common import report
 from benchmarks.teach.few_clips import measure, read_features
+from benchmarks.teach.swipes import label_swipes
 from benchmarks.teach.unseen import accuracy_of_base, blvnet, deep_base, fading_clips, motions, trained_base
 
 NAME = "teach"
@@ -36,6 +38,7 @@ class ResultRow(StrEnum):
     CLIPS = "clips"
     UNSEEN = "unseen"
     DEEP = "deep"
+    SWIPES = "swipes"
 
 
 def main(
@@ -48,7 +51,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = report.RESULTS,
 ) -> None:
     """Measure, and write the tables."""
-    chosen = set(rows or ResultRow) - (set() if data else {ResultRow.CLIPS})
+    chosen = set(rows or ResultRow) - (set() if data else {ResultRow.CLIPS, ResultRow.SWIPES})
     if quick:
         clips, epochs = 660, 4
     load_before = os.getloadavg()[0]
@@ -69,6 +72,8 @@ def main(
             )
         if ResultRow.DEEP in chosen:
             found[ResultRow.DEEP] = taught(fading_clips(folder, 5), deep_base(folder), folder)
+        if ResultRow.SWIPES in chosen and data is not None and (swipes := label_swipes(data)):
+            found[ResultRow.SWIPES] = swipes
     machine = report.machine() | {"load_before": round(load_before, 1)}
     file = out / f"{NAME}.json"
     document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -136,6 +141,17 @@ def as_text(document: dict[str, Any]) -> str:
             f"{title}, {found['labels']} labels:\n\n{report.table(('', 'top-1'), lines)}"
             f"\n{report.described_machine(machine)} The load of the machine before the start was"
             f" {machine['load_before']}.\n"
+        )
+    if (swipes := document.get(ResultRow.SWIPES)) is not None:
+        lines = [
+            ("among all labels", _percent(swipes["all labels"])),
+            ("among the four moves", _percent(swipes["four moves"])),
+            ("higher than the opposite move", _percent(swipes["direction"])),
+        ]
+        parts.append(
+            f"The bundled network as it is, on {swipes['clips']} swipes of the given folder:\n\n"
+            f"{report.table(('the right label', 'share'), lines)}"
+            f"\n{report.described_machine(swipes['machine'])}\n"
         )
     return "\n".join(parts)
 

@@ -1,10 +1,14 @@
-"""The benchmark of few clips, on made-up features."""
+"""The benchmark of taught models on made-up features, and of swipes on generated videos."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks.teach.few_clips import LabelledFeatures, draw, measure
+from benchmarks.teach.swipes import SWIPES, label_swipes, shares
+from model_export.synthetic.dataset import PlannedVideo, make_video
 from tests.service.teaching.examples import examples
 
 
@@ -26,3 +30,25 @@ def test_measurement_reports_clips_that_were_not_learned_from() -> None:
     assert results["2 clips a label"] == {"val": 1.0, "rest of train": 1.0}
     assert results["4 clips a label"] == {"val": 1.0, "rest of train": None}
     assert results["all"] == {"val": 1.0, "cross-validated": 1.0}
+
+
+def test_swipes_are_compared_with_all_labels_with_the_four_moves_and_with_the_opposite() -> None:
+    low = dict.fromkeys((*SWIPES.values(), "Holding something still"), 0.1)
+    scores = [
+        low | {SWIPES["left"]: 0.9},
+        low | {SWIPES["left"]: 0.5, "Holding something still": 0.6},
+        low | {SWIPES["left"]: 0.5, SWIPES["up"]: 0.6},
+        low | {SWIPES["left"]: 0.5, SWIPES["right"]: 0.6},
+    ]
+    found = shares(("left", of_labels) for of_labels in scores)
+    assert found == {"clips": 4, "all labels": 0.25, "four moves": 0.5, "direction": 0.75}
+
+
+def test_bundled_network_labels_the_swipes_of_a_folder(tmp_path: Path) -> None:
+    made, data = tmp_path / "made", tmp_path / "data"
+    for direction, label in (*SWIPES.items(), ("still", "Holding something still")):
+        (made / "test" / label).mkdir(parents=True)
+        (folder := data / "train" / direction).mkdir(parents=True)
+        video = make_video(made, PlannedVideo("test", label, 0, seed=1))
+        video.rename(folder / video.name)
+    assert label_swipes(data) == {"clips": 4, "all labels": 1.0, "four moves": 1.0, "direction": 1.0}
