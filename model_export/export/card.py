@@ -37,18 +37,6 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return checked
 
 
-def read_notes(path: Path) -> str:
-    """Read the Markdown that a card includes, for example its intended use and how its data were made.
-
-    Raises:
-        BlvnetError: the file cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as exc:
-        raise BlvnetError(f"the notes in {path} cannot be read as text: {exc}") from exc
-
-
 class _Group(BaseModel):
     top1: float
     clips: int

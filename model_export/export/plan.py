@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from model_export.checkpoints.checkpoint import Checkpoint, load_network
+from model_export.datasets.files import read_text
 from model_export.datasets.labels import LabelsError, check_count, checked, read_labels
 from model_export.datasets.symmetry import read_mirror
 from model_export.export.calibration import ClipSources, examples_in_folder, examples_of_dataset
-from model_export.export.card import read_evaluation, read_notes
+from model_export.export.card import read_evaluation
 from model_export.export.precision import CALIBRATION_CLIPS, LIMITS, AccuracyLimits, Precision
 from model_export.export.rewrites.variants import GraphVariant
 from model_export.networks.config import ModelConfig, Stem
@@ -149,7 +150,7 @@ def plan_export(request: ExportRequest, progress: ProgressReporter) -> ExportPla
             contradicts the checkpoint, or the labels are not its network's.
     """
     evaluation = None if request.evaluation is None else read_evaluation(request.evaluation)
-    notes = "" if request.notes is None else read_notes(request.notes)
+    notes = "" if request.notes is None else read_text(request.notes).strip()
     network, config, checkpoint = load_network(
         request.checkpoint,
         request.architecture,

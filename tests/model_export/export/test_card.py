@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from model_export.export.card import model_card, read_evaluation, read_notes
+from model_export.export.card import model_card, read_evaluation
+from model_export.export.plan import ExportRequest, plan_export
+from model_export.progress import ProgressReporter
 from service.errors import BlvnetError
 from service.packages.manifest import Manifest, read_manifest
 from tests.support.tiny_models import write_package
@@ -69,9 +71,8 @@ def test_labels_cannot_change_the_structure_of_the_card(manifest: Manifest) -> N
     assert "0. a\\|b\n1. &lt;script>\n2. two lines" in card
 
 
-def test_notes_follow_the_description_of_the_network(manifest: Manifest, tmp_path: Path) -> None:
-    (tmp_path / "notes.md").write_text("## Intended use\n\nDemonstrations.\n", encoding="utf-8")
-    card = model_card(manifest, 1, None, read_notes(tmp_path / "notes.md"))
+def test_notes_follow_the_description_of_the_network(manifest: Manifest) -> None:
+    card = model_card(manifest, 1, None, "## Intended use\n\nDemonstrations.")
     assert "\n\n## Intended use\n\nDemonstrations.\n\n## Training\n" in card
 
 
@@ -80,8 +81,9 @@ def test_notes_that_cannot_be_read_are_one_line(content: bytes | None, tmp_path:
     path = tmp_path / "notes.md"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BlvnetError, match=r"notes\.md cannot be read as text: ") as caught:
-        read_notes(path)
+    request = ExportRequest(checkpoint=tmp_path / "best.pt", models=tmp_path, notes=path)
+    with pytest.raises(BlvnetError, match=r"notes\.md (cannot be read|is not UTF-8 text)") as caught:
+        plan_export(request, ProgressReporter())
     assert "\n" not in str(caught.value)
 
 
