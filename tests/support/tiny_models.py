@@ -246,6 +246,7 @@ def write_head(
     *,
     weights: NDArray[np.float32] | None = None,
     labels: Sequence[str] = HUES,
+    temperature: float = 1.0,
     **manifest: Any,
 ) -> Path:
     """Write the taught package `models/name/version` on a tiny base with features, and return the folder.
@@ -257,6 +258,7 @@ def write_head(
         version: of the package.
         weights: `(Q, 3, C)`; by default `red` is red above the other colours in each half of the clip.
         labels: C labels.
+        temperature: divisor of the logits.
         manifest: overrides fields of model.json, valid or not.
     """
     if weights is None:
@@ -265,7 +267,7 @@ def write_head(
     folder = models / name / str(version)
     folder.mkdir(parents=True)
     bias = np.zeros(weights.shape[2], np.float32)
-    np.savez(folder / HEAD_FILE, weights=weights, bias=bias, temperature=np.float64(1))
+    np.savez(folder / HEAD_FILE, weights=weights, bias=bias, temperature=np.float64(temperature))
     of_base = read_manifest(on)
     fields: dict[str, Any] = {
         "name": name,

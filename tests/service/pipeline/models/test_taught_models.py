@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 
 import service.models.taught
+import service.pipeline.accepted_request
 from service.errors import InvalidParameter, ModelNotFound, ModelRefused
 from service.observer import Observer
 from service.packages.manifest import HEAD_FILE
 from service.pipeline.classification import Query
 from service.pipeline.core_config import CoreConfig
+from service.pipeline.limits.memory_budget import Reservation
 from service.pipeline.models.served_model import ServedHead
 from service.pipeline.recognizer import Recognizer
 from service.pipeline.recognizer import running as running_recognizer
@@ -98,6 +101,40 @@ async def test_taught_labels_are_returned_and_unsure_ones_marked(tmp_path: Path,
     assert plain.unsure is None
     assert isinstance(summary, TimelineSummary)
     assert {getattr(window, "unsure", True) for window in windows} == {None}  # by the default model
+
+
+async def test_scores_and_evidence_are_calibrated_by_the_temperature(tmp_path: Path, base: Path) -> None:
+    write_head(tmp_path, base)
+    write_head(tmp_path, base, "cooler", temperature=4.0)
+    async with running(tmp_path) as recognizer:
+        plain = await classify(recognizer, RED_CLIP, Query("hues", evidence=True))
+        cooler = await classify(recognizer, RED_CLIP, Query("cooler", evidence=True))
+    assert plain.evidence is not None
+    assert cooler.evidence is not None
+    odds = [math.log(one.predictions[0].score / one.predictions[1].score) for one in (plain, cooler)]
+    assert odds[1] == pytest.approx(odds[0] / 4)
+    assert np.array(cooler.evidence.margins) == pytest.approx(np.array(plain.evidence.margins) / 4)
+    assert np.mean(cooler.evidence.margins, axis=0)[0] == pytest.approx(odds[1], rel=1e-4)
+
+
+async def test_features_of_the_views_and_of_their_mirror_images_are_within_the_memory_budget(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.pipeline.accepted_request, "teaching_crops", lambda _: 3)
+    reserved: list[int] = []
+    async with running(tmp_path) as recognizer:
+        reserve = recognizer.frames_memory.reserve
+
+        def recorded(size_bytes: int) -> AbstractAsyncContextManager[Reservation]:
+            reserved.append(size_bytes // recognizer.model("colours").view_bytes)
+            return reserve(size_bytes)
+
+        monkeypatch.setattr(recognizer.frames_memory, "reserve", recorded)
+        async with recognizer.accept("colours") as request:
+            mirrored = (await request.features(RED_CLIP)).array
+            plain = (await request.features(RED_CLIP, mirrored=False)).array
+    assert (len(mirrored), len(plain)) == (6, 3)
+    assert reserved == [3 + 6, 3 + 3]
 
 
 async def test_mirrored_views_swap_the_labels_of_a_head_with_a_mirror(tmp_path: Path, base: Path) -> None:

@@ -1,0 +1,40 @@
+"""Queries: their views, and the values that are accepted."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.errors import InvalidParameter
+from service.pipeline.classification import Query
+
+
+def test_a_query_has_a_view_for_each_crop_of_each_clip() -> None:
+    assert [Query(clips=clips, crops=crops).views for clips, crops in ((1, 1), (2, 3), (10, 10))] == [
+        1,
+        6,
+        100,
+    ]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [Query(top_k=1), Query(top_k=100), Query(clips=10), *(Query(crops=crops) for crops in (1, 3, 5, 10))],
+)
+def test_values_up_to_the_limits_are_accepted(query: Query) -> None:
+    query.check()
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (Query(top_k=0), "top_k must be from 1 to 100, it is 0."),
+        (Query(top_k=101), "top_k must be from 1 to 100, it is 101."),
+        (Query(clips=0), "clips must be from 1 to 10, it is 0."),
+        (Query(clips=11), "clips must be from 1 to 10, it is 11."),
+        (Query(crops=2), "crops must be one of 1, 3, 5, 10, it is 2."),
+    ],
+)
+def test_values_beyond_the_limits_are_refused(query: Query, message: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        query.check()
+    assert str(refused.value) == message
