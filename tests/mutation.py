@@ -3,8 +3,8 @@
     python -m tests.mutation [PATH...] [--sample N]
 
 For every module below the paths, cosmic-ray generates mutants and runs the tests that mirror the module, and
-if these pass all tests of its package. Mutants that no test detects are listed as diffs. The work happens in
-a copy of the repository. Needs the `mutation` extra.
+if these pass those of its package and of the routes. Mutants that no test detects are listed as diffs. The
+work happens in a copy of the repository. Needs the `mutation` extra.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ from rich.console import Console
 ROOT = Path(__file__).parents[1]
 PATHS = (Path("service/pipeline"), Path("service/workers"), Path("service/http"), Path("service/clip"))
 TIMEOUT_S = 900.0
+HTTP_TESTS = Path("tests/service/http")
+# Requests to a server in this process, which use all packages.
+ROUTES = [
+    f"{HTTP_TESTS}/routes/test_{name}.py" for name in ("classify", "health", "open_inference", "timeline")
+]
 # `X | None` in annotations is never evaluated, so these mutants change nothing.
 EQUIVALENT = "core/ReplaceBinaryOperator_BitOr_%"
 PYTEST = "-m pytest -x -q --no-header -p no:cacheprovider --timeout 60"
@@ -46,8 +51,8 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         copy = copy_repository(Path(scratch, "copy"))
         chosen = list(modules(paths or PATHS))
-        for package in sorted({tests_of(module)[-1][0] for module in chosen}):
-            check_tests_pass(copy, package)
+        for package in sorted({Path("tests", *module.parts[:2]) for module in chosen}):
+            check_tests_pass(copy, [*ROUTES, str(package), f"--ignore={HTTP_TESTS / 'page'}"])
         for module in chosen:
             killed, survivors = mutate(copy, module, sample)
             detected, total = detected + killed, total + killed + len(survivors)
@@ -85,9 +90,9 @@ def modules(paths: tuple[Path, ...] | list[Path]) -> Iterator[Path]:
 
 
 def tests_of(module: Path) -> list[list[str]]:
-    """The tests of a module: those of its name, then all tests of its package except those of the browser.
+    """The tests of a module: those of its name, then those of its package and of the routes that use it.
 
-    Most mutants are detected by the first group, which takes seconds.
+    Most mutants are detected by the first group, which takes seconds. Tests in the browser are left out.
     """
     package = Path("tests", *module.parts[:2])
     mirror = Path("tests", module.parent)
@@ -98,16 +103,16 @@ def tests_of(module: Path) -> list[list[str]]:
         for path in sorted((ROOT / package).rglob(f"test_{module.stem}*.py"))
         if path.parent.name != "page"
     ]
-    rest = [f"--ignore={path}" for path in (*named, package / "page")]
-    return [named, [str(package), *rest]] if named else [[str(package), *rest]]
+    rest = [*ROUTES, str(package), *(f"--ignore={path}" for path in (*named, HTTP_TESTS / "page"))]
+    return [named, rest] if named else [rest]
 
 
-def check_tests_pass(copy: Path, package: str) -> None:
-    """Run a package's tests on the unchanged code: tests that fail would count as detected mutants."""
-    command = f"PYTHONPATH={copy} {sys.executable} {PYTEST} {package} --ignore={package}/page"
+def check_tests_pass(copy: Path, tests: list[str]) -> None:
+    """Run tests on the unchanged code: tests that fail would count as detected mutants."""
+    command = f"PYTHONPATH={copy} {sys.executable} {PYTEST} {' '.join(tests)}"
     done = subprocess.run(["sh", "-c", command], cwd=copy, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"tests of {package} fail without mutants: {done.stdout[-2000:]}{done.stderr}")
+        raise RuntimeError(f"{' '.join(tests)} fail without mutants: {done.stdout[-2000:]}{done.stderr}")
 
 
 def mutate(copy: Path, module: Path, sample: int) -> tuple[int, list[str]]:
