@@ -4,6 +4,7 @@
     python -m benchmarks.study --list                   the rows, and the number of their finished runs
     python -m benchmarks.study --rows 'events/*'        the rows with these names
     python -m benchmarks.study --rows 'real/*' --gestures DIR
+    python -m benchmarks.study --latency                the latency of all networks, then the report
     python -m benchmarks.study --report                 docs/study.md from the results, without training
     python -m benchmarks.study --quick                  a small version of every step, in another folder
 
@@ -27,6 +28,7 @@ import torch
 import typer
 
 from benchmarks.common.report import RESULTS, table
+from benchmarks.study.latency import measure_latencies
 from benchmarks.study.pictures import draw_pictures
 from benchmarks.study.plan import Row, rows
 from benchmarks.study.report import page_text
@@ -53,6 +55,9 @@ def main(
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the rows and stop.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Only write the page from the results.")] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Measure the latency of all networks instead of training.")
+    ] = False,
     quick: Annotated[
         bool, typer.Option(help="Try the whole path with tiny runs, in a temporary folder.")
     ] = False,
@@ -78,7 +83,10 @@ def main(
         print(listing(plan, done))
         return
     try:
-        if not report:
+        if latency:
+            with ProgressReporter() as reporter:
+                measure_latencies(plan, results, reporter)
+        elif not report:
             selected = [row for row in plan if is_chosen(row, chosen)]
             if not selected:
                 raise typer.BadParameter(f"no row has a name like {', '.join(chosen or [])}; see --list")
@@ -129,6 +137,8 @@ def run_quick(plan: Sequence[Row]) -> None:
         done = Results(folder / "results", small)
         selected = [row for row in small if row.name in QUICK_ROWS]
         run_rows(selected, done, QUICK, Folders(folder / "clips", folder / "runs", None), Event())
+        with ProgressReporter() as reporter:
+            measure_latencies(selected, done.folder, reporter, rounds=1)
         draw_pictures(small, done, folder)
         print(page_text(small, done, folder))
 

@@ -10,6 +10,7 @@ from statistics import median
 
 from benchmarks.common.report import table
 from benchmarks.study import pictures
+from benchmarks.study.latency import network_of, read_latencies
 from benchmarks.study.plan import (
     APPEARANCE_EPOCHS,
     APPEARANCE_FRAMES,
@@ -208,6 +209,7 @@ def group_table(name: str, title: str, plan: Sequence[Row], done: Results) -> st
         "training MB",
         "latency ms",
     )
+    latencies = read_latencies(done.folder)
     lines = []
     for row in plan:
         found = done.judged(row)
@@ -226,7 +228,7 @@ def group_table(name: str, title: str, plan: Sequence[Row], done: Results) -> st
                 "never" if middle is None else f"{middle:g} ({len(reached)} of {len(found)})",
                 f"{found[0]['gmacs']:.3f}",
                 f"{found[0]['training_mb']:.1f}",
-                f"{min(result['latency_ms'] for result in found):.1f}",
+                f"{latencies[network_of(row)]:.1f}" if network_of(row) in latencies else "-",
             )
         )
     text = table(head, lines) if lines else "Not run yet.\n"
@@ -244,9 +246,9 @@ def picture_links(folder: Path) -> str:
     lines = [f"![{title}]({name})\n" for name, title in titles.items() if (folder / name).exists()]
     columns = (
         'GMACs are those of `blvnet profile`; "training MB" are activations of a training step for one clip. '
-        "Latency is the fastest\nseed's median of a clip in eager PyTorch with one thread, on a machine that "
-        "also did other work. Steps to half: where validation\nfirst is half of the way from chance to "
-        "100 %, the median of the seeds that reach it.\n"
+        "Latency is the time of\na clip in eager PyTorch with one thread, measured in turns with the other "
+        "networks (`python -m benchmarks.study --latency`).\nSteps to half: where validation first is half "
+        "of the way from chance to 100 %, the median of the seeds that reach it.\n"
     )
     return "\n".join([columns, *lines])
 

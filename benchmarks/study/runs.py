@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from statistics import median
 from threading import Event
 from typing import Any
 
@@ -42,7 +41,6 @@ from service.errors import BlvnetError
 
 Change = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 
-LATENCY_PASSES = 15
 # Generated data vary in place and colour already, and zoom, shift and cutout would hide small objects. Orders
 # of the same events share a batch, and changes drawn for each clip separately would hide their only
 # difference.
@@ -135,7 +133,6 @@ def train_run(
         "clips": ended.step * options.batch_size,
         "top1": _share_right(predictions, data.test),
         "predictions": "".join(chr(ord("A") + label) for label in predictions),
-        "latency_ms": measure_latency_ms(network, clip),
         "cpu_s": round(cpu_s, 1),
         **count_costs(config),
         **(on_footage(network, data.test, clip, predictions) if row.task is None else {}),
@@ -221,19 +218,6 @@ def on_footage(
         "middle_top1": _share_right(predict(network, data, clip, real.middle_alone), data),
         "backwards_opposite": real.opposite_share(predict(network, data, clip, real.backwards), data),
     }
-
-
-def measure_latency_ms(network: VideoClassifier, clip: ClipSpec) -> float:
-    """Median time of one clip in eager PyTorch, with one thread."""
-    inputs = [torch.zeros(1, *item.shape(clip.frames)).permute(0, 1, 4, 2, 3) for item in clip.inputs]
-    network.eval()
-    times = []
-    with torch.inference_mode():
-        for _ in range(LATENCY_PASSES):
-            start = time.perf_counter()
-            network(*inputs)
-            times.append(time.perf_counter() - start)
-    return round(1e3 * median(times), 3)
 
 
 @cache  # takes a second, and all seeds have the same costs

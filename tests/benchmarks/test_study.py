@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -17,6 +18,7 @@ import typer
 from benchmarks.common.report import RESULTS
 from benchmarks.study import command, real
 from benchmarks.study.data import FRAMES, Amount, RenderedClips, split_data
+from benchmarks.study.latency import measure_latencies, network_of, read_latencies
 from benchmarks.study.pictures import pair_shares
 from benchmarks.study.plan import rows
 from benchmarks.study.report import TEXT, at_chance, group_table, page_text, real_footage
@@ -333,11 +335,27 @@ def test_one_seed_is_neither_within_nor_outside_an_interval() -> None:
 def test_steps_to_half_of_a_row_are_the_median_of_its_seeds(tmp_path: Path) -> None:
     row = replace(PLAN["events/tsn"], rates=(0.1,))
     done = Results(tmp_path, [row])
-    costs = {"gmacs": 1.0, "training_mb": 1.0, "latency_ms": 1.0}
+    costs = {"gmacs": 1.0, "training_mb": 1.0}
     for seed, step in enumerate((100, 400, None)):
         curve = [[step or 400, 1.0, 0.9 if step else 0.5]]
         done.add(row, result(seed) | {"curve": curve} | costs)
     assert "| 250 (2 of 3) |" in group_table("events", "Events", [row], done)
+
+
+def test_rows_with_the_same_network_share_a_latency(tmp_path: Path) -> None:
+    names = ("events/tsn", "motions/tsn", "frames/tsn-16")
+    shared = [replace(PLAN[name], rates=(0.1,), rate_from=None) for name in names]
+    done = Results(tmp_path, shared)
+    for row in shared:
+        done.add(row, result() | {"curve": [[100, 1.0, 0.9]], "gmacs": 1.0, "training_mb": 1.0})
+    assert "| 1.000 | 1.0 | - |" in group_table("events", "Events", shared, done)
+    with ProgressReporter() as reporter:
+        measure_latencies(shared, tmp_path, reporter, rounds=1)
+    found = read_latencies(tmp_path)
+    assert len(found) == 2
+    events, more = found[network_of(shared[1])], found[network_of(shared[2])]
+    assert f"| 1.000 | 1.0 | {events:.1f} |" in group_table("events", "Events", shared, done)
+    assert more > events > 0
 
 
 def test_page_is_what_the_committed_results_say() -> None:
@@ -380,6 +398,7 @@ def test_quick_runs_the_whole_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| `events/blvnet-tam` | 8 |" in page
     assert "`events/blvnet`: 4.2% (4.2% to 4.2%); chance, 4.17%, is within the interval." in page
     assert "![Learning curves" in page
+    assert not re.search(r"\| - \|$", page, re.MULTILINE)  # every network has a latency
     assert "| `frames/blvnet-tam-8-progressive` | 8 |" in page
     assert "--rows events/blvnet-tsm` (0 of 2 seeds, 0 runs)" in page
     assert "--rows events/blvnet-tam`" not in page
