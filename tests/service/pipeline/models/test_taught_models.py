@@ -117,6 +117,24 @@ async def test_scores_and_evidence_are_calibrated_by_the_temperature(tmp_path: P
     assert np.mean(cooler.evidence.margins, axis=0)[0] == pytest.approx(odds[1], rel=1e-4)
 
 
+async def test_base_is_found_by_its_name_version_and_checksum_only(tmp_path: Path, base: Path) -> None:
+    write_head(tmp_path, base)
+    async with running(tmp_path) as recognizer:
+        registry = recognizer.models.registry
+        wanted = registry.get("hues").manifest.base
+        assert wanted is not None
+        names, checksums = ("a", "z"), ("0" * 64, "f" * 64)
+        others = [
+            *(wanted.model_copy(update={"name": name}) for name in names),
+            *(wanted.model_copy(update={"sha256": checksum}) for checksum in checksums),
+            wanted.model_copy(update={"version": 2}),
+        ]
+        found = registry.loaded_base(wanted)
+        assert [registry.loaded_base(other) for other in others] == [None] * 5
+    assert found is not None
+    assert found.key == ("colours", 1)
+
+
 async def test_features_of_the_views_and_of_their_mirror_images_are_within_the_memory_budget(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
