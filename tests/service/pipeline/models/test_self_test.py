@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -70,7 +71,7 @@ def short_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def watched(
+async def serving(
     engine: Engine,
     *,
     idle_s: float = 0.05,
@@ -78,7 +79,7 @@ async def watched(
     concurrency: int = 1,
     on_batch: Callable[[int], object] = id,
     on_failure: Callable[[], object] = lambda: None,
-) -> AsyncIterator[Batcher]:
+) -> AsyncIterator[ServedModel]:
     with ThreadPoolExecutor(concurrency) as executor:
         side_by_side = ConcurrentSession(engine, LatencyProfile(1.0, 1.0, concurrency))
         batcher = Batcher(
@@ -98,8 +99,14 @@ async def watched(
             patch.setattr(served_model, "black_clip", lambda _: BLACK)
             served = ServedModel(model, batcher, idle_s=idle_s, limit_s=limit_s, on_failure=on_failure)
         served.start()
-        yield batcher
+        yield served
         await served.close()
+
+
+@asynccontextmanager
+async def watched(engine: Engine, **options: Any) -> AsyncIterator[Batcher]:
+    async with serving(engine, **options) as served:
+        yield served.batcher
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -175,6 +182,18 @@ async def test_stuck_run_is_detected_while_others_continue(
         engine.go.set()
         await until(lambda: batcher.health.problem() is None)
     assert engine.runs.count(255) == 1
+
+
+async def test_model_that_has_stopped_says_so() -> None:
+    engine = Engine()
+    async with serving(engine) as served:
+        await until(lambda: bool(engine.runs))
+        assert served.problem() is None
+        engine.go = None  # type: ignore[assignment]  # a mistake in the code
+        await until(lambda: served.problem() is not None)
+        assert served.problem() == "Model stand-in has stopped."
+        with pytest.raises(NotReady):
+            await served.infer(WHITE)
 
 
 async def test_requests_cancelled_by_a_stop_are_not_failures() -> None:
