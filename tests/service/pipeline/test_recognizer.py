@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,29 @@ async def test_decoded_clip_waits_for_an_expected_one(models: Path) -> None:
     ) as recognizer:
         await asyncio.gather(*(classify(recognizer, RED_CLIP) for _ in range(3)))
     assert recorder.batches == [("colours", 3)]
+
+
+async def test_batch_waits_for_an_expected_clip_only_as_long_as_the_setting_says(models: Path) -> None:
+    async with running(models, max_batch=4, inference_threads=1, batch_wait_ms=1100) as recognizer:
+        with recognizer.model().graph.batcher.expect():
+            async with asyncio.timeout(60):  # with another unit the wait would be minutes
+                await classify(recognizer, RED_CLIP)
+
+
+async def test_frames_of_small_requests_do_not_wait_behind_those_of_large_ones(models: Path) -> None:
+    async with running(models) as recognizer, AsyncExitStack() as held:
+        memory = recognizer.frames_memory
+        sixteenth = memory.free_bytes // 16
+        await held.enter_async_context(memory.reserve(memory.free_bytes // 2))
+        large = asyncio.create_task(held.enter_async_context(memory.reserve(12 * sixteenth)))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20), memory.reserve(sixteenth):
+            assert not large.done()
+        medium = asyncio.create_task(held.enter_async_context(memory.reserve(sixteenth + 1)))
+        await asyncio.sleep(0.05)
+        assert not medium.done()
+        for task in (medium, large):
+            task.cancel()
 
 
 async def test_a_request_names_its_model(models: Path) -> None:
