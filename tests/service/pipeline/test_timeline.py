@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.clip.sampling import uniform_indices
+from service.engines.session import Inputs, batch_length
 from service.errors import (
     DeadlineExceeded,
     InvalidParameter,
@@ -20,9 +22,11 @@ from service.errors import (
     RequestError,
 )
 from service.offline import timeline_of_file
+from service.pipeline.batching.batcher import Inference
 from service.pipeline.classification import Query
 from service.pipeline.core_config import CoreConfig
 from service.pipeline.limits.deadline import Deadline
+from service.pipeline.models.served_model import ServedModel
 from service.pipeline.recognizer import Recognizer, running
 from service.pipeline.timeline import (
     Segment,
@@ -69,6 +73,27 @@ async def all_of(
 
 def spans(summary: TimelineSummary) -> list[tuple[str, int, float, float]]:
     return [(one.label, one.index, one.start_s, one.end_s) for one in summary.segments]
+
+
+async def test_windows_share_the_duration_of_the_run_that_they_had_in_common(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    infer = ServedModel.infer
+
+    async def timed(self: ServedModel, inputs: Inputs) -> Inference:
+        rows.append(batch_length(inputs))
+        return replace(await infer(self, inputs), queue_ms=30.0, inference_ms=60.0)
+
+    monkeypatch.setattr(ServedModel, "infer", timed)
+    async with running(config(models)) as recognizer:
+        windows, summary = await all_of(recognizer, MANY_WINDOWS, A_TENTH)
+    shares = [(30 / count, 60 / count) for count in rows for _ in range(count)]
+    assert max(rows) > 1
+    assert [(one.timing.queue_ms, one.timing.inference_ms) for one in windows] == shares
+    total = summary.timing
+    assert (total.queue_ms, total.inference_ms) == pytest.approx((30 * len(rows), 60 * len(rows)))
+    assert total.decode_ms == pytest.approx(sum(one.timing.decode_ms for one in windows))
 
 
 async def test_windows_are_classified_and_summarised(models: Path) -> None:
