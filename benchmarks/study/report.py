@@ -77,7 +77,7 @@ def page_text(plan: Sequence[Row], done: Results, folder: Path) -> str:
         f"## The bundled network\n\n{_text('recipe')}",
         not_run(plan, done),
     ]
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
 
 
 def method() -> str:
@@ -115,12 +115,12 @@ def disagreements(compared: Sequence[Compared]) -> str:
         for item in against
     ]
     found = "\n".join(lines) if lines else "No contrast that has run."
+    left = f", and {waiting} are not run yet" if waiting else ""
     return f"""## What disagrees with the paper
 
 {found}
 
-Of {len(compared)} contrasts, {len(against)} disagree, {agree} agree, {open_ones} are undecided and {waiting}
-are not run yet.
+Of {len(compared)} contrasts, {len(against)} disagree, {agree} agree, {open_ones} are undecided{left}.
 """
 
 
@@ -299,7 +299,7 @@ def real_footage(plan: Sequence[Row], judged: dict[str, list[Result]]) -> str:
 
 
 def not_run(plan: Sequence[Row], done: Results) -> str:
-    """The rows that lack seeds, with the commands that run them."""
+    """The rows that lack seeds, with the commands that run them; empty if there are none."""
     lines = []
     for row in plan:
         judged, runs = len(done.judged(row)), len(done.of(row))
@@ -308,7 +308,9 @@ def not_run(plan: Sequence[Row], done: Results) -> str:
         gestures = " --gestures DIR" if row.task is None else ""
         state = f"{judged} of {row.seeds} seeds, {runs} runs"
         lines.append(f"- `{COMMAND} --rows {row.name}{gestures}` ({state})")
-    text = "\n".join(lines) if lines else "All rows are complete."
+    if not lines:
+        return ""
+    text = "\n".join(lines)
     if not any(done.of(row) for row in plan):
         text = (
             "No run is complete, so it is not known yet whether the budget is enough to leave chance on "
