@@ -182,6 +182,7 @@ def _decode_fully(request: _ClipsRequest, scan: PacketScan, reason: str) -> Deco
             effort = Effort(result.packets, result.packets, reason)
             return _result(views, indices, result.video, result.timing, effort)
         frame_count, damaged = result.video.frames, result.damaged
+        threads = 1  # a decoder with frame threads may drop intact frames near damage without an error
     raise Undecodable("the video decodes to different frames each time")
 
 

@@ -97,3 +97,21 @@ def test_damage_looks_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyPa
         other = decode_video(data, SPEC)
         assert (other.video, other.indices) == (one.video, one.indices)
         assert np.array_equal(other.inputs["frames"], one.inputs["frames"])
+
+
+@pytest.mark.parametrize("empty", [55, 56, 57, 58])
+def test_frames_after_a_dropped_packet_are_found_whatever_the_threads(
+    empty: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg drops a packet with an empty NAL unit, and with frame threads the last frames too."""
+
+    def touch(index: int, packet: bytearray) -> bytearray:
+        return bytearray(4) + packet if index == empty else packet
+
+    data = remuxed(numbered_clip(frames=60, options=PREDICTED), touch, "mp4")
+    one = decode_video(data, SPEC)
+    for threads in (2, 3, 4):
+        monkeypatch.setattr(decode, "choose_parallelism", lambda *_: Parallelism(threads=threads))  # noqa: B023
+        other = decode_video(data, SPEC)
+        assert (other.video, other.indices) == (one.video, one.indices)
+        assert np.array_equal(other.inputs["frames"], one.inputs["frames"])
