@@ -71,7 +71,7 @@ def _answer(
         sandbox.limit_cpu(request.cpu_s)
         if isinstance(request, DecodeRequest):
             return _decode_video(request, file, frames)
-        slots = _Slots(request, frames, channel)
+        slots = WindowSlots(request, frames, channel)
         return TimelineDecoded(
             decode_windows(file, request.spec, request.rule, slots, request.limits, first=request.first)
         )
@@ -106,7 +106,7 @@ def _decode_video(request: DecodeRequest, file: BinaryIO, frames: int) -> VideoD
     )
 
 
-class _Slots:
+class WindowSlots:
     """The sink of a timeline's windows: slots of the shared memory, filled in turn."""
 
     def __init__(self, request: TimelineRequest, frames: int, channel: socket.socket) -> None:
