@@ -117,6 +117,35 @@ async def test_scores_and_evidence_are_calibrated_by_the_temperature(tmp_path: P
     assert np.mean(cooler.evidence.margins, axis=0)[0] == pytest.approx(odds[1], rel=1e-4)
 
 
+def recorded_views(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of views for which memory is reserved from now on."""
+    views: list[int] = []
+    reserve = recognizer.frames_memory.reserve
+
+    def recorded(size_bytes: int) -> AbstractAsyncContextManager[Reservation]:
+        number, rest = divmod(size_bytes, recognizer.model("colours").view_bytes)
+        assert rest == 0
+        views.append(number)
+        return reserve(size_bytes)
+
+    monkeypatch.setattr(recognizer.frames_memory, "reserve", recorded)
+    return views
+
+
+async def test_memory_is_reserved_for_all_views_of_a_request(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_head(tmp_path, base)
+    query = Query(clips=2, crops=3)
+    async with running(tmp_path) as recognizer:
+        models = [recognizer.model(name) for name in ("colours", "hues")]
+        reserved = recorded_views(recognizer, monkeypatch)
+        await classify(recognizer, RED_CLIP, query)
+        async with recognizer.accept("colours", views=query.views) as request:
+            await request.classify_with(models, RED_CLIP, query)
+    assert reserved == [6, 6, 6]
+
+
 async def test_base_is_found_by_its_name_version_and_checksum_only(tmp_path: Path, base: Path) -> None:
     write_head(tmp_path, base)
     async with running(tmp_path) as recognizer:
@@ -139,15 +168,8 @@ async def test_features_of_the_views_and_of_their_mirror_images_are_within_the_m
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service.pipeline.accepted_request, "teaching_crops", lambda _: 3)
-    reserved: list[int] = []
     async with running(tmp_path) as recognizer:
-        reserve = recognizer.frames_memory.reserve
-
-        def recorded(size_bytes: int) -> AbstractAsyncContextManager[Reservation]:
-            reserved.append(size_bytes // recognizer.model("colours").view_bytes)
-            return reserve(size_bytes)
-
-        monkeypatch.setattr(recognizer.frames_memory, "reserve", recorded)
+        reserved = recorded_views(recognizer, monkeypatch)
         async with recognizer.accept("colours") as request:
             mirrored = (await request.features(RED_CLIP)).array
             plain = (await request.features(RED_CLIP, mirrored=False)).array
