@@ -51,6 +51,8 @@ async def test_folder_that_cannot_be_read_is_logged_once(
     listing = PackageListing(tmp_path)
     with caplog.at_level(logging.ERROR):
         await listing.scan()
+        first = list(caplog.records)
         await listing.scan()
     assert list(listing.unreadable) == ["loop"]
+    assert caplog.records == first
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["model loop is refused"]
