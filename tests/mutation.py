@@ -107,10 +107,16 @@ def tests_of(module: Path) -> list[list[str]]:
     return [named, rest] if named else [rest]
 
 
+def pytest_command(copy: Path, tests: list[str]) -> str:
+    """The shell command that runs tests of the copy."""
+    return f"PYTHONPATH={copy} {sys.executable} {PYTEST} {' '.join(tests)}"
+
+
 def check_tests_pass(copy: Path, tests: list[str]) -> None:
     """Run tests on the unchanged code: tests that fail would count as detected mutants."""
-    command = f"PYTHONPATH={copy} {sys.executable} {PYTEST} {' '.join(tests)}"
-    done = subprocess.run(["sh", "-c", command], cwd=copy, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", "-c", pytest_command(copy, tests)], cwd=copy, check=False, capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(tests)} fail without mutants: {done.stdout[-2000:]}{done.stderr}")
 
@@ -119,8 +125,7 @@ def mutate(copy: Path, module: Path, sample: int) -> tuple[int, list[str]]:
     """Test a sample of a module's mutants; return the number of detected ones and the diffs of the others."""
     config, session = copy / "mutation.toml", copy / "mutation.sqlite"
     session.unlink(missing_ok=True)
-    command = f"PYTHONPATH={copy} {sys.executable} {PYTEST}"
-    stages = " && ".join(f"{command} {' '.join(stage)}" for stage in tests_of(module))
+    stages = " && ".join(pytest_command(copy, tests) for tests in tests_of(module))
     test_command = f"sh -c {shlex.quote(stages)}"
     config.write_text(
         f"[cosmic-ray]\nmodule-path = {json.dumps(str(module))}\ntimeout = {TIMEOUT_S}\n"

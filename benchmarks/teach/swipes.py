@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from model_export.synthetic.labels import REVERSED
 from service.commands.inputs.teaching_set import find_labelled
 from service.errors import RequestError
 from service.offline import classify_files
@@ -18,7 +19,6 @@ SWIPES = {
     "up": "Moving something up",
     "down": "Moving something down",
 }
-OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
 def label_swipes(data: Path) -> dict[str, float] | None:
@@ -43,7 +43,7 @@ def shares(clips: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, float]
         label = SWIPES[direction]
         of_all.append(label == max(scores, key=scores.__getitem__))
         of_four.append(label == max(SWIPES.values(), key=scores.__getitem__))
-        of_two.append(scores[label] > scores[SWIPES[OPPOSITE[direction]]])
+        of_two.append(scores[label] > scores[REVERSED[label]])
     count = len(of_all)
     return {
         "clips": count,

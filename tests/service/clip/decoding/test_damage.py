@@ -81,6 +81,16 @@ def test_mostly_broken_video_is_refused() -> None:
     assert decode_video(damaged(set(range(15)), scramble), SPEC).video.broken_packets == 15
 
 
+def check_same_result(data: bytes, monkeypatch: pytest.MonkeyPatch, *choices: Parallelism) -> None:
+    """Compare the frames of a video, decoded in each of these ways, with those of one thread."""
+    one = decode_video(data, SPEC)
+    for spread in choices:
+        monkeypatch.setattr(decode, "choose_parallelism", lambda *_: spread)  # noqa: B023 - called in this round only
+        other = decode_video(data, SPEC)
+        assert (other.video, other.indices) == (one.video, one.indices)
+        assert np.array_equal(other.inputs["frames"], one.inputs["frames"])
+
+
 def test_damage_looks_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = numbered_clip(frames=60, options=PREDICTED, container="mkv", width=192, height=128)
 
@@ -90,13 +100,10 @@ def test_damage_looks_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyPa
         return packet
 
     data = remuxed(whole, touch, "matroska")
-    one = decode_video(data, SPEC)
-    assert one.video.broken_packets
-    for spread in (Parallelism(threads=4), Parallelism(decoders=2), Parallelism(scaling_thread=True)):
-        monkeypatch.setattr(decode, "choose_parallelism", lambda *_: spread)  # noqa: B023 - called in this round only
-        other = decode_video(data, SPEC)
-        assert (other.video, other.indices) == (one.video, one.indices)
-        assert np.array_equal(other.inputs["frames"], one.inputs["frames"])
+    assert decode_video(data, SPEC).video.broken_packets
+    check_same_result(
+        data, monkeypatch, Parallelism(threads=4), Parallelism(decoders=2), Parallelism(scaling_thread=True)
+    )
 
 
 @pytest.mark.parametrize("empty", [55, 56, 57, 58])
@@ -109,9 +116,4 @@ def test_frames_after_a_dropped_packet_are_found_whatever_the_threads(
         return bytearray(4) + packet if index == empty else packet
 
     data = remuxed(numbered_clip(frames=60, options=PREDICTED), touch, "mp4")
-    one = decode_video(data, SPEC)
-    for threads in (2, 3, 4):
-        monkeypatch.setattr(decode, "choose_parallelism", lambda *_: Parallelism(threads=threads))  # noqa: B023
-        other = decode_video(data, SPEC)
-        assert (other.video, other.indices) == (one.video, one.indices)
-        assert np.array_equal(other.inputs["frames"], one.inputs["frames"])
+    check_same_result(data, monkeypatch, *(Parallelism(threads=threads) for threads in (2, 3, 4)))
