@@ -15,22 +15,19 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from service.errors import BadRequest, DeadlineExceeded, NotAVideo, Overloaded, StorageFull, TooLarge
 from service.pipeline.limits.admission import IDLE_UPLOAD_S, SHORTEST_RETRY_S, Ticket
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
 FIELD = "file"
 MEMORY_BYTES = 1_000_000  # larger bodies go to a file
 FORM_OVERHEAD_BYTES = 16_384  # for preamble, boundaries and part headers of a form
+MAX_BOUNDARY_LENGTH = 256  # RFC 2046 (5.1.1) allows 70
 RETRY_FULL_DISK_S = 10.0
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # A client that sends a request head and then nothing would occupy an upload slot until the request times out.
@@ -131,16 +128,21 @@ def _boundary(request: Request) -> bytes | None:
     media_type, options = parse_options_header(
         request.headers.get("content-type", "application/octet-stream")
     )
-    if media_type == b"multipart/form-data":
-        if not options.get(b"boundary"):
+    if media_type == "multipart/form-data":
+        boundary: bytes = options.get("boundary", "").encode("latin-1")
+        if not boundary:
             raise BadRequest("The Content-Type of the form has no boundary.")
-        return options[b"boundary"]
-    if media_type == b"application/octet-stream" or media_type.startswith(b"video/"):
+        if len(boundary) > MAX_BOUNDARY_LENGTH:
+            raise BadRequest(
+                f"The form is malformed: its boundary has more than {MAX_BOUNDARY_LENGTH} characters."
+            )
+        return boundary
+    if media_type == "application/octet-stream" or media_type.startswith("video/"):
         return None
     if request.headers.get("content-length") == "0":
         raise BadRequest("The upload is empty.")
     raise NotAVideo(
-        f"Unsupported Content-Type {media_type.decode('ascii', 'replace')[:100]}; send a form with the field "
+        f"Unsupported Content-Type {media_type[:100]}; send a form with the field "
         f"'{FIELD}', or the file as the body with Content-Type video/mp4, another video type, or "
         "application/octet-stream."
     )
@@ -226,96 +228,39 @@ async def _file_of_form(
     chunks: AsyncIterator[bytes], boundary: bytes, limit_bytes: int
 ) -> AsyncIterator[bytes]:
     """Extract the field `file` of a form in pieces."""
-    form = _Form()
+    parser = PushMultipartParser(boundary, header_charset="latin-1")  # decodes file names in any encoding
     received_bytes = 0
-    opening = b"\r\n--" + boundary
-    # What may be the start of the first boundary; None from that on. It may also be at the start of the body.
-    preamble: bytes | None = b"\r\n"
+    contains_file = False
     try:
-        parser = MultipartParser(boundary, form.callbacks())
         async for chunk in chunks:
             received_bytes += len(chunk)
             if received_bytes > limit_bytes + FORM_OVERHEAD_BYTES:
                 raise _too_large(limit_bytes)
-            if preamble is not None:
-                # The parser accepts no text before the first boundary, RFC 2046 (5.1.1) does. Only its end is
-                # kept, or a long text would be searched again with every chunk.
-                preamble += chunk
-                start = preamble.find(opening)
-                if start < 0:
-                    preamble = preamble[-len(opening) + 1 :]
-                    continue
-                chunk = preamble[start + 2 :]
-                preamble = None
-            parser.write(chunk)
-            yield bytes(form.content)
-            form.content.clear()
-    except FormParserError as exc:
+            for event in parser.parse(chunk) if chunk else ():  # an empty chunk would end the form
+                if isinstance(event, MultipartSegment):
+                    if event.name != FIELD:
+                        name = (event.name or "").encode("latin-1").decode("utf-8", "replace")
+                        raise BadRequest(
+                            f"Unexpected form field {name[:100]!r}; send only '{FIELD}'. "
+                            "Parameters go into the query string."
+                        )
+                    if contains_file:
+                        raise BadRequest(
+                            f"The form has the field '{FIELD}' more than once; send one video per request."
+                        )
+                    contains_file = True
+                elif event is not None:
+                    yield event
+    except MultipartError as exc:
         raise BadRequest("The multipart body is malformed.") from exc
-    if preamble is not None:
-        raise BadRequest("The multipart body is malformed: it contains no boundary.")
-    if not form.ended:
-        raise BadRequest("The multipart body ends before its last boundary.")
-    if not form.found:
+    try:
+        parser.close()
+    except MultipartError as exc:
+        if contains_file:
+            raise BadRequest("The multipart body ends before its last boundary.") from exc
+        raise BadRequest("The multipart body contains no boundary that is followed by a part.") from exc
+    if not contains_file:
         raise BadRequest(f"The form has no field '{FIELD}'.")
-
-
-class _Form:
-    """Parser callbacks for a form with exactly one part, the video.
-
-    Attributes:
-        content: Bytes of the video; the reader clears them.
-        found: Whether there is a video.
-        ended: Whether the form is complete.
-    """
-
-    def __init__(self) -> None:
-        self.content = bytearray()
-        self.found = False
-        self.ended = False
-        self._header = bytearray()
-        self._value = bytearray()
-        self._name = ""
-
-    def callbacks(self) -> MultipartCallbacks:
-        return {
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_headers_finished": self._on_headers_finished,
-            "on_part_data": self._on_part_data,
-            "on_end": self._on_end,
-        }
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            _, options = parse_options_header(bytes(self._value))
-            self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._header.clear()
-        self._value.clear()
-
-    def _on_headers_finished(self) -> None:
-        name, self._name = self._name, ""
-        if name != FIELD:
-            raise BadRequest(
-                f"Unexpected form field {name[:100]!r}; send only '{FIELD}'. "
-                "Parameters go into the query string."
-            )
-        if self.found:
-            raise BadRequest(f"The form has the field '{FIELD}' more than once; send one video per request.")
-        self.found = True
-
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self.content += data[start:end]
-
-    def _on_end(self) -> None:
-        self.ended = True
 
 
 class Spool:

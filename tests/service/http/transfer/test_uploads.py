@@ -121,6 +121,18 @@ def test_form_part_may_have_a_name_and_headers() -> None:
     assert receive([form(part(b"clip", more=more))], FORM) == b"clip"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "shift-jis"])
+def test_file_name_may_have_any_encoding(encoding: str) -> None:
+    name = "映画" if encoding == "shift-jis" else "été"
+    body = form(part(b"clip", more='; filename="NAME.mp4"')).replace(b"NAME", name.encode(encoding))
+    assert receive([body], FORM) == b"clip"
+
+
+def test_name_of_an_unexpected_field_is_reported() -> None:
+    with pytest.raises(BadRequest, match="'vidéo'"):
+        receive([form(part(b"x", "vidéo"))], FORM)
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_text_before_the_first_boundary_is_skipped(size: int) -> None:
     body = b"This is a multi-part message.\r\n--edg no boundary\r\n" + form(part(b"clip"))
