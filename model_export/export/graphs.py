@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from model_export.export.checks.graph_rules import check_graph
 from model_export.export.float16 import to_float16
 from model_export.export.int8 import quantize
-from model_export.export.onnx_graph import build_graph, check_graph
+from model_export.export.onnx_graph import build_graph
 from model_export.export.plan import ExportPlan
 from model_export.export.precision import Precision
 from model_export.export.shared_weights import share_weights

@@ -1,4 +1,4 @@
-"""The network as an ONNX graph, and the rules for the graphs of a package.
+"""The network as an ONNX graph.
 
 `torch.onnx.export` writes the graph from one of the network's variants (`rewrites.variants`). Tracing takes
 1.7 times as long with a batch of variable length, so the graph is traced with `EXAMPLES` clips, and the
@@ -20,29 +20,18 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from onnx_ir.passes import common as common_passes
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from model_export.export.rewrites.variants import GraphVariant, serving_network
 from model_export.networks.residual import VideoClassifier
 from service.clip.spec import ClipSpec
-from service.errors import BlvnetError
 from service.packages.manifest import EVIDENCE, FEATURES, LOGITS
 
 OPSET = 18  # the exporter's default, so nothing is converted
 OUTPUTS = (LOGITS, EVIDENCE, FEATURES)
 BATCH = "N"
 EXAMPLES = 7
-
-# Operators of shapes computed at run time, of control flow, and of training; check_graph refuses them.
-FORBIDDEN = frozenset(
-    {"BatchNormalization", "Compress", "ConstantOfShape", "Expand", "Gather", "GatherElements", "GatherND"}
-    | {"If", "Loop", "NonZero", "Range", "Scan", "Scatter", "ScatterElements", "ScatterND", "Shape", "Size"}
-    | {"Unique", "Where"}
-)
-
-
-class GraphError(BlvnetError):
-    """A graph that breaks a rule for the graphs of a package."""
 
 
 class ServingGraph(nn.Module):
@@ -62,7 +51,10 @@ class ServingGraph(nn.Module):
 
 
 def build_graph(network: VideoClassifier, clip: ClipSpec, variant: GraphVariant) -> onnx.ModelProto:
-    """The float32 graph of `network`, on `clip`'s inputs as decoding gives them; see also `check_graph`."""
+    """The float32 graph of `network`, on `clip`'s inputs as decoding gives them.
+
+    `checks.graph_rules` checks the result.
+    """
     examples = tuple(
         torch.zeros(EXAMPLES, *spec.shape(clip.frames), dtype=torch.uint8) for spec in clip.inputs
     )
@@ -75,9 +67,12 @@ def build_graph(network: VideoClassifier, clip: ClipSpec, variant: GraphVariant)
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
+            optimize=False,
         )
     assert program is not None
     model = program.model
+    # What `optimize=True` does, without its second iteration, which changes nothing in these graphs.
+    optimizer.optimize(model, num_iterations=1)
     _make_resizes_constant(model)
     _make_batch_variable(model)
     common_passes.RemoveUnusedNodesPass()(model)
@@ -104,7 +99,7 @@ def quiet_exporter() -> Iterator[None]:
 def _make_batch_variable(model: ir.Model) -> None:
     """Let the batch have any length; it is part of the first axis of all tensors.
 
-    Only Reshape names the length of that axis. If anything else depended on it, the rules of `check_graph` or
+    Only Reshape names the length of that axis. If anything else depended on it, `checks.graph_rules` or
     the comparison with PyTorch in batches of other lengths would fail.
     """
     ends = [(value, value.shape) for value in (*model.graph.inputs, *model.graph.outputs)]
@@ -155,55 +150,3 @@ def _sides(value: ir.Value) -> tuple[int, ...]:
     sides = tuple(side for side in value.shape[2:] if isinstance(side, int))
     assert len(sides) == len(value.shape) - 2
     return sides
-
-
-def check_graph(model: onnx.ModelProto, clip: ClipSpec) -> None:
-    """Check the rules for a package's graph.
-
-    It must be valid ONNX of operator set `OPSET` and no other domain, without `FORBIDDEN` operators, with
-    `clip`'s inputs in uint8 and three float32 outputs, and no axis but the first may have a variable length.
-
-    Raises:
-        GraphError: a rule does not hold; the message says which.
-    """
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
-        raise GraphError(f"the graph is not valid ONNX: {str(exc).splitlines()[0]}") from exc
-    if [(entry.domain, entry.version) for entry in model.opset_import] != [("", OPSET)]:
-        raise GraphError(f"the graph must use ONNX operator set {OPSET} alone")
-    if wrong := sorted({node.op_type for node in model.graph.node} & FORBIDDEN):
-        raise GraphError(f"the graph uses {', '.join(wrong)}")
-    uint8, float32 = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
-    expected = [(spec.name, uint8, list(spec.shape(clip.frames))) for spec in clip.inputs]
-    if [_signature(value) for value in inferred.graph.input] != expected:
-        raise GraphError("the graph's inputs are not those of the clip")
-    match [_signature(value) for value in inferred.graph.output]:
-        case [
-            (str(logits), kind, [int(classes)]),
-            (str(evidence), evidence_kind, [int(moments), int(evidence_classes)]),
-            (str(features), features_kind, [int(feature_moments), int()]),
-        ]:
-            valid = (
-                (logits, evidence, features) == OUTPUTS
-                and kind == evidence_kind == features_kind == float32
-                and classes == evidence_classes
-                and moments == feature_moments
-            )
-        case _:
-            valid = False
-    if not valid:
-        raise GraphError(
-            "the graph's outputs are not logits (N, C), evidence (N, T', C) and features (N, T', F)"
-        )
-    for value in inferred.graph.value_info:
-        if any(not dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]):
-            raise GraphError(f"{value.name} has a shape that is not constant")
-
-
-def _signature(value: onnx.ValueInfoProto) -> tuple[str, int, list[int]]:
-    """Name, element type and shape without the batch axis; -1 in front where that axis is not `BATCH`."""
-    batch, *rest = value.type.tensor_type.shape.dim
-    marker = [] if batch.dim_param == BATCH else [-1]
-    return value.name, value.type.tensor_type.elem_type, marker + [dim.dim_value for dim in rest]

@@ -19,9 +19,10 @@ import torch
 from model_export.checkpoints.checkpoint import load_network, read_checkpoint
 from model_export.export import graphs as graph_files
 from model_export.export.calibration import synthetic_clips
+from model_export.export.checks.graph_rules import check_graph
 from model_export.export.checks.parity import CLIPS, check_parity, run_network
 from model_export.export.float16 import to_float16
-from model_export.export.onnx_graph import OUTPUTS, build_graph, check_graph
+from model_export.export.onnx_graph import OUTPUTS, build_graph
 from model_export.export.plan import VARIANTS
 from model_export.export.precision import BOUNDS, Precision
 from model_export.export.rewrites.variants import GraphVariant

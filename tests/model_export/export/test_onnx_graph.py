@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper
 
-from model_export.export.onnx_graph import FORBIDDEN, OPSET, OUTPUTS, GraphError, build_graph, check_graph
+from model_export.export.checks.graph_rules import FORBIDDEN
+from model_export.export.onnx_graph import OUTPUTS, build_graph
 from model_export.export.rewrites.variants import GraphVariant
 from model_export.networks.config import ModelConfig
 from model_export.networks.normalise import normalise
 from model_export.networks.registry import build, parse_architecture
 from model_export.networks.residual import VideoClassifier
-from service.clip.spec import ClipSpec, Frames, InputSpec
 from tests.model_export.export.networks_for_export import CLASSES, noise_clips, small_network
 
 
@@ -123,9 +121,6 @@ def test_graph_has_no_trace_of_the_exporting_machine(exported: Exported) -> None
     assert b".py" not in described.SerializeToString()
 
 
-CLIP = ClipSpec(frames=2, inputs=(InputSpec("frames", Frames.ALL, 4, 4),))
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_network_is_exported_with_any_number_of_threads(threads: int) -> None:
     """The memory layout of results depends on the number of threads, at sizes of real networks."""
@@ -137,54 +132,3 @@ def test_network_is_exported_with_any_number_of_threads(threads: int) -> None:
     finally:
         torch.set_num_threads(before)
     assert "Identity" not in {node.op_type for node in graph.graph.node}
-
-
-def graph_of(*extra: onnx.NodeProto, **changes: Any) -> onnx.ModelProto:
-    """A valid graph for `CLIP`: the mean colour of each frame, and `extra` nodes."""
-    shape = changes.get("shape", ["N", 2, 4, 4, 3])
-    inputs = [helper.make_tensor_value_info("frames", changes.get("dtype", TensorProto.UINT8), shape)]
-    outputs = [
-        helper.make_tensor_value_info(changes.get("logits", "logits"), TensorProto.FLOAT, ["N", 3]),
-        helper.make_tensor_value_info("evidence", TensorProto.FLOAT, ["N", 2, 3]),
-        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", changes.get("moments", 2), 3]),
-    ]
-    body = [
-        helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "space"], ["features"], keepdims=0),
-        helper.make_node("Identity", ["features"], ["evidence"]),
-        helper.make_node("ReduceMean", ["evidence", "time"], [outputs[0].name], keepdims=0),
-    ]
-    constants = [
-        helper.make_tensor("space", TensorProto.INT64, [2], [2, 3]),
-        helper.make_tensor("time", TensorProto.INT64, [1], [1]),
-    ]
-    graph = helper.make_graph([*body, *extra], "graph", inputs, outputs, constants)
-    opsets = [helper.make_opsetid("", changes.get("opset", OPSET))]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
-
-
-def test_valid_graph_passes() -> None:
-    check_graph(graph_of(), CLIP)
-
-
-@pytest.mark.parametrize(
-    ("model", "complaint"),
-    [
-        pytest.param(graph_of(helper.make_node("Shape", ["float"], ["x"])), "uses Shape", id="operator"),
-        pytest.param(graph_of(helper.make_node("Relu", ["gone"], ["x"])), "not valid ONNX", id="invalid"),
-        pytest.param(
-            graph_of(helper.make_node("Transpose", ["evidence"], ["x"], perm=[1, 0, 2])),
-            "x has a shape that is not constant",
-            id="free axis",
-        ),
-        pytest.param(graph_of(opset=19), "operator set 18 alone", id="opset"),
-        pytest.param(graph_of(shape=[1, 2, 4, 4, 3]), "inputs are not those", id="fixed batch"),
-        pytest.param(graph_of(shape=["N", 2, 4, 5, 3]), "inputs are not those", id="size"),
-        pytest.param(graph_of(dtype=TensorProto.INT8), "inputs are not those", id="type"),
-        pytest.param(graph_of(logits="scores"), "outputs are not", id="name of an output"),
-        pytest.param(graph_of(moments=3), "not valid ONNX|outputs are not", id="shape of the features"),
-    ],
-)
-def test_graph_that_breaks_a_rule_is_refused(model: onnx.ModelProto, complaint: str) -> None:
-    with pytest.raises(GraphError, match=complaint):
-        check_graph(model, CLIP)
