@@ -64,11 +64,11 @@ serve: $(SERVE_STAMP) ## Start the service on HOST:PORT with the models in MODEL
 .PHONY: install
 install: $(DEV_STAMP) ## Make .venv with everything that development needs
 
-# Two processes, because most tests use one core; PyTorch therefore gets one thread in each. The tests of a file run in
-# one process, with its fixtures.
+# Most tests use one core, so PyTorch gets one thread, and some wait for servers, so two cores get three processes. The
+# tests of a file run in one process, with its fixtures.
 .PHONY: test
 test: $(DEV_STAMP) ## Run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(TESTS),tests --numprocesses 2 --dist loadfile --no-loadscope-reorder)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(TESTS),tests --numprocesses 3 --dist loadfile --no-loadscope-reorder)
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## Formatter check, linter, type checker
