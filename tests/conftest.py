@@ -33,6 +33,11 @@ SLOW_FILES = (
     "service/test_ray_cluster.py",
     "deployment/test_proxies.py",
     "deployment/test_ray_monitoring.py",
+    "service/test_server.py",
+    "test_hostile.py",
+    "test_fuzz.py",
+    "service/models/test_engine_selection.py",
+    "service/test_batch.py",
 )
 
 

@@ -107,7 +107,7 @@ def decode_video(
             except Unplannable as exc:
                 reason = str(exc)
         scan = replace(scan, packets=None, index=None)  # frees memory for the passes that follow
-        return _decode_fully(request, scan, reason)
+        return _decode_fully(request, scan, video.codec, reason)
 
 
 def _decode_planned(request: _ClipsRequest, video: OpenVideo, scan: PacketScan) -> DecodedVideo:
@@ -165,14 +165,14 @@ def _decoders(
         yield [PlannedDecoder(each, scan.index, take) for each in videos]
 
 
-def _decode_fully(request: _ClipsRequest, scan: PacketScan, reason: str) -> DecodedVideo:
+def _decode_fully(request: _ClipsRequest, scan: PacketScan, codec: str, reason: str) -> DecodedVideo:
     """Decode every packet. A damaged frame is replaced with the nearest intact one, the earlier in a tie.
 
     Raises:
         Undecodable: No frame is intact, or more packets are broken than frames are intact.
     """
     request.limits.check_decoded_pixels(scan.pixels * scan.frames)
-    threads = choose_parallelism(request.cores, scan.pixels, [1], "", 0.0).threads
+    threads = choose_parallelism(request.cores, scan.pixels, [1], codec, 0.0).threads
     frame_count, damaged = scan.frames, frozenset[int]()
     for _ in range(MAX_PASSES):
         indices = replace_damaged(request.sample(frame_count), frame_count, damaged)

@@ -14,9 +14,11 @@ MAX_THREADS = 4
 # Below half of 720p, synchronising frame threads costs about what they gain: 48 frames of 320x240 H.264 take
 # 14.8 ms with one thread, and 14.3 ms with three for a third more CPU time.
 SMALL_PIXELS = 1280 * 720 // 2
-# Codecs that still gain: 48 frames of 427x240 take 21.9 ms with one thread and 19.4 ms with three (VP9),
-# 23.0 ms and 18.0 ms (VP8), for 15 % more CPU time.
-THREADED_WHEN_SMALL = frozenset({"vp8", "vp9"})
+# Codecs that still gain: 48 frames of 427x240 take 21.9 ms with one thread and 19.4 ms with three (VP9), 200
+# frames of 640x360 177 ms and 122 ms (Theora), for up to 15 % more CPU time.
+THREADED_WHEN_SMALL = frozenset({"theora", "vp9"})
+# FFmpeg conceals damage in VP8 without an error, and with frame threads the concealed pixels differ.
+NEVER_THREADED = frozenset({"vp8"})
 SMALL_THREADS = 3
 # The largest cost of a run, in even shares of the total, at which decoders need no frame threads. At 1.0 of
 # two even shares (1080p, groups of 30) decoders take 393 ms and with frame threads 414 ms; at 1.7 (groups of
@@ -66,4 +68,6 @@ def choose_parallelism(
         return Parallelism(scaling_thread=True)
     if small:
         return Parallelism(threads=SMALL_THREADS if codec in THREADED_WHEN_SMALL else 1)
+    if codec in NEVER_THREADED:
+        return Parallelism(decoders)
     return Parallelism(decoders, min(cores * THREADS_PER_CORE, MAX_THREADS) // decoders)

@@ -106,6 +106,22 @@ def test_damage_looks_the_same_whatever_the_threads(monkeypatch: pytest.MonkeyPa
     )
 
 
+def test_concealed_damage_in_vp8_looks_the_same_on_any_number_of_cores() -> None:
+    whole = numbered_clip(frames=60, container="webm", codec="libvpx", width=192, height=128)
+
+    def touch(index: int, packet: bytearray) -> bytearray:
+        if index % 7 == 3:
+            packet[20:60] = bytes(value ^ 0x5A for value in packet[20:60])
+        return packet
+
+    data = remuxed(whole, touch, "webm")
+    one, *others = (decode_video(data, SPEC, threads=cores) for cores in (1, 2, 4))
+    assert not one.video.broken_packets
+    assert not np.array_equal(one.inputs["frames"], decode_video(whole, SPEC).inputs["frames"])
+    for other in others:
+        assert np.array_equal(other.inputs["frames"], one.inputs["frames"])
+
+
 @pytest.mark.parametrize("empty", [55, 56, 57, 58])
 def test_frames_after_a_dropped_packet_are_found_whatever_the_threads(
     empty: int, monkeypatch: pytest.MonkeyPatch

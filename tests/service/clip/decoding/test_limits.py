@@ -89,8 +89,10 @@ def test_frames_that_grow_beyond_all_bounds_are_never_decoded() -> None:
     assert (caught.value.limit, caught.value.maximum) == ("pixels", 96 * 64)
 
 
-def test_work_beyond_the_limit_is_refused_in_advance() -> None:
-    data = numbered_clip(frames=20)
+@pytest.mark.parametrize(
+    "data", [numbered_clip(frames=20), numbered_clip(frames=20, container="flv", codec="flv1")]
+)
+def test_work_beyond_the_limit_is_refused_in_advance(data: bytes) -> None:
     assert decode_video(data, SPEC, DecodeLimits(max_decoded_pixels=20 * 96 * 64)).video.frames == 20
     with pytest.raises(OverLimit) as caught:
         decode_video(data, SPEC, DecodeLimits(max_decoded_pixels=8 * 96 * 64))

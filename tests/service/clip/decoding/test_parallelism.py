@@ -50,12 +50,18 @@ def test_small_frames_get_a_scaling_thread_if_scaling_is_much_of_the_work() -> N
     assert chosen_for(2, SMALL, [250], scalings=0.5) == Parallelism()
 
 
-def test_small_frames_of_vp8_and_vp9_get_frame_threads() -> None:
-    for codec in ("vp8", "vp9"):
+def test_small_frames_of_theora_and_vp9_get_frame_threads() -> None:
+    for codec in ("theora", "vp9"):
         assert chosen_for(2, SMALL, [250], codec) == Parallelism(threads=3)
         assert chosen_for(2, SMALL, [250, 50], codec) == Parallelism(decoders=2)
         assert chosen_for(2, SMALL, [250], codec, scalings=0.9) == Parallelism(scaling_thread=True)
         assert chosen_for(1, SMALL, [250], codec) == Parallelism()
+
+
+def test_vp8_never_gets_frame_threads() -> None:
+    for pixels in (SMALL, HD):
+        assert chosen_for(2, pixels, [250], "vp8") == Parallelism()
+        assert chosen_for(2, pixels, [250, 50], "vp8") == Parallelism(decoders=2)
 
 
 def test_the_number_of_threads_is_limited_on_many_cores() -> None:
