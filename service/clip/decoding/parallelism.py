@@ -49,7 +49,8 @@ def choose_parallelism(
     A single core gets one thread: this takes the least CPU time, and so gives the most videos per second when
     every core decodes one. On several cores, decoders that share the runs are fastest because they do not
     wait for each other; they also get frame threads if the runs are too uneven. A single run of small frames
-    gets a scaling thread if scaling is much of the work, or frame threads if its codec gains from them.
+    gets a scaling thread if scaling is much of the work, or frame threads if its codec gains from them. The
+    frames must not depend on the choice, so codecs of `NEVER_THREADED` get no frame threads.
 
     Args:
         cores: Number of cores that may be kept busy.
