@@ -6,9 +6,10 @@
 | `unseen` | the same on motions that a base trained here never saw as labels |
 | `deep` | a base of 50 layers with random weights |
 | `swipes` | the bundled network as it is, on the folders `left`, `right`, `up` and `down` of DATA |
+| `groups` | top-1 on the clips of each group in turn, learned from the clips of the others |
 
-DATA has the folders `train` and `val` of labels; without it the rows `clips` and `swipes` are left out. Rows
-that are not measured stay unchanged in the result files.
+DATA has the folders `train` and `val` of labels; without it the rows `clips`, `swipes` and `groups` are left
+out, and `groups` without a file of groups. Rows that are not measured stay unchanged in the result files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.common import report
-from benchmarks.teach.few_clips import measure, read_features
+from benchmarks.teach.few_clips import FEW, measure, measure_groups, read_features
 from benchmarks.teach.swipes import label_swipes
 from benchmarks.teach.unseen import accuracy_of_base, blvnet, deep_base, fading_clips, motions, trained_base
 
@@ -39,10 +40,15 @@ class ResultRow(StrEnum):
     UNSEEN = "unseen"
     DEEP = "deep"
     SWIPES = "swipes"
+    GROUPS = "groups"
 
 
 def main(
     data: Annotated[Path | None, typer.Argument(help="Folder with train/LABEL and val/LABEL.")] = None,
+    groups: Annotated[Path | None, typer.Option(help="CSV file with the group of each clip of DATA.")] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of the base of the row groups, instead of the bundled one.")
+    ] = None,
     rows: Annotated[list[ResultRow] | None, typer.Option("--row", help="Measure only this row.")] = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of each number of clips.")] = 10,
     clips: Annotated[int, typer.Option(min=110, help="Clips of `blvnet synth`.")] = 6600,
@@ -52,6 +58,8 @@ def main(
 ) -> None:
     """Measure, and write the tables."""
     chosen = set(rows or ResultRow) - (set() if data else {ResultRow.CLIPS, ResultRow.SWIPES})
+    if data is None or groups is None:
+        chosen.discard(ResultRow.GROUPS)
     if quick:
         clips, epochs = 660, 4
     load_before = os.getloadavg()[0]
@@ -74,6 +82,8 @@ def main(
             found[ResultRow.DEEP] = taught(fading_clips(folder, 5), deep_base(folder), folder)
         if ResultRow.SWIPES in chosen and data is not None and (swipes := label_swipes(data)):
             found[ResultRow.SWIPES] = swipes
+        if ResultRow.GROUPS in chosen and data is not None:
+            found[ResultRow.GROUPS] = measure_groups(read_features(data, models, None, groups), draws)
     machine = report.machine() | {"load_before": round(load_before, 1)}
     file = out / f"{NAME}.json"
     document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -152,6 +162,18 @@ def as_text(document: dict[str, Any]) -> str:
             f"The bundled network as it is, on {swipes['clips']} swipes of the given folder:\n\n"
             f"{report.table(('the right label', 'share'), lines)}"
             f"\n{report.described_machine(swipes['machine'])}\n"
+        )
+    if (found := document.get(ResultRow.GROUPS)) is not None:
+        few = f"{FEW} clips a label"
+        shares = [
+            (group, str(of["clips"]), _percent(of["all"]), _percent(of[few]))
+            for group, of in found.items()
+            if isinstance(of, dict) and few in of
+        ]
+        head = ("group", "clips", "learned from all others", f"from {few}, mean of {found['draws']} draws")
+        parts.append(
+            "Each group of the given folder, learned from clips of the other groups:\n\n"
+            f"{report.table(head, shares)}\n{report.described_machine(found['machine'])}\n"
         )
     return "\n".join(parts)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.commands.inputs.teaching_set import TeachingClip, find_labelled
+from service.commands.inputs.teaching_set import TeachingClip, find_labelled, read_groups
 from service.errors import RequestError
 from service.offline import offline_base
 from service.settings import load_settings
@@ -21,17 +21,22 @@ from service.teaching.examples import Examples
 from service.teaching.learning.learn import Taught, learn
 
 SIZES = (5, 10)
+FEW = 5
 DRAWS = 10
 SEED = 1
 
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Features `(n, V, T', F)` of n labelled clips; `validation` marks the clips of `val`."""
+    """Features `(n, V, T', F)` of n labelled clips; `validation` marks the clips of `val`.
+
+    `groups` names the recording session of each clip, if it is known.
+    """
 
     features: NDArray[np.float32]
     labels: NDArray[np.str_]
     validation: NDArray[np.bool_]
+    groups: NDArray[np.str_] | None = None
 
     def examples(self, chosen: NDArray[np.int64]) -> Examples:
         """The chosen clips, each its own group."""
@@ -39,10 +44,13 @@ class LabelledFeatures:
         return Examples(self.features[chosen], labels, [str(index) for index in chosen])
 
 
-def read_features(data: Path, models: Path | None, base: str | None) -> LabelledFeatures:
+def read_features(
+    data: Path, models: Path | None, base: str | None, groups: Path | None = None
+) -> LabelledFeatures:
     """The features of all clips of `data` that can be read."""
     train, val = find_labelled(data, None)
     clips: list[TeachingClip] = [*train, *val]
+    group_of = read_groups(groups, clips) if groups else None
     kept, features = [], []
     with offline_base(load_settings({"models": models}), base) as model:
         for index, (_, result) in enumerate(model.features([clip.path for clip in clips])):
@@ -53,6 +61,7 @@ def read_features(data: Path, models: Path | None, base: str | None) -> Labelled
         np.stack(features),
         np.array([clips[index].label for index in kept]),
         np.array([index >= len(train) for index in kept]),
+        np.array([group_of[index] for index in kept]) if group_of else None,
     )
 
 
@@ -86,6 +95,28 @@ def measure(clips: LabelledFeatures, draws: int = DRAWS, sizes: Sequence[int] = 
         results[f"{size} clips a label"] = {"val": _mean(of_val), "rest of train": _mean(of_rest)}
     taught = learn(clips.examples(train))
     results["all"] = {"val": top1(taught, clips, val), "cross-validated": taught.report.accuracy.top1}
+    return results
+
+
+def measure_groups(clips: LabelledFeatures, draws: int = DRAWS, few: int = FEW) -> dict[str, object]:
+    """Top-1 on each group, of heads learned from the clips of all other groups and from few of them.
+
+    `train` and `val` do not matter here.
+    """
+    if clips.groups is None:
+        raise ValueError("the groups of the clips are not known")
+    results: dict[str, object] = {"draws": draws}
+    for group in np.unique(clips.groups):
+        tested, others = np.flatnonzero(clips.groups == group), np.flatnonzero(clips.groups != group)
+        of_few = [
+            top1(learn(clips.examples(draw(clips.labels, others, few, SEED + number))), clips, tested)
+            for number in range(draws)
+        ]
+        results[str(group)] = {
+            "clips": len(tested),
+            "all": _mean([top1(learn(clips.examples(others)), clips, tested)]),
+            f"{few} clips a label": _mean(of_few),
+        }
     return results
 
 

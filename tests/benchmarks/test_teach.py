@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.teach.few_clips import LabelledFeatures, draw, measure
+from benchmarks.teach.few_clips import LabelledFeatures, draw, measure, measure_groups
 from benchmarks.teach.swipes import SWIPES, label_swipes, shares
 from model_export.synthetic.dataset import PlannedVideo, make_video
 from tests.service.teaching.examples import examples
@@ -30,6 +30,20 @@ def test_measurement_reports_clips_that_were_not_learned_from() -> None:
     assert results["2 clips a label"] == {"val": 1.0, "rest of train": 1.0}
     assert results["4 clips a label"] == {"val": 1.0, "rest of train": None}
     assert results["all"] == {"val": 1.0, "cross-validated": 1.0}
+
+
+def test_each_group_is_tested_on_heads_that_did_not_learn_from_it() -> None:
+    shown = examples({"up": 6, "down": 6}, noise=0.3)
+    swapped = {"up": "down", "down": "up"}
+    groups = np.array([("A", "B", "C")[number % 3] for number in range(12)])
+    labels = [
+        swapped[label] if group == "C" else label for label, group in zip(shown.labels, groups, strict=True)
+    ]
+    clips = LabelledFeatures(shown.features, np.array(labels), np.zeros(12, bool), groups)
+    results = measure_groups(clips, draws=2, few=2)
+    assert results["draws"] == 2
+    # The labels of C are swapped: heads that had learned from C would know them.
+    assert results["C"] == {"clips": 4, "all": 0.0, "2 clips a label": 0.0}
 
 
 def test_swipes_are_compared_with_all_labels_with_the_four_moves_and_with_the_opposite() -> None:
