@@ -80,6 +80,10 @@ lint: $(DEV_STAMP) ## Formatter check, linter, type checker
 docs: $(DEV_STAMP) ## Build the documentation as a site in build/site
 	$(BIN)/python docs/make_site.py
 
+.PHONY: openapi
+openapi: $(DEV_STAMP) ## Write docs/openapi.json, the OpenAPI document, after a change of the interface
+	PYTHONPATH=. $(BIN)/python docs/write_openapi.py
+
 .PHONY: bench
 bench: $(DEV_STAMP) ## Run the benchmarks; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks
