@@ -34,8 +34,8 @@ ROUTES = [
 ]
 # Fast tests of rules that apply to all packages.
 RULES = [f"{HTTP_TESTS}/test_openapi.py", "tests/service/test_frozen_types.py"]
-# Mutants that change nothing: `X | None` in annotations is never evaluated, and what `is` compares (None, enum
-# members) has no equality of its own.
+# Mutants that change nothing: `X | None` in annotations is never evaluated, and what `is` compares (None,
+# members of enums) has no equality of its own.
 EQUIVALENT = (
     "core/ReplaceBinaryOperator_BitOr_%",
     "core/ReplaceComparisonOperator_Is_Eq",
