@@ -34,6 +34,11 @@ ROUTES = [
 ]
 # Fast tests of rules that apply to all packages.
 RULES = [f"{HTTP_TESTS}/test_openapi.py", "tests/service/test_frozen_types.py"]
+# Tests of a package in other folders.
+ELSEWHERE = {
+    Path("tests/service/http"): ["tests/service/taught/test_teaching.py", "tests/service/test_server.py"],
+    Path("tests/service/pipeline"): ["tests/service/taught/test_teaching.py"],
+}
 # Mutants that change nothing: `X | None` in annotations is never evaluated, and what `is` compares (None,
 # members of enums) has no equality of its own.
 EQUIVALENT = (
@@ -59,7 +64,7 @@ def main(
         copy = copy_repository(Path(scratch, "copy"))
         chosen = list(modules(paths or PATHS))
         for package in sorted({Path("tests", *module.parts[:2]) for module in chosen}):
-            check_tests_pass(copy, [*RULES, *ROUTES, str(package), f"--ignore={HTTP_TESTS / 'page'}"])
+            check_tests_pass(copy, [*tests_of_package(package), f"--ignore={HTTP_TESTS / 'page'}"])
         for module in chosen:
             killed, survivors = mutate(copy, module, sample)
             detected, total = detected + killed, total + killed + len(survivors)
@@ -110,8 +115,14 @@ def tests_of(module: Path) -> list[list[str]]:
         for path in sorted((ROOT / package).rglob(f"test_{module.stem}*.py"))
         if path.parent.name != "page"
     ]
-    rest = [*RULES, *ROUTES, str(package), *(f"--ignore={path}" for path in (*named, HTTP_TESTS / "page"))]
+    ignored = [f"--ignore={path}" for path in (*named, HTTP_TESTS / "page")]
+    rest = [*tests_of_package(package), *ignored]
     return [named, rest] if named else [rest]
+
+
+def tests_of_package(package: Path) -> list[str]:
+    """The tests that cover a package, the fast ones first."""
+    return [*RULES, *ROUTES, str(package), *ELSEWHERE.get(package, ())]
 
 
 def pytest_command(copy: Path, tests: list[str]) -> str:

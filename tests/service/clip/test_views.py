@@ -91,7 +91,10 @@ def test_frames_are_taken_in_one_other_thread_before_the_block_ends() -> None:
 def test_no_more_frames_wait_than_allowed() -> None:
     may_go, submitted = threading.Event(), []
 
-    with in_own_thread(lambda number, frame: may_go.wait(20) and None) as submit:
+    def take(number: int, frame: VideoFrame) -> None:
+        may_go.wait(20)
+
+    with in_own_thread(take) as submit:
 
         def fill() -> None:
             for number in range(MAX_PENDING + 1):

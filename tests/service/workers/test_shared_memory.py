@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from service.errors import BadRequest
-from service.workers import shared_memory as module
 from service.workers.shared_memory import FrameLayout, opened_video, shared_memory
 from tests.support.tiny_models import TWO_STREAMS
 
@@ -97,6 +96,6 @@ def test_lack_of_resources_is_not_the_fault_of_the_path(
     def refuse(path: object, flags: int) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(OSError, match=os.strerror(number)), opened_video(tmp_path):
         pass

@@ -187,9 +187,12 @@ async def test_other_connections_pass_through() -> None:
         seen.append(scope["type"])
         assert SCOPE_KEY not in scope
 
-    async def nothing(*_: object) -> dict[str, Any]:
+    async def receive() -> dict[str, Any]:
         return {}
 
+    async def send(message: object) -> None:
+        pass
+
     metrics = Metrics(CollectorRegistry(), request_timeout_s=30.0, max_batch=8)
-    await RequestMiddleware(app, metrics)({"type": "lifespan"}, nothing, nothing)
+    await RequestMiddleware(app, metrics)({"type": "lifespan"}, receive, send)
     assert seen == ["lifespan"]

@@ -68,7 +68,7 @@ def test_other_policies_are_refused_with_their_place(policy: dict[str, Any], mes
 
 
 def test_configuration_contains_a_version_policy_alone() -> None:
-    policy = {"version_policy": {"all": {}}}
+    policy: dict[str, Any] = {"version_policy": {"all": {}}}
     with pytest.raises(BadRequest, match=r"^max_batch_size: Extra inputs are not permitted$"):
         requested_policy(load(policy | {"max_batch_size": 4}))
     with pytest.raises(BadRequest, match=r"^version_policy: Field required$"):
