@@ -145,7 +145,7 @@ def test_pictures_are_numbered_in_display_order() -> None:
     assert orders == [SEQUENCE_STEP + poc for _, poc in pictures]
     assert read(reader, picture(IDR_N_LP)).display_order == 2 * SEQUENCE_STEP
     assert read(reader, picture(BLA_N_LP, 5)).display_order == 3 * SEQUENCE_STEP + 5
-    assert (reader.reorder_depth(), reader.independent, reader.pruner()) == (2, True, None)
+    assert (reader.reorder_depth(), reader.independent) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -235,11 +235,10 @@ def test_sets_in_packets_are_needed_by_all_that_follows() -> None:
     assert read(reader, picture(IDR)).random_access == NONE
     assert read(reader, *SETS, picture(IDR)).random_access == CLOSED
     assert read(reader, *SETS[1:], picture(CRA)).random_access == NONE
-    assert reader.independent
+    assert (reader.independent, reader.reorder_depth()) == (True, 2)
     changed = unit(SPS, *sps_fields(depths=(5,)))
     assert read(reader, SETS[0], changed, SETS[2], picture(CRA)).random_access == OPEN
-    assert not reader.independent
-    assert reader.reorder_depth() == 5
+    assert (reader.independent, reader.reorder_depth()) == (False, 5)
 
 
 @pytest.mark.parametrize("number", [0, 3])

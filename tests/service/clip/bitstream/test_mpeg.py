@@ -42,7 +42,7 @@ def coded(kind: int, structure: int | None = FRAME, *more: bytes) -> bytes:
 
 def read(*packets: bytes) -> list[PacketInfo]:
     reader = Mpeg2Reader()
-    assert (reader.reorder_depth(), reader.independent, reader.pruner()) == (1, False, None)
+    assert (reader.reorder_depth(), reader.independent) == (1, False)
     return [reader.read(memoryview(packet + END)) for packet in packets]
 
 
@@ -146,7 +146,7 @@ def test_mpeg4_pictures_are_described(options: bool, resolution: int, time_bits:
     ]
     with pytest.raises(Unplannable, match=r"^a picture is not coded$"):
         reader.read(memoryview(vop(P_VOP, time_bits=time_bits, is_coded=False)))
-    assert (reader.reorder_depth(), reader.independent, reader.pruner()) == (1, False, None)
+    assert (reader.reorder_depth(), reader.independent) == (1, False)
 
 
 @pytest.mark.parametrize("code", [0x20, 0x2F])

@@ -32,7 +32,7 @@ def test_vp8_packets_are_described_by_their_first_byte() -> None:
         PacketInfo(4, CLOSED),
         PacketInfo(5, CLOSED, shown=False),
     ]
-    assert (reader.reorder_depth(), reader.independent, reader.pruner()) == (0, True, None)
+    assert (reader.reorder_depth(), reader.independent) == (0, True)
 
 
 def vp9(*, key: bool = False, shown: bool = True, profile: int = 0, existing: bool = False) -> bytes:
