@@ -164,8 +164,8 @@ class Admission:
 
     def _overloaded(self, message: str) -> Overloaded:
         """Return the error, with the time in which the slowest model should have finished its work."""
-        backlog_s = max((load.views * load.throughput.interval_s for load in self._loads.values()), default=0)
-        return Overloaded(message, min(max(backlog_s, SHORTEST_RETRY_S), LONGEST_RETRY_S))
+        backlogs_s = [load.views * load.throughput.interval_s for load in self._loads.values()]
+        return Overloaded(message, min(max([SHORTEST_RETRY_S, *backlogs_s]), LONGEST_RETRY_S))
 
 
 class TimelinePlaces:

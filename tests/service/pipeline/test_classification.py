@@ -1,11 +1,13 @@
-"""Queries: their views, and the values that are accepted."""
+"""Queries: their views, and the values that are accepted. Durations of the stages."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import pytest
 
 from service.errors import InvalidParameter
-from service.pipeline.classification import Query
+from service.pipeline.classification import Query, Sampled, Timings
 
 
 def test_a_query_has_a_view_for_each_crop_of_each_clip() -> None:
@@ -38,3 +40,18 @@ def test_values_beyond_the_limits_are_refused(query: Query, message: str) -> Non
     with pytest.raises(InvalidParameter) as refused:
         query.check()
     assert str(refused.value) == message
+
+
+def test_waits_for_a_worker_and_for_a_batch_are_one_stage() -> None:
+    decoded, inference = (
+        SimpleNamespace(queue_ms=1.0, decode_ms=2.0),
+        SimpleNamespace(queue_ms=4.0, inference_ms=8.0),
+    )
+    of_video = Timings.of(decoded, inference)  # type: ignore[arg-type]
+    assert of_video.stages_ms() == {"decode": 2.0, "queue": 5.0, "inference": 8.0}
+    of_tensors = Timings.of(None, inference)  # type: ignore[arg-type]
+    assert of_tensors.stages_ms() == {"decode": 0.0, "queue": 4.0, "inference": 8.0}
+
+
+def test_times_of_sampled_frames_are_rounded_to_microseconds() -> None:
+    assert Sampled.of([3, 5], [1 / 3, 0.1 + 0.2]) == Sampled((3, 5), (0.333333, 0.3))
