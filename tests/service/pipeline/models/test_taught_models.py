@@ -191,6 +191,19 @@ async def test_timeline_marks_unsure_windows(tmp_path: Path, base: Path) -> None
     assert [getattr(window, "unsure", None) for window in windows] == [True] * len(windows)
 
 
+async def test_rescan_keeps_a_taught_model_that_has_not_changed(tmp_path: Path, base: Path) -> None:
+    write_head(tmp_path, base)
+    async with running(tmp_path) as recognizer:
+        before = recognizer.model("hues")
+        await recognizer.models.rescan()
+        assert recognizer.model("hues") is before
+        shutil.rmtree(tmp_path / "hues")
+        write_head(tmp_path, base, mirror=(1, 0))
+        await recognizer.models.rescan()
+        assert recognizer.model("hues") is not before
+        assert recognizer.model("hues").manifest.mirror == (1, 0)
+
+
 async def test_any_number_of_heads_share_the_graph_and_the_batches_of_their_base(
     tmp_path: Path, base: Path
 ) -> None:
