@@ -30,6 +30,8 @@ from service.errors import (
 )
 from service.http.transfer import uploads
 from service.http.transfer.uploads import (
+    FORM_OVERHEAD_BYTES,
+    MAX_BOUNDARY_LENGTH,
     MEMORY_BYTES,
     ReceivedBody,
     Spool,
@@ -206,6 +208,49 @@ def test_size_is_limited_while_reading_whatever_was_announced(headers: Mapping[s
     assert receive([b"12345", b"67890"], headers, limit=10) == b"1234567890"
     with pytest.raises(TooLarge):
         receive([b"12345", b"67890", b"1"], headers, limit=10)
+
+
+def test_announced_size_may_be_the_limit_and_in_a_form_a_little_more() -> None:
+    assert receive([b"1234567890"], {"content-length": "10"}, limit=10) == b"1234567890"
+    whole = FORM | {"content-length": str(10 + FORM_OVERHEAD_BYTES)}
+    assert receive([form(part(b"1234567890"))], whole, limit=10) == b"1234567890"
+    with pytest.raises(TooLarge):
+        receive([], FORM | {"content-length": str(11 + FORM_OVERHEAD_BYTES)}, limit=10)
+
+
+def test_what_surrounds_the_clip_in_a_form_is_limited() -> None:
+    content = form(part(b"1234567890"))
+    padding = b"x" * (10 + FORM_OVERHEAD_BYTES - len(content))
+    assert receive([content, padding], FORM, limit=10) == b"1234567890"
+    with pytest.raises(TooLarge):
+        receive([content, padding + b"x"], FORM, limit=10)
+
+
+def test_boundaries_have_256_characters_at_most() -> None:
+    for length in (MAX_BOUNDARY_LENGTH, MAX_BOUNDARY_LENGTH + 1):
+        boundary = "b" * length
+        content = form(part(b"clip")).replace(b"edge", boundary.encode())
+        headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
+        if length > 256:
+            with pytest.raises(BadRequest, match="its boundary has more than 256 characters"):
+                receive([content], headers)
+        else:
+            assert receive([content], headers) == b"clip"
+
+
+def test_text_of_a_client_is_cut_off_in_messages() -> None:
+    long = "x" * 150
+    with pytest.raises(NotAVideo, match=f"^Unsupported Content-Type text/{'x' * 95}; send a form"):
+        receive([b"x"], {"content-type": f"text/{long}"})
+    with pytest.raises(BadRequest, match=f"^Unexpected form field '{'x' * 100}'; send only 'file'"):
+        receive([form(part(b"x", long))], FORM)
+    with pytest.raises(BadRequest, match=f"^Unsupported Content-Encoding {'x' * 100}; use gzip"):
+        body([b"x"], long)
+
+
+def test_clients_may_pause_for_ten_seconds_and_must_reach_ten_kilobytes_a_second_then() -> None:
+    assert (uploads.PAUSE_TIMEOUT_S, uploads.MIN_RATE_AFTER_S, uploads.MIN_BYTES_PER_S) == (10, 10, 10_000)
+    assert (MEMORY_BYTES, FORM_OVERHEAD_BYTES) == (1_000_000, 16_384)
 
 
 def test_size_of_a_clip_in_a_form_is_limited() -> None:
