@@ -199,3 +199,181 @@ def test_frames_and_packets_give_the_same_times() -> None:
         times.add(pts, None, 70, shown=True)
     assert times.timing(times.shown) == times.timing([0, 40, 80, 120, 160])
     assert times.timing([0, 40, 80, 120, 160]).duration_s == pytest.approx(0.23)
+
+
+STEADY = [10 * number for number in range(21)]  # frames of 10 ms; out of order by up to 16 of them
+HOUR = 3_600_000
+
+
+def times_ms(pts: list[int | None] | list[int], *rates: Fraction) -> list[float]:
+    return [round(1000 * time_s, 6) for time_s in timing_of(pts, *rates).times_s]
+
+
+@pytest.mark.parametrize(("stray", "kept"), [(40, True), (39, False), (370, True), (371, False)])
+def test_a_frame_up_to_16_steps_out_of_order_is_sorted_and_others_are_outliers(
+    stray: int, kept: bool
+) -> None:
+    pts = [*STEADY, stray, *(210 + 10 * number for number in range(30))]
+    assert timing_of(pts).exact is kept
+    assert (stray in times_ms(pts)) is kept
+    assert kept or 205 in times_ms(pts)
+
+
+@pytest.mark.parametrize(("stray", "kept"), [(160, True), (161, False)])
+def test_the_first_frame_may_be_out_of_order_too(stray: int, kept: bool) -> None:
+    timing = timing_of([stray, *STEADY])
+    assert timing.exact is kept
+    assert timing.duration_s == pytest.approx(0.2 + 0.2 / 21 if kept else 0.22)
+
+
+@pytest.mark.parametrize(
+    ("stray", "kept"), [(40, True), (39, False), (200 + HOUR, True), (201 + HOUR, False)]
+)
+def test_the_last_frame_may_be_out_of_order_or_late_too(stray: int, kept: bool) -> None:
+    pts = [*STEADY, stray]
+    assert timing_of(pts).exact is kept
+    assert times_ms(pts)[-1] == (max(200, stray) if kept else 210)
+
+
+@pytest.mark.parametrize(("gap", "kept"), [(HOUR, True), (HOUR + 1, False)])
+def test_gaps_up_to_an_hour_are_pauses_and_longer_ones_jumps_of_the_clock(gap: int, kept: bool) -> None:
+    pts = [*STEADY, *(200 + gap + 10 * number for number in range(21))]
+    assert timing_of(pts).exact is kept
+    assert times_ms(pts)[21] == (200 + gap if kept else 210)
+    assert timing_of([-gap, *STEADY]).exact is kept
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_three_frames_in_a_row_may_be_outliers(count: int) -> None:
+    strays = [100_000 + 10 * number for number in range(count)]
+    later = [210 + 10 * (count + number) for number in range(20)]
+    timing = timing_of([*STEADY, *strays, *later])
+    assert not timing.exact
+    assert (timing.duration_s < 1) is (count < 4)  # four are a recording of their own
+    lasting = timing_of([*STEADY, *(-value for value in strays), *later])
+    assert (lasting.times_s[-1] == pytest.approx(later[-1] / 1000)) is (count < 4)
+
+
+def test_several_frames_at_either_end_are_a_recording_of_their_own() -> None:
+    assert times_ms([5000, 5010, *STEADY])[:3] == [0, 10, 20]
+    assert times_ms([*STEADY, 5000, 5010])[-2:] == [5000, 5010]
+    assert times_ms([*STEADY, -5000, -4990])[-2:] == [210, 220]
+
+
+@pytest.mark.parametrize(
+    ("pts", "expected"),
+    [
+        ([0, 10, 0, 10], [0, 10, 20, 30]),  # back at the first time: another recording
+        ([0, 10, 1, 11], [0, 1, 10, 11]),
+        ([5, 15, 5, 15, 5, 15], [0, 10, 20, 30, 40, 50]),
+        ([0, 10, 20, 30, -5, 5], [0, 10, 20, 30, 40, 50]),
+        ([0, 10, 20, 12, 22], [0, 10, 12, 20, 22]),
+        ([0, 0, 10], [0, 0, 10]),
+    ],
+)
+def test_a_restart_falls_to_the_first_time_or_below(pts: list[int], expected: list[float]) -> None:
+    assert times_ms(pts) == expected
+
+
+@pytest.mark.parametrize(
+    ("pts", "expected"),
+    [
+        ([None, None, 100, 110], [0, 10, 20, 30]),
+        ([100, None, None, 130], [0, 10, 20, 30]),
+        ([100, None, 111], [0, 5, 11]),
+        ([100, 110, None, None], [0, 10, 20, 30]),
+        ([None, 0, 10, None, 40, 50, None], [0, 10, 20, 35, 50, 60, 70]),
+    ],
+)
+def test_missing_times_follow_the_typical_step_at_the_ends(
+    pts: list[int | None], expected: list[float]
+) -> None:
+    assert times_ms(pts) == expected
+    assert not timing_of(pts).exact
+
+
+@pytest.mark.parametrize(
+    ("rate", "used"),
+    [
+        (Fraction(1, 3600), True),
+        (Fraction(1, 3601), False),
+        (Fraction(1000), True),
+        (Fraction(1001), False),
+    ],
+)
+def test_plausible_rates_reach_from_a_frame_an_hour_to_1000_a_second(rate: Fraction, used: bool) -> None:
+    assert timing_of([7, 7], rate, Fraction(10)).fps == pytest.approx(float(rate) if used else 10)
+
+
+@pytest.mark.parametrize(("per_100_s", "used"), [(2525, True), (2526, False), (2475, True), (2474, False)])
+def test_a_stated_rate_may_be_off_by_one_percent(per_100_s: int, used: bool) -> None:
+    pts = [100 * number for number in range(per_100_s + 1)]
+    timing = frame_timing(pts, Fraction(1, per_100_s), (Fraction(25),))
+    assert timing.fps == (25 if used else per_100_s / 100)
+
+
+@pytest.mark.parametrize(
+    ("duration", "lasts_ms"), [(None, 40), (39, 40), (41, 40), (38, 38), (42, 42), (500, 500)]
+)
+def test_a_duration_counts_unless_it_is_the_mean_gap_rounded(duration: int | None, lasts_ms: int) -> None:
+    timing = frame_timing([0, 40, 80], MS, (), last_duration=duration)
+    assert timing.duration_s == pytest.approx((80 + lasts_ms) / 1000)
+
+
+@pytest.mark.parametrize(
+    ("duration", "fps"),
+    [(None, 30.0), (33, 30.0), (34, 30.0), (35, 1000 / 35), (32, 1000 / 32)],
+)
+def test_one_frame_has_a_stated_rate_within_a_tick_of_its_duration(duration: int | None, fps: float) -> None:
+    timing = frame_timing([7], MS, (Fraction(30),), last_duration=duration)
+    assert (timing.fps, timing.duration_s) == (pytest.approx(fps), pytest.approx(1 / fps))
+    assert timing.exact
+
+
+@pytest.mark.parametrize(
+    ("duration", "lasts_ms"), [(HOUR, HOUR), (HOUR + 1, 10), (0, 10), (-5, 10), (None, 10), (500, 500)]
+)
+def test_durations_above_an_hour_or_below_zero_are_ignored(duration: int | None, lasts_ms: int) -> None:
+    times = PacketTimes(MS, states_durations=True)
+    for pts in (0, 20, 10):  # in file order; the frame at 20 is shown last
+        times.add(pts, pts, duration if pts == 20 else 10, shown=True)
+    assert times.timing([0, 10, 20]).duration_s == pytest.approx((20 + lasts_ms) / 1000)
+    guessed = PacketTimes(MS)
+    for pts in (0, 10, 20):
+        guessed.add(pts, pts, 500, shown=True)
+    assert guessed.timing([0, 10, 20]).duration_s == pytest.approx(0.03)
+
+
+def test_duration_is_unknown_if_frames_are_missing() -> None:
+    times = PacketTimes(MS, states_durations=True)
+    for pts in (0, 10, 20):
+        times.add(pts, pts, 500, shown=True)
+    times.add(30, 30, 500, shown=False)
+    assert times.shown == [0, 10, 20]
+    assert times.timing([0, 10]).duration_s == pytest.approx(0.02)
+    assert times.timing([0, 10, 20]).duration_s == pytest.approx(0.52)
+    assert times.timing([None, None, None]).duration_s == pytest.approx(3 / 25)
+
+
+@pytest.mark.parametrize(
+    ("end", "lasts_ms"),
+    # The longest gap is 15 ms, and 30 ms is the duration of the last packet.
+    [(None, 30), (20, 30), (21, 1), (34, 14), (35, 15), (36, 30)],
+)
+def test_end_of_an_avi_is_believed_up_to_the_longest_gap(end: int | None, lasts_ms: int) -> None:
+    times = PacketTimes(MS, decode_times_only=True, states_durations=True, end=end)
+    for dts in (0, 20, 5):
+        times.add(1000 + dts, dts, 30, shown=True)
+    timing = times.timing([1000, 1005, 1020])
+    assert timing.times_s == pytest.approx((0, 0.005, 0.02))
+    assert timing.duration_s == pytest.approx((20 + lasts_ms) / 1000)
+
+
+def test_an_avi_with_other_numbers_of_frames_and_packets_takes_presentation_times() -> None:
+    times = PacketTimes(MS, decode_times_only=True, states_durations=True)
+    for dts in (0, 20):
+        times.add(1000 + 2 * dts, dts, 30, shown=True)
+    assert times.timing([1000]).times_s == (0.0,)
+    assert times.timing([1000, 1040]).times_s == pytest.approx((0, 0.02))
+    times.add(1080, None, 30, shown=True)
+    assert times.timing([1000, 1040, 1080]).times_s == pytest.approx((0, 0.04, 0.08))
