@@ -176,7 +176,7 @@ def _repaired(pts: Sequence[int | None], time_base: Fraction) -> tuple[list[int]
     steps = [after - before for before, after in pairwise(known)]
     if not any(steps):
         return [0] * len(pts), len(known) == len(pts)
-    longest = max(int(MAX_GAP_S / time_base), 1)
+    longest = max(MAX_GAP_S // time_base, 1)
     if len(known) == len(pts) and min(steps) >= 0 and max(steps) <= longest:
         return known, True
     rising = [step for step in steps if 0 < step <= longest]
