@@ -116,6 +116,9 @@ def prometheus(
     assert found.name == Path(discovery["files"][0]).name
     discovery["files"] = [str(found)]
     discovery["refresh_interval"] = "1s"
+    # As in docker/prometheus. A scrape may take as long, and beside other tests some take more than a second;
+    # without one the service would be absent.
+    scrape["scrape_interval"] = "5s"
     with prometheus_process(scrape, free_port(), tmp_path_factory.mktemp("prometheus")) as running:
         yield running
 

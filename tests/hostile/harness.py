@@ -173,8 +173,11 @@ def memory_mb(root: int) -> float:
     """Resident memory of a process tree, counting shared memory in each process."""
     pids, total = [root], 0.0
     for pid in pids:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            fields = Path(f"/proc/{pid}/statm").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):  # a worker that has ended in the meantime
+            continue
         pids.extend(map(int, children))
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
         total += (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE") / 1e6
     return total
