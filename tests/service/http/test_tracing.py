@@ -6,12 +6,15 @@ import gzip
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from service.http import tracing
+from service.http.tracing import TracingUnavailable
 from tests.support.http_servers import Received, Reply, answering
 from tests.support.server import RunningServer, clean_environment, running_server
 
@@ -101,3 +104,44 @@ def test_unsupported_protocol_stops_the_start(tiny_models: Path) -> None:
     )
     assert done.returncode == 2
     assert "OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc'; only 'http/protobuf' is supported." in done.stderr
+
+
+ANY, TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+
+
+@pytest.mark.parametrize(
+    ("variables", "configured"),
+    [
+        ({}, False),
+        ({ANY: ""}, False),
+        ({ANY: "http://collector:4318"}, True),
+        ({TRACES: "http://collector:4318/v1/traces"}, True),
+        ({ANY: "http://collector:4318", "OTEL_SDK_DISABLED": "True"}, False),
+        ({ANY: "http://collector:4318", "OTEL_SDK_DISABLED": "false"}, True),
+    ],
+)
+def test_a_collector_turns_tracing_on(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], configured: bool
+) -> None:
+    for name in (ANY, TRACES, "OTEL_SDK_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert tracing.is_configured() is configured
+
+
+@pytest.mark.parametrize("name", tracing.PROTOCOL_VARIABLES)
+def test_other_protocols_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(ANY, "http://127.0.0.1:9")
+    monkeypatch.setenv(name, "grpc")
+    message = f"^{name} is 'grpc'; only 'http/protobuf' is supported"
+    with pytest.raises(TracingUnavailable, match=message), tracing.exporting():
+        raise AssertionError("spans are exported")
+
+
+@pytest.mark.parametrize("missing", tracing.NEEDED)
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setattr(tracing, "find_spec", lambda name: None if name == missing else find_spec(name))
+    monkeypatch.setenv(ANY, "http://127.0.0.1:9")
+    with pytest.raises(TracingUnavailable, match=r"needs more packages: .*otel"), tracing.exporting():
+        raise AssertionError("spans are exported")

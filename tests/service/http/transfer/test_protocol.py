@@ -52,6 +52,10 @@ def talk(dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch, app: ASGIApp = slo
     uvloop.run(run())
 
 
+def test_head_may_have_64_kilobytes_and_take_30_seconds() -> None:
+    assert (protocol.MAX_HEAD_BYTES, protocol.HEAD_TIMEOUT_S) == (65_536, 30.0)
+
+
 def test_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.read() == b""
