@@ -167,8 +167,7 @@ def as_text(document: dict[str, Any]) -> str:
         few = f"{FEW} clips a label"
         shares = [
             (group, str(of["clips"]), _percent(of["all"]), _percent(of[few]))
-            for group, of in found.items()
-            if isinstance(of, dict) and few in of
+            for group, of in found["groups"].items()
         ]
         head = ("group", "clips", "learned from all others", f"from {few}, mean of {found['draws']} draws")
         parts.append(

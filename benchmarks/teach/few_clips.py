@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,26 +99,26 @@ def measure(clips: LabelledFeatures, draws: int = DRAWS, sizes: Sequence[int] = 
     return results
 
 
-def measure_groups(clips: LabelledFeatures, draws: int = DRAWS, few: int = FEW) -> dict[str, object]:
+def measure_groups(clips: LabelledFeatures, draws: int = DRAWS, few: int = FEW) -> dict[str, Any]:
     """Top-1 on each group, of heads learned from the clips of all other groups and from few of them.
 
     `train` and `val` do not matter here.
     """
     if clips.groups is None:
         raise ValueError("the groups of the clips are not known")
-    results: dict[str, object] = {"draws": draws}
+    shares: dict[str, object] = {}
     for group in np.unique(clips.groups):
         tested, others = np.flatnonzero(clips.groups == group), np.flatnonzero(clips.groups != group)
         of_few = [
             top1(learn(clips.examples(draw(clips.labels, others, few, SEED + number))), clips, tested)
             for number in range(draws)
         ]
-        results[str(group)] = {
+        shares[str(group)] = {
             "clips": len(tested),
             "all": _mean([top1(learn(clips.examples(others)), clips, tested)]),
             f"{few} clips a label": _mean(of_few),
         }
-    return results
+    return {"draws": draws, "groups": shares}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

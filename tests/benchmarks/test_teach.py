@@ -43,7 +43,7 @@ def test_each_group_is_tested_on_heads_that_did_not_learn_from_it() -> None:
     results = measure_groups(clips, draws=2, few=2)
     assert results["draws"] == 2
     # The labels of C are swapped: heads that had learned from C would know them.
-    assert results["C"] == {"clips": 4, "all": 0.0, "2 clips a label": 0.0}
+    assert results["groups"]["C"] == {"clips": 4, "all": 0.0, "2 clips a label": 0.0}
 
 
 def test_swipes_are_compared_with_all_labels_with_the_four_moves_and_with_the_opposite() -> None:

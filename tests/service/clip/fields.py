@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Sequence
 from fractions import Fraction
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
+from service.clip.bitstream.bits import BitWriter, escape
+from tests.service.clip.bitstream.written import Field, written
 from tests.support.clips import numbered_image
 
 SIDE = 64  # of the square frame, in pixels
@@ -20,9 +19,7 @@ IDR, SLICE, SPS, PPS = 5, 1, 7, 8
 RAW_MACROBLOCK = 25  # mb_type I_PCM in an I slice
 I_SLICES = 7  # slice_type: this one and all others of the picture
 BITS = 8  # of frame_num and of pic_order_cnt_lsb
-
-Value = int | tuple[int, int]
-"""A number to write as an Exp-Golomb code, or a number and its length in bits."""
+GREY = 128
 
 
 def field_coded_clip(frames: int, *, container: str, packet_per_field: bool, group: int = 8) -> bytes:
@@ -54,15 +51,15 @@ def field_coded_clip(frames: int, *, container: str, packet_per_field: bool, gro
 
 
 def _parameters() -> bytes:
-    sps: list[Value] = [(MAIN_PROFILE, 8), (0, 8), (LEVEL_4, 8), 0, BITS - 4, 0, BITS - 4, 4, (0, 1)]
+    sps: list[Field] = [(MAIN_PROFILE, 8), (0, 8), (LEVEL_4, 8), 0, BITS - 4, 0, BITS - 4, 4, (0, 1)]
     sps += [SIDE // 16 - 1, SIDE // 32 - 1, (0, 1), (0, 1), (1, 1), (0, 1), (0, 1)]
-    pps: list[Value] = [0, 0, (0, 1), (0, 1), 0, 0, 0, (0, 3), 0, 0, 0, (0, 3)]
-    return _unit(0x60 | SPS, _bits(sps)) + _unit(0x60 | PPS, _bits(pps))
+    pps: list[Field] = [0, 0, (0, 1), (0, 1), 0, 0, 0, (0, 3), 0, 0, 0, (0, 3)]
+    return _unit(0x60 | SPS, written(*sps)) + _unit(0x60 | PPS, written(*pps))
 
 
 def _field(number: int, bottom: bool, frame_num: int, order: int, idr: bool, referenced: bool) -> bytes:
     kind = IDR if idr and not bottom else SLICE
-    header: list[Value] = [0, I_SLICES, 0, (frame_num, BITS), (1, 1), (bottom, 1)]
+    header: list[Field] = [0, I_SLICES, 0, (frame_num, BITS), (1, 1), (bottom, 1)]
     if kind == IDR:
         header.append(0)
     header.append((order, BITS))
@@ -72,34 +69,19 @@ def _field(number: int, bottom: bool, frame_num: int, order: int, idr: bool, ref
         header.append((0, 1))
     header.append(0)
     luma = numbered_image(number, SIDE, SIDE)[int(bottom) :: 2, :, 0]
-    bits = _bits(header)
+    writer = written(*header)
     for row in range(SIDE // 32):
         for column in range(SIDE // 16):
-            bits += _bits([RAW_MACROBLOCK])
-            bits += "0" * (-len(bits) % 8)
+            writer.ue(RAW_MACROBLOCK)
+            writer.u(0, -writer.count % 8)
             block = luma[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
-            bits += _raw(np.clip(block, 1, 254)) + _raw(np.full(128, 128, np.uint8))
-    return _unit((0x60 if referenced else 0) | kind, bits)
+            samples = np.clip(block, 1, 254).tobytes() + bytes([GREY] * 128)
+            writer.u(int.from_bytes(samples), 8 * len(samples))
+    return _unit((0x60 if referenced else 0) | kind, writer)
 
 
-def _raw(samples: NDArray[np.uint8]) -> str:
-    return "".join(f"{value:08b}" for value in samples.ravel().tolist())
-
-
-def _bits(values: Sequence[Value]) -> str:
-    """Format the values as zeros and ones."""
-    return "".join(
-        f"{value[0]:0{value[1]}b}" if isinstance(value, tuple) else _golomb(value) for value in values
-    )
-
-
-def _golomb(value: int) -> str:
-    code = f"{value + 1:b}"
-    return "0" * (len(code) - 1) + code
-
-
-def _unit(head: int, bits: str) -> bytes:
-    bits += "1"
-    bits += "0" * (-len(bits) % 8)
-    payload = int(bits, 2).to_bytes(len(bits) // 8, "big")
-    return START_CODE + bytes([head]) + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
+def _unit(head: int, writer: BitWriter) -> bytes:
+    """The NAL unit of what was written, with its stop bit."""
+    writer.u(1, 1)
+    writer.u(0, -writer.count % 8)
+    return START_CODE + bytes([head]) + escape(writer.value.to_bytes(writer.count // 8))

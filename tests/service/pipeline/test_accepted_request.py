@@ -13,27 +13,13 @@ import pytest
 from service.pipeline.accepted_request import AcceptedRequest
 from service.pipeline.classification import Query
 from service.pipeline.core_config import CoreConfig
-from service.pipeline.limits.memory_budget import MemoryBudget, Reservation
 from service.pipeline.recognizer import Recognizer, running
+from tests.service.pipeline.budgets import RecordingBudget
 from tests.support.tiny_models import ONE_STREAM, TinyModel, colour_clip, write_package
 
 pytestmark = pytest.mark.anyio
 
 RED_CLIP = colour_clip((220, 20, 20))
-
-
-class RecordingBudget(MemoryBudget):
-    """A budget without a limit in practice, which keeps the sizes that were reserved."""
-
-    def __init__(self) -> None:
-        super().__init__(2**40)
-        self.sizes: list[int] = []
-
-    @asynccontextmanager
-    async def reserve(self, size_bytes: int) -> AsyncIterator[Reservation]:
-        self.sizes.append(size_bytes)
-        async with super().reserve(size_bytes) as reservation:
-            yield reservation
 
 
 @pytest.fixture

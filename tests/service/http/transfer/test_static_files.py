@@ -44,7 +44,7 @@ def test_text_is_compressed_for_clients_that_accept_it(accepted: str | None, zip
     assert (response.headers.get("Content-Encoding") == "gzip") is zipped
     body = bytes(response.body)
     assert (gzip.decompress(body) if zipped else body) == TEXT.content
-    assert response.headers["ETag"] == f'"{DIGEST}-gzip"' if zipped else f'"{DIGEST}"'
+    assert response.headers["ETag"] == (f'"{DIGEST}-gzip"' if zipped else f'"{DIGEST}"')
     assert response.headers["Vary"] == "Accept-Encoding"
     assert response.headers["Cache-Control"] == "no-cache"
     assert response.headers["Content-Type"] == "text/css; charset=utf-8"

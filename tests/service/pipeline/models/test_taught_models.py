@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from service.observer import Observer
 from service.packages.manifest import HEAD_FILE
 from service.pipeline.classification import Query
 from service.pipeline.core_config import CoreConfig
-from service.pipeline.limits.memory_budget import Reservation
 from service.pipeline.models.served_model import ServedHead
 from service.pipeline.recognizer import Recognizer
 from service.pipeline.recognizer import running as running_recognizer
 from service.pipeline.timeline import TimelineSummary
+from tests.service.pipeline.budgets import RecordingBudget
 from tests.service.pipeline.requests import classify, timeline
 from tests.support.tiny_models import ONE_STREAM, TinyModel, colour_clip, write_head, write_package
 
@@ -117,33 +117,23 @@ async def test_scores_and_evidence_are_calibrated_by_the_temperature(tmp_path: P
     assert np.mean(cooler.evidence.margins, axis=0)[0] == pytest.approx(odds[1], rel=1e-4)
 
 
-def recorded_views(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def recorded_views(recognizer: Recognizer) -> Callable[[], list[float]]:
     """The numbers of views for which memory is reserved from now on."""
-    views: list[int] = []
-    reserve = recognizer.frames_memory.reserve
-
-    def recorded(size_bytes: int) -> AbstractAsyncContextManager[Reservation]:
-        number, rest = divmod(size_bytes, recognizer.model("colours").view_bytes)
-        assert rest == 0
-        views.append(number)
-        return reserve(size_bytes)
-
-    monkeypatch.setattr(recognizer.frames_memory, "reserve", recorded)
-    return views
+    budget, view_bytes = RecordingBudget(), recognizer.model("colours").view_bytes
+    recognizer.frames_memory = budget
+    return lambda: [size / view_bytes for size in budget.sizes]
 
 
-async def test_memory_is_reserved_for_all_views_of_a_request(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_memory_is_reserved_for_all_views_of_a_request(tmp_path: Path, base: Path) -> None:
     write_head(tmp_path, base)
     query = Query(clips=2, crops=3)
     async with running(tmp_path) as recognizer:
         models = [recognizer.model(name) for name in ("colours", "hues")]
-        reserved = recorded_views(recognizer, monkeypatch)
+        reserved = recorded_views(recognizer)
         await classify(recognizer, RED_CLIP, query)
         async with recognizer.accept("colours", views=query.views) as request:
             await request.classify_with(models, RED_CLIP, query)
-    assert reserved == [6, 6, 6]
+    assert reserved() == [6, 6, 6]
 
 
 async def test_base_is_found_by_its_name_version_and_checksum_only(tmp_path: Path, base: Path) -> None:
@@ -169,12 +159,12 @@ async def test_features_of_the_views_and_of_their_mirror_images_are_within_the_m
 ) -> None:
     monkeypatch.setattr(service.pipeline.accepted_request, "teaching_crops", lambda _: 3)
     async with running(tmp_path) as recognizer:
-        reserved = recorded_views(recognizer, monkeypatch)
+        reserved = recorded_views(recognizer)
         async with recognizer.accept("colours") as request:
             mirrored = (await request.features(RED_CLIP)).array
             plain = (await request.features(RED_CLIP, mirrored=False)).array
     assert (len(mirrored), len(plain)) == (6, 3)
-    assert reserved == [3 + 6, 3 + 3]
+    assert reserved() == [3 + 6, 3 + 3]
 
 
 async def test_mirrored_views_swap_the_labels_of_a_head_with_a_mirror(tmp_path: Path, base: Path) -> None:
