@@ -62,10 +62,10 @@ def initialise_from(
 ) -> InitReport:
     """Fill a fresh network from another's checkpoint, in place.
 
-    The classifier is copied only if the file records the same `labels` in the same order; otherwise its
-    outputs stand for other classes. Taps that are not in the file keep their values. Kernels are adapted to
-    other input channels (`fit_channels`) and to 3D (`inflate`). Weights for the big input of the dual stem
-    that the file lacks are copied from those for the little input.
+    The classifier is copied only if the file records all of `labels`: the rows of those labels, in their
+    order. Otherwise its outputs stand for other classes. Taps that are not in the file keep their values.
+    Kernels are adapted to other input channels (`fit_channels`) and to 3D (`inflate`). Weights for the big
+    input of the dual stem that the file lacks are copied from those for the little input.
 
     Raises:
         CheckpointError: the file holds a network with other blocks or channels.
@@ -73,7 +73,7 @@ def initialise_from(
     checkpoint = read_checkpoint(path).averaged()
     file_taps = checkpoint.taps or config.taps
     file_labels = checkpoint.training.get("labels")
-    same_labels = labels is not None and file_labels is not None and list(file_labels) == list(labels)
+    rows = _rows_of(labels, file_labels)
     report = InitReport(f"{path} ({checkpoint.describe()})", folded=checkpoint.folded)
     used: set[str] = set()
     for key, target in network.state_dict().items():
@@ -84,12 +84,14 @@ def initialise_from(
         if not set(names) <= checkpoint.weights.keys():
             report.fresh[key] = "not in the file"
             continue
-        if key.startswith("fc.") and not same_labels:
+        if key.startswith("fc.") and rows is None:
             report.fresh[key] = "other labels" if file_labels is not None else "labels unknown"
             continue
         used.update(names)
         source = checkpoint.tensor(names)
         value, how = _fit(source, target)
+        if key.startswith("fc.") and rows is not None and rows != list(range(len(source))):
+            value, how = source[rows], f"{len(rows)} of the file's {len(source)} labels"
         if value is None and key.endswith("taps"):
             report.fresh[key] = f"{source.shape[0]} taps in the file"
         elif value is None:
@@ -137,6 +139,14 @@ def inflate(kernel: Tensor, frames: int) -> Tensor:
     1705.07750).
     """
     return kernel.unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames
+
+
+def _rows_of(labels: Sequence[str] | None, file_labels: Sequence[str] | None) -> list[int] | None:
+    """Where the file's classifier has the outputs of `labels`; None unless it has all of them."""
+    if labels is None or file_labels is None or not set(labels) <= set(file_labels):
+        return None
+    place = {label: row for row, label in enumerate(file_labels)}
+    return [place[label] for label in labels]
 
 
 def _fit(source: Tensor, target: Tensor) -> tuple[Tensor | None, str | None]:
