@@ -12,11 +12,10 @@ from service.http.open_inference import model_control
 from service.http.open_inference.model_control import STATES, IndexRequest, LoadRequest, UnloadRequest
 from service.http.open_inference.schemas import RepositoryEntry
 from service.http.openapi import json_body, protocol_errors
-from service.http.transfer.uploads import UploadLimits, received_body
+from service.http.transfer.uploads import MAX_PARAMETERS_BYTES, UploadLimits, received_body
 from service.pipeline.models.entry import ModelState
 from service.pipeline.models.repository import ModelRepository
 
-MAX_BODY_BYTES = 65_536
 UNLOADED = "unloaded"  # Triton's reason for a version that was not requested to serve
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -63,7 +62,7 @@ async def unload(request: Request, service: CurrentService, name: str) -> list[R
 
 
 async def _receive(request: Request, service: CurrentService, kind: type[Document]) -> Document:
-    limits = UploadLimits(MAX_BODY_BYTES, service.settings.request_timeout_s)
+    limits = UploadLimits(MAX_PARAMETERS_BYTES, service.settings.request_timeout_s)
     async with received_body(request, limits) as upload:
         return model_control.parse(await upload.read(), kind)
 

@@ -31,12 +31,10 @@ from service.http.schemas.taught import (
     TrainParameters,
 )
 from service.http.service import Service
-from service.http.transfer.uploads import UploadLimits, received_body, received_video
+from service.http.transfer.uploads import MAX_PARAMETERS_BYTES, UploadLimits, received_body, received_video
 from service.pipeline.models.entry import ModelEntry
 from service.taught.teacher import Teacher
 from service.teaching.views import teaching_crops
-
-MAX_BODY_BYTES = 65_536
 
 router = APIRouter(prefix="/v1/taught", tags=["teaching"])
 
@@ -189,7 +187,7 @@ async def train(
     """
     record = record_of(request)
     with service.recognizer.tracked():
-        limits = UploadLimits(MAX_BODY_BYTES, service.settings.request_timeout_s)
+        limits = UploadLimits(MAX_PARAMETERS_BYTES, service.settings.request_timeout_s)
         async with received_body(request, limits):
             pass  # no body is expected, but `while_connected` requires that it has been read
         async with while_connected(request):

@@ -36,6 +36,9 @@ MIN_BYTES_PER_S = 10_000
 MIN_RATE_AFTER_S = 10.0
 DECOMPRESSED_PIECE_BYTES = 1_000_000
 
+# Of a body that only has the parameters of a command, such as loading a model.
+MAX_PARAMETERS_BYTES = 65_536
+
 logger = logging.getLogger(__name__)
 
 

@@ -153,6 +153,14 @@ def test_one_of_two_labels_that_are_sent_together_is_refused(client: httpx.Clien
     assert sorted(answer.status_code for answer in answers) == [201, 409]
 
 
+def test_body_of_a_training_is_limited(client: httpx.Client) -> None:
+    def answer(size: int) -> tuple[int, str]:
+        return problem(client.post("/v1/taught/nothing/train", content=bytes(size)))
+
+    assert answer(65_536) == (404, "model_not_found")
+    assert answer(65_537) == (413, "too_large")
+
+
 def test_too_few_examples_are_reported(client: httpx.Client) -> None:
     assert problem(client.post("/v1/taught/nothing/train")) == (404, "model_not_found")
     add(client, "little", "warm", REDS[0])

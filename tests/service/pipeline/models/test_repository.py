@@ -521,6 +521,8 @@ async def test_missing_model_cannot_be_loaded_or_unloaded(tmp_path: Path) -> Non
             await repository.load("fly")
         with pytest.raises(ModelNotFound, match=r"There is no package walk/7\."):
             await repository.load("walk", VersionPolicy(only=frozenset({7})))
+        with pytest.raises(ModelNotFound, match=f"There is no model '{'a' * 128}'; served"):
+            repository.registry.get("a" * 129)
         with pytest.raises(ModelNotFound, match=r"There is no model '../walk'\."):
             await repository.unload("../walk")
         assert summary(repository) == [("walk", 1, "ready")]
