@@ -39,6 +39,28 @@ ELSEWHERE = {
     Path("tests/service/http"): ["tests/service/taught/test_teaching.py", "tests/service/test_server.py"],
     Path("tests/service/pipeline"): ["tests/service/taught/test_teaching.py"],
 }
+# Tests of modules that no test is named after: files of tests, and the modules that they cover.
+OTHER_NAMES = (
+    (
+        "service/pipeline/models",
+        ("entry", "loader", "registry", "served_model", "starter"),
+        ("pipeline/models/test_repository.py", "pipeline/models/test_taught_models.py"),
+    ),
+    (
+        "service/workers",
+        ("pool_worker", "supervisor"),
+        ("workers/test_decode_pool.py", "workers/test_pool_states.py", "workers/test_worker_ends.py"),
+    ),
+    (
+        "service/clip/decoding",
+        ("packets", "planned", "sequential"),
+        tuple(f"clip/decoding/test_{name}.py" for name in ("clips", "plan", "windows", "damage")),
+    ),
+    ("service/clip/bitstream", ("packet_info",), ("clip/decoding/test_plan.py",)),
+    ("service/clip/bitstream/h264", ("pruner",), ("clip/decoding/test_pruning.py",)),
+    ("service/http/routes", ("taught",), ("taught/test_teaching.py",)),
+    ("service/http/schemas", ("taught",), ("taught/test_teaching.py",)),
+)
 # Mutants that change nothing: `X | None` in annotations is never evaluated, and what `is` compares (None,
 # members of enums) has no equality of its own.
 EQUIVALENT = (
@@ -104,7 +126,7 @@ def modules(paths: tuple[Path, ...] | list[Path]) -> Iterator[Path]:
 
 
 def tests_of(module: Path) -> list[list[str]]:
-    """The tests of a module: those of its name, then those of its package and of the routes that use it.
+    """The tests of a module: its own, then those of its package and of the routes that use it.
 
     Most mutants are detected by the first group, which takes seconds. Tests in the browser are left out.
     """
@@ -116,6 +138,12 @@ def tests_of(module: Path) -> list[list[str]]:
         str(path.relative_to(ROOT))
         for path in sorted((ROOT / package).rglob(f"test_{module.stem}*.py"))
         if path.parent.name != "page"
+    ]
+    named = named or [
+        f"tests/service/{test}"
+        for folder, covered, tests in OTHER_NAMES
+        for test in tests
+        if str(module.parent) == folder and module.stem in covered
     ]
     ignored = [f"--ignore={path}" for path in (*named, HTTP_TESTS / "page")]
     rest = [*tests_of_package(package), *ignored]
