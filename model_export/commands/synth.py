@@ -37,7 +37,7 @@ def synth(
 
     Tasks: simple (22 motions), motions (the same, under harder conditions), events (the order of four short
     events, which needs a network that relates distant moments), appearance (what a moving object is), hands
-    (the harder motions, made by hands).
+    (the harder motions, made by hands), air-drawing (these and what a hand draws in the air, in bad light).
 
     Example: blvnet synth data/events --task events --clips 10000
     """

@@ -209,8 +209,11 @@ class SpriteFactory:
     def _hand_colour(self, hand: Hand) -> Colour:
         """The colour of a hand, or another one if it does not stand out."""
         colour = np.array(hand.colour, dtype=np.float32)
-        clear = all(self._clearance(colour[None], group)[0] >= _CLEAR * 0.8 for group in self._taken)
-        return colour if clear else self.colour()
+        return colour if self.stands_out(colour, 0.8) else self.colour()
+
+    def stands_out(self, colour: Colour, share: float) -> bool:
+        """Whether a colour has a share of the clear distance from the background and the colours kept."""
+        return all(self._clearance(colour[None], group)[0] >= _CLEAR * share for group in self._taken)
 
     def marked(self, look: Shape, size: float) -> Sprite:
         """Make an object with a bold mark off its centre, which shows its rotation for any outline."""

@@ -64,7 +64,14 @@ def test_every_command_has_help_of_its_own(name: str) -> None:
     [
         ("classify", ["Usage: blvnet classify [OPTIONS] CLIP...", "  CLIP  Video files", "  --top-k K "]),
         ("bench", ["  PACKAGE  Folder ", "  --rounds NUMBER "]),
-        ("synth", ["[OPTIONS] OUT\n", "  --task simple|motions|events|appearance|hands\n", "  --only TEXT "]),
+        (
+            "synth",
+            [
+                "[OPTIONS] OUT\n",
+                "  --task simple|motions|events|appearance|hands|air-drawing\n",
+                "  --only TEXT ",
+            ],
+        ),
         ("evaluate", ["  --checkpoint PATH ", "  --data DIR ", "  --top-k NUMBER "]),
     ],
 )

@@ -28,7 +28,8 @@ class Nuisance:
     """Everything in a video except its action.
 
     `camera` is float64 `(frames, 2)` in units, `gain` float64 `(frames,)`. `noise` and `blur` are standard
-    deviations in grey levels and in pixels, 0 for none. `behind` and `before` paint at a time in 0..1.
+    deviations in grey levels and in pixels, 0 for none. `lamp` is float32 `(H, W, 1)`, factors of brightness,
+    and `gamma` the exponent of all values in 0..1. `behind` and `before` paint at a time in 0..1.
     """
 
     camera: npt.NDArray[np.float64]
@@ -37,12 +38,18 @@ class Nuisance:
     blur: float
     behind: Callable[[Painter, float], None]
     before: Callable[[Painter, float], None]
+    lamp: Image | None = None
+    gamma: float = 1.0
 
     def degrade(self, canvas: Image, frame: int, rng: Rng) -> npt.NDArray[np.uint8]:
-        """Blur and brighten a painted frame and add noise; returns uint8."""
+        """Blur and light a painted frame and add noise; returns uint8."""
         if self.blur:
             canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), self.blur))
         canvas = canvas * np.float32(self.gain[frame])
+        if self.lamp is not None:
+            canvas *= self.lamp
+        if self.gamma != 1.0:
+            canvas = np.float32(255) * (np.clip(canvas, 0, 255) / np.float32(255)) ** np.float32(self.gamma)
         if self.noise:
             height, width = canvas.shape[:2]
             y, x = int(rng.integers(0, _NOISE_SIDE - height)), int(rng.integers(0, _NOISE_SIDE - width))

@@ -19,7 +19,7 @@ from model_export.synthetic.tasks.scene import Frames
 
 _APPROACHING: Final = PAIRS[2][0]
 # Forward labels that show a single object: moving right, up and closer, still, and shaking.
-_SINGLE: Final = (PAIRS[0][0], PAIRS[1][0], _APPROACHING, HOLDING, SHAKING)
+SINGLE: Final = (PAIRS[0][0], PAIRS[1][0], _APPROACHING, HOLDING, SHAKING)
 _REACH: Final = 1.5  # from the hand to the end of its arm, in units: beyond the frame
 _GROWTH: Final = 3.0  # of the arm of an approaching hand, which is drawn smaller at first
 _STEEPEST_DEG: Final = 60.0  # most of the arms come from below
@@ -29,24 +29,31 @@ _POINTING: Final = 0.7  # share of hands with one finger
 def render_hands(rng: Rng, label: str, split: Split, layout: VideoFormat) -> Frames:
     """Render a motion of a hand, or as in the task `motions` where the label needs other objects."""
     forward = FORWARD[label]
-    if forward not in _SINGLE:
+    if forward not in SINGLE:
         return render_hard(rng, label, split, layout)
     zoom = rng.uniform(0.8, 1.3)
-    factory = _HandsFromFar if forward == _APPROACHING else _Hands
-    return render_with(factory, rng, label, split, layout, zoom)
+    return render_with(hands_of(forward), rng, label, split, layout, zoom)
 
 
-class _Hands(SpriteFactory):
+def hands_of(forward: str) -> type[Hands]:
+    """The hands that make a forward motion."""
+    return HandsFromFar if forward == _APPROACHING else Hands
+
+
+class Hands(SpriteFactory):
     """Hands with long arms in place of objects whose shape and colour the motion leaves open."""
 
     reach = _REACH
 
     def thing(self, size: float, shape: Shape | None = None, colour: Colour | None = None) -> Sprite:
+        """Make a hand, or what is asked for where a motion prescribes the shape or the colour."""
         if shape is not None or colour is not None:  # a distractor has a colour
             return super().thing(size, shape, colour)
         tilt = float(self.rng.uniform(-_STEEPEST_DEG, _STEEPEST_DEG))
         return self.reaching_hand(size, self.reach, tilt, pointing=self.rng.random() < _POINTING)
 
 
-class _HandsFromFar(_Hands):
+class HandsFromFar(Hands):
+    """Hands with longer arms, because a hand that approaches is drawn smaller at first."""
+
     reach = _REACH * _GROWTH

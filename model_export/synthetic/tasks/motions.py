@@ -7,6 +7,7 @@ object.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from model_export.synthetic.appearance import Colour, SpriteFactory, bank
 from model_export.synthetic.drawing.nuisance import MAX_CAMERA, Nuisance, draw_nuisance
-from model_export.synthetic.drawing.painting import Painter, Sprite
+from model_export.synthetic.drawing.painting import FrameSize, Painter, Sprite
 from model_export.synthetic.drawing.shapes import Shape
 from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.formats import VideoFormat
@@ -24,7 +25,7 @@ from model_export.synthetic.motions import MOTIONS
 from model_export.synthetic.tasks.scene import Frames, flipped_at_random, margin_px, paint_frames
 from model_export.synthetic.timing import MotionTiming, draw_timing
 
-_FARTHEST: Final = 0.16  # largest displacement of the travelling camera, in units
+FARTHEST: Final = 0.16  # largest displacement of the travelling camera, in units
 _HAND: Final = 0.35  # share of objects that are hands
 _SHORTEST: Final = 0.5  # smallest share of the video that a motion takes
 
@@ -52,18 +53,27 @@ def render_with(
     split: Split,
     layout: VideoFormat,
     zoom: float | None = None,
+    light: Callable[[Rng, Nuisance, FrameSize], Nuisance] | None = None,
+    exposures: int = 1,
 ) -> Frames:
-    """Render a motion under hard conditions with the sprites of `factory`; without a `zoom`, draw one."""
+    """Render a motion under hard conditions with the sprites of `factory`; without a `zoom`, draw one.
+
+    `light` changes the nuisance further; each frame shows the mean of `exposures` moments.
+    """
     forward = FORWARD[label]
     sprites = factory(
-        rng, bank(split), layout.frame_size, margin_px(layout.frame_size, _FARTHEST + MAX_CAMERA)
+        rng, bank(split), layout.frame_size, margin_px(layout.frame_size, FARTHEST + MAX_CAMERA)
     )
     timing = draw_short_timing(rng, layout.frames)
     paint = MOTIONS[forward](rng, sprites, timing)
     nuisance = with_hard_nuisance(rng, sprites, draw_nuisance(rng, sprites, layout.frames, layout.duration_s))
+    if light is not None:
+        nuisance = light(rng, nuisance, layout.frame_size)
     times = np.arange(layout.frames) / (layout.frames - 1)
     scale = rng.uniform(0.55, 1.0) if zoom is None else zoom
-    return _directed(rng, label, paint_frames(rng, sprites, nuisance, paint, timing.phase, times, scale))
+    return _directed(
+        rng, label, paint_frames(rng, sprites, nuisance, paint, timing.phase, times, scale, exposures)
+    )
 
 
 def _directed(rng: Rng, label: str, frames: Frames) -> Frames:
@@ -97,7 +107,7 @@ def with_hard_nuisance(rng: Rng, sprites: SpriteFactory, nuisance: Nuisance) -> 
     """Add to the nuisance a travelling camera, objects that cross the frame, and changes of light."""
     count = len(nuisance.gain)
     line = np.linspace(-1, 1, count)
-    travel = rng.uniform(-_FARTHEST, _FARTHEST, size=2) * (rng.random() < 0.6)
+    travel = rng.uniform(-FARTHEST, FARTHEST, size=2) * (rng.random() < 0.6)
     crossing = [draw_crossing(rng, sprites) for _ in range(rng.choice(3, p=[0.45, 0.35, 0.2]))]
 
     def behind(painter: Painter, time: float) -> None:

@@ -13,3 +13,4 @@ class Task(StrEnum):
     EVENTS = "events"  # the order of four short events
     APPEARANCE = "appearance"  # what a moving object is
     HANDS = "hands"  # the motions, each single object a hand with an arm
+    AIR_DRAWING = "air-drawing"  # the same, and what a hand draws in the air, in bad light

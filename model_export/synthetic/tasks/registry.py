@@ -10,7 +10,7 @@ from model_export.synthetic import labels as simple
 from model_export.synthetic.drawing.textures import Rng
 from model_export.synthetic.formats import VideoFormat
 from model_export.synthetic.labels import FORWARD, SPLITS, Split
-from model_export.synthetic.tasks import appearance, events
+from model_export.synthetic.tasks import air_drawing, appearance, events
 from model_export.synthetic.tasks.hands import render_hands
 from model_export.synthetic.tasks.motions import render_hard, render_simple
 from model_export.synthetic.tasks.names import Task
@@ -53,6 +53,13 @@ TASKS: Final[dict[Task, TaskSpec]] = {
     ),
     Task.APPEARANCE: TaskSpec(
         appearance.LABELS, appearance.UNCHANGED, appearance.UNCHANGED, appearance.render_appearance, str
+    ),
+    Task.AIR_DRAWING: TaskSpec(
+        air_drawing.LABELS,
+        air_drawing.MIRRORED,
+        air_drawing.REVERSED,
+        air_drawing.render_air_drawing,
+        lambda label: FORWARD.get(label, label),
     ),
 }
 

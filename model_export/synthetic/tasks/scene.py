@@ -31,10 +31,12 @@ def paint_frames(
     phases: npt.NDArray[np.float64],
     times: npt.NDArray[np.float64],
     zoom: float = 1.0,
+    exposures: int = 1,
 ) -> Frames:
     """Paint the background, the nuisance at `times[i]` and the action at `phases[i]`, for every frame i.
 
-    `zoom` scales all lengths of the action and of the nuisance about the frame's centre.
+    `zoom` scales all lengths of the action and of the nuisance about the frame's centre. With more than one
+    of `exposures`, a frame is the mean of that many moments up to the next frame, so what moves is blurred.
     """
     frame_size = sprites.frame_size
     margin = (sprites.background.shape[0] - frame_size.height) // 2
@@ -48,12 +50,17 @@ def paint_frames(
             ]
         )
         size = frame_size.width, frame_size.height
-        canvas = np.asarray(cv2.warpAffine(sprites.background, shift, size), dtype=np.float32)
-        painter = Painter(canvas, frame_size, camera_x, camera_y, zoom)
-        nuisance.behind(painter, float(time))
-        paint(painter, float(phase))
-        nuisance.before(painter, float(time))
-        frames[index] = nuisance.degrade(canvas, index, rng)
+        background = np.asarray(cv2.warpAffine(sprites.background, shift, size), dtype=np.float32)
+        until = phases[min(index + 1, len(phases) - 1)]
+        exposed = []
+        for part in range(exposures):
+            canvas = background.copy()
+            painter = Painter(canvas, frame_size, camera_x, camera_y, zoom)
+            nuisance.behind(painter, float(time))
+            paint(painter, float(phase + (until - phase) * part / exposures))
+            nuisance.before(painter, float(time))
+            exposed.append(canvas)
+        frames[index] = nuisance.degrade(np.mean(exposed, axis=0, dtype=np.float32), index, rng)
     return frames
 
 
