@@ -19,8 +19,14 @@ def convert(
         str | None, typer.Option(help="Architecture; our own files contain it.", metavar="ARCH")
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="T, frames of a clip.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="File with the labels to keep, of those that the network has.", metavar="FILE"),
+    ] = None,
 ) -> None:
     """Convert weights to safetensors or to a checkpoint; training, evaluation and export read both.
+
+    With --labels, only the outputs of these labels are kept, in the order of the file.
 
     Example: blvnet convert RUN/best.pt weights.safetensors
     """
@@ -29,9 +35,17 @@ def convert(
     if out.exists():
         raise BlvnetError(f"{out} exists: choose another name, or remove it")
     from model_export.checkpoints.checkpoint import load_network, save_checkpoint  # torch takes seconds
+    from model_export.checkpoints.selection import select_labels
+    from model_export.datasets.labels import read_labels
 
     network, config, checkpoint = load_network(source, arch, frames=frames)
     # Without the mark, training would normalise by statistics that nobody has measured.
     training = checkpoint.training | ({"folded": True} if checkpoint.folded else {})
-    save_checkpoint(out, config, network.state_dict(), training)
-    typer.echo(f"{out}: {config.architecture}, {sum(p.numel() for p in network.parameters()):,} parameters")
+    weights = network.state_dict()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if labels is not None:
+        config, selected, training = select_labels(config, weights, training, read_labels(labels))
+        parameters -= sum(weights[name].numel() - weight.numel() for name, weight in selected.items())
+        weights = selected
+    save_checkpoint(out, config, weights, training)
+    typer.echo(f"{out}: {config.architecture}, {parameters:,} parameters")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -120,6 +121,34 @@ def test_convert_writes_either_format_and_never_over_a_file(tmp_path: Path) -> N
         "must end with .safetensors or .pt"
         in blvnet("convert", tmp_path / "a.pt", tmp_path / "d.onnx").stderr
     )
+
+
+def test_convert_keeps_the_outputs_of_some_labels(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", SMALL, resnet_weights(), TRAINING)
+    (tmp_path / "labels.txt").write_text("b\na\nc\n")
+    done = blvnet("convert", tmp_path / "a.pt", tmp_path / "b.pt", "--labels", tmp_path / "labels.txt")
+    assert done.status == 0, done.stderr
+    whole, (kept, config, checkpoint) = load_network(tmp_path / "a.pt")[0], load_network(tmp_path / "b.pt")
+    assert config.num_classes == 3
+    assert checkpoint.training == TRAINING | {"labels": ["b", "a", "c"], "mirrored": [1, 0, None]}
+    assert torch.equal(kept.fc.weight, whole.fc.weight[[1, 0, 2]])
+    assert torch.equal(kept.fc.bias, whole.fc.bias[[1, 0, 2]])
+    counted = sum(parameter.numel() for parameter in kept.parameters())
+    assert done.stdout.endswith(f"{counted:,} parameters\n")
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [(TRAINING, "the network has no label 'z'"), ({}, "the checkpoint records no labels")],
+)
+def test_only_labels_of_the_network_can_be_kept(
+    training: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "a.pt", SMALL, resnet_weights(), training)
+    (tmp_path / "labels.txt").write_text("a\nz\n" if training else "a\n")
+    done = blvnet("convert", tmp_path / "a.pt", tmp_path / "b.pt", "--labels", tmp_path / "labels.txt")
+    assert (done.status, message in done.stderr) == (1, True)
+    assert not (tmp_path / "b.pt").exists()
 
 
 def test_converted_package_still_lacks_statistics_for_training(tmp_path: Path) -> None:
