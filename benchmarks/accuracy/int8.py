@@ -48,7 +48,7 @@ def write_int8(package: Path, clips: Path, models: Path, say: Callable[[str], No
             "precision": Precision.INT8.value,
             "sha256": sha256_of(folder / GRAPH_FILE),
             "graphs": {},
-            "reference": reference and reference.model_copy(update={"bound": BOUNDS[Precision.INT8].logits}),
+            "reference": reference and reference.model_copy(update={"bound": BOUNDS[Precision.INT8].probes}),
             "parity": {},
         }
     )

@@ -112,7 +112,7 @@ def export(request: ExportRequest, progress: ProgressReporter) -> ExportedPackag
             graphs=dict(zip(engines, others, strict=True)),
             reference=Reference(
                 probe=PROBE,
-                bound=BOUNDS[plan.precision].logits,
+                bound=BOUNDS[plan.precision].probes,
                 logits=tuple(tuple(float(f"{value:.7g}") for value in row) for row in reference),
             ),
             provenance={

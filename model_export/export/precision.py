@@ -19,11 +19,13 @@ class Bounds:
     """Largest differences from the PyTorch network in float32, relative to the output's largest magnitude.
 
     Attributes:
-        logits: bound for the logits, which servers also apply to the graphs that they load.
+        logits: bound for the logits.
+        probes: bound for the logits of the probe clips, which servers apply to the graphs that they load.
         moments: bound for the evidence and features of single moments, which are not averaged.
     """
 
     logits: float
+    probes: float
     moments: float
 
 
@@ -47,12 +49,14 @@ class AccuracyLimits:
 # fp16: 1e-3 in float16, and 7e-3 in bfloat16, which processors without float16 use instead, for the trained
 # demo network; 4e-3 in bfloat16 for 50 layers.
 #
-# int8: 2 to 3 % for the same two networks, on clips like those of the calibration and on noise. The accuracy
-# gate decides whether that matters.
+# int8: 2 to 4 % for the same two networks, on clips like those of the calibration. The accuracy gate decides
+# whether that matters. The probe clips show nothing that a network knows, so their logits are small and the
+# rounding is relatively large: for two versions of the demo network, onnxruntime and OpenVINO differ by 8 %
+# from each other, and by 4 to 13 % from PyTorch.
 BOUNDS = {
-    Precision.FP32: Bounds(1e-4, 1e-4),
-    Precision.FP16: Bounds(2e-2, 4e-2),
-    Precision.INT8: Bounds(0.1, 0.2),
+    Precision.FP32: Bounds(1e-4, 1e-4, 1e-4),
+    Precision.FP16: Bounds(2e-2, 2e-2, 4e-2),
+    Precision.INT8: Bounds(0.1, 0.2, 0.2),
 }
 
 CALIBRATION_CLIPS = 64  # at most, whose activations set the ranges of int8

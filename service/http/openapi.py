@@ -75,7 +75,7 @@ EXAMPLE_DETAILS = {
     "teaching_off": "Teaching is disabled: the folder for it (BLVNET_TEACH_DIR) is not set.",
     "example_not_found": "gestures has no example 0f3c2b1a.",
     "label_conflict": "This clip is an example of 'left' already; delete that one to change its label.",
-    "base_changed": "The examples of gestures are features of blvnet-tam-mini/4, which is not loaded.",
+    "base_changed": "The examples of gestures are features of blvnet-tam-mini/5, which is not loaded.",
     "name_taken": "walk is a model of the models folder; choose another name.",
     "training": "gestures is being trained; wait for the result.",
     "teaching_full": "gestures has 10000 examples, the limit.",

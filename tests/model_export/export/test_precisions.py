@@ -173,6 +173,7 @@ def test_engines_answer_the_probe_within_the_references_bound(package: Path, eng
     network.fc.weight.data = classifier()
     manifest = read_manifest(package)
     assert manifest.reference is not None
+    assert manifest.reference.bound == BOUNDS[precision_of(package)].probes
     wanted = run_network(network, config.clip_spec(), probe_clips(config.clip_spec()))[0]
     np.testing.assert_allclose(manifest.reference.logits, wanted, rtol=1e-5, atol=1e-6)
     found = answers(package, manifest, engine)
