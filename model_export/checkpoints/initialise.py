@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from model_export.checkpoints.checkpoint import listed, read_checkpoint
+from model_export.checkpoints.selection import rows_of
 from model_export.checkpoints.torch_file import CheckpointError
 from model_export.networks.config import ModelConfig
 
@@ -73,7 +74,7 @@ def initialise_from(
     checkpoint = read_checkpoint(path).averaged()
     file_taps = checkpoint.taps or config.taps
     file_labels = checkpoint.training.get("labels")
-    rows = _rows_of(labels, file_labels)
+    rows = rows_of(labels, file_labels)
     report = InitReport(f"{path} ({checkpoint.describe()})", folded=checkpoint.folded)
     used: set[str] = set()
     for key, target in network.state_dict().items():
@@ -139,14 +140,6 @@ def inflate(kernel: Tensor, frames: int) -> Tensor:
     1705.07750).
     """
     return kernel.unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames
-
-
-def _rows_of(labels: Sequence[str] | None, file_labels: Sequence[str] | None) -> list[int] | None:
-    """Where the file's classifier has the outputs of `labels`; None unless it has all of them."""
-    if labels is None or file_labels is None or not set(labels) <= set(file_labels):
-        return None
-    place = {label: row for row, label in enumerate(file_labels)}
-    return [place[label] for label in labels]
 
 
 def _fit(source: Tensor, target: Tensor) -> tuple[Tensor | None, str | None]:
