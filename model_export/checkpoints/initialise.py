@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from model_export.checkpoints.checkpoint import listed, read_checkpoint
-from model_export.checkpoints.selection import rows_of
 from model_export.checkpoints.torch_file import CheckpointError
 from model_export.networks.config import ModelConfig
 
@@ -63,10 +62,10 @@ def initialise_from(
 ) -> InitReport:
     """Fill a fresh network from another's checkpoint, in place.
 
-    The classifier is copied only if the file records all of `labels`: the rows of those labels, in their
-    order. Otherwise its outputs stand for other classes. Taps that are not in the file keep their values.
-    Kernels are adapted to other input channels (`fit_channels`) and to 3D (`inflate`). Weights for the big
-    input of the dual stem that the file lacks are copied from those for the little input.
+    The classifier is copied only if the file records the same `labels` in the same order; otherwise its
+    outputs stand for other classes. Taps that are not in the file keep their values. Kernels are adapted to
+    other input channels (`fit_channels`) and to 3D (`inflate`). Weights for the big input of the dual stem
+    that the file lacks are copied from those for the little input.
 
     Raises:
         CheckpointError: the file holds a network with other blocks or channels.
@@ -74,7 +73,7 @@ def initialise_from(
     checkpoint = read_checkpoint(path).averaged()
     file_taps = checkpoint.taps or config.taps
     file_labels = checkpoint.training.get("labels")
-    rows = rows_of(labels, file_labels)
+    same_labels = labels is not None and file_labels is not None and list(file_labels) == list(labels)
     report = InitReport(f"{path} ({checkpoint.describe()})", folded=checkpoint.folded)
     used: set[str] = set()
     for key, target in network.state_dict().items():
@@ -85,14 +84,12 @@ def initialise_from(
         if not set(names) <= checkpoint.weights.keys():
             report.fresh[key] = "not in the file"
             continue
-        if key.startswith("fc.") and rows is None:
+        if key.startswith("fc.") and not same_labels:
             report.fresh[key] = "other labels" if file_labels is not None else "labels unknown"
             continue
         used.update(names)
         source = checkpoint.tensor(names)
         value, how = _fit(source, target)
-        if key.startswith("fc.") and rows is not None and rows != list(range(len(source))):
-            value, how = source[rows], f"{len(rows)} of the file's {len(source)} labels"
         if value is None and key.endswith("taps"):
             report.fresh[key] = f"{source.shape[0]} taps in the file"
         elif value is None:

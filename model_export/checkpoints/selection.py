@@ -14,14 +14,6 @@ from model_export.networks.config import ModelConfig
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 
-def rows_of(labels: Sequence[str] | None, known: Sequence[str] | None) -> list[int] | None:
-    """Rows of a classifier of the labels `known` that are the outputs of `labels`; None unless it has all."""
-    if labels is None or known is None or not set(labels) <= set(known):
-        return None
-    place = {label: row for row, label in enumerate(known)}
-    return [place[label] for label in labels]
-
-
 def select_labels(
     config: ModelConfig, weights: Mapping[str, Tensor], training: Mapping[str, Any], labels: Sequence[str]
 ) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Any]]:
@@ -36,13 +28,13 @@ def select_labels(
     Raises:
         CheckpointError: the network has no such label, or its checkpoint records none.
     """
-    known = training.get("labels")
-    rows = rows_of(labels, known)
-    if rows is None:
-        unknown = [label for label in labels if label not in (known or ())]
+    known: Sequence[str] = training.get("labels", ())
+    unknown = [label for label in labels if label not in known]
+    if unknown:
         raise CheckpointError(
             f"the network has no label {unknown[0]!r}" if known else "the checkpoint records no labels"
         )
+    rows = [known.index(label) for label in labels]
     place = {row: index for index, row in enumerate(rows)}
     selected = {name: weight[rows] if name in CLASSIFIER else weight for name, weight in weights.items()}
     recorded = dict(training) | {"labels": list(labels)}

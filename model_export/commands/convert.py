@@ -42,10 +42,8 @@ def convert(
     # Without the mark, training would normalise by statistics that nobody has measured.
     training = checkpoint.training | ({"folded": True} if checkpoint.folded else {})
     weights = network.state_dict()
-    parameters = sum(parameter.numel() for parameter in network.parameters())
     if labels is not None:
-        config, selected, training = select_labels(config, weights, training, read_labels(labels))
-        parameters -= sum(weights[name].numel() - weight.numel() for name, weight in selected.items())
-        weights = selected
+        config, weights, training = select_labels(config, weights, training, read_labels(labels))
     save_checkpoint(out, config, weights, training)
+    parameters = sum(weights[name].numel() for name, _ in network.named_parameters())
     typer.echo(f"{out}: {config.architecture}, {parameters:,} parameters")

@@ -1,6 +1,6 @@
 """The motions of `hands`, and strokes, circles and polygons that a hand draws in the air, in bad light.
 
-A network that is trained on it has to tell the order of the parts of a movement, as most gestures need. Half
+A network that is trained on it has to tell the order of the parts of a movement, as most gestures need. Most
 of the hands are in shade, in the light of a lamp, over- or underexposed, and fast hands are blurred.
 """
 
@@ -37,11 +37,14 @@ _POLYGONS: Final = {"triangle": 3, "square": 4}
 _CLOCKWISE: Final = "clockwise"
 _COUNTER: Final = "counter-clockwise"
 
+
+def _strokes(first: int, second: int) -> str:
+    return f"Drawing {DIRECTIONS[first % 8]}, then {DIRECTIONS[second % 8]}"
+
+
 # Two strokes, as the places of their directions in `DIRECTIONS`.
 _STROKES: Final = {
-    f"Drawing {DIRECTIONS[first]}, then {DIRECTIONS[(first + turn) % 8]}": (first, (first + turn) % 8)
-    for first in range(8)
-    for turn in _TURNS
+    _strokes(first, first + turn): (first, (first + turn) % 8) for first in range(8) for turn in _TURNS
 }
 # A closed outline, by its name and the sense of its turn.
 _OUTLINES: Final = {
@@ -53,11 +56,6 @@ DRAWN: Final = (*_STROKES, *_OUTLINES)
 LABELS: Final = (*motions.LABELS, *DRAWN)
 
 Points = npt.NDArray[np.float64]  # (n, 2), in units
-
-
-def _strokes(first: int, second: int) -> str:
-    return f"Drawing {DIRECTIONS[first % 8]}, then {DIRECTIONS[second % 8]}"
-
 
 _OTHER_WAY_ROUND: Final = {
     label: f"Drawing a {name} {_COUNTER if sense == _CLOCKWISE else _CLOCKWISE}"
